@@ -1,0 +1,1 @@
+"""Personalized face restoration without a host."""

@@ -1,0 +1,17 @@
+"""The networks: U-Net with SFT, LQ encoder, autoencoder with CFW. One architecture a module."""
+
+from .autoencoder import Autoencoder, AutoencoderConfig
+from .lq_encoder import LQEncoder, LQEncoderConfig
+from .ops import Backend
+from .unet import BlockHooks, UNet, UNetConfig
+
+__all__ = [
+    "Autoencoder",
+    "AutoencoderConfig",
+    "Backend",
+    "BlockHooks",
+    "LQEncoder",
+    "LQEncoderConfig",
+    "UNet",
+    "UNetConfig",
+]

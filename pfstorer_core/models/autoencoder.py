@@ -1,0 +1,237 @@
+"""The KL autoencoder of Stable Diffusion, and its decoder with controllable feature wrapping (CFW)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .cfw import FusionLayer
+from .ops import Backend
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Sizes of an autoencoder; the defaults are Stable Diffusion's (without CFW).
+
+    Attributes:
+        ch, ch_mult: width of each level is ch·ch_mult[level]; level 0 has the size of the picture.
+        cfw: whether the decoder has fusion layers (at all levels but the finest and the coarsest).
+    """
+
+    in_channels: int = 3
+    out_ch: int = 3
+    ch: int = 128
+    ch_mult: tuple[int, ...] = (1, 2, 4, 4)
+    num_res_blocks: int = 2
+    z_channels: int = 4
+    embed_dim: int = 4
+    cfw: bool = False
+
+    @classmethod
+    def from_ldm(cls, params: Mapping[str, Any], cfw: bool = True) -> AutoencoderConfig:
+        """From the `params` of a latent-diffusion `first_stage_config`."""
+        dd = params["ddconfig"]
+        if dd.get("attn_resolutions"):
+            raise ValueError("Autoencoders with attention outside the middle block are not supported.")
+        return cls(dd["in_channels"], dd["out_ch"], dd["ch"], tuple(dd["ch_mult"]), dd["num_res_blocks"],
+                   dd["z_channels"], params["embed_dim"], cfw)
+
+    @property
+    def widths(self) -> list[int]:
+        return [self.ch * mult for mult in self.ch_mult]
+
+    @property
+    def downscale(self) -> int:
+        """Pixels of a picture along one side of a latent pixel."""
+        return 2 ** (len(self.ch_mult) - 1)
+
+    @property
+    def fusion_levels(self) -> list[int]:
+        return list(range(1, len(self.ch_mult) - 1)) if self.cfw else []
+
+
+class ResnetBlock(nn.Module):
+    """Residual block without time: two times GroupNorm, SiLU, convolution."""
+
+    def __init__(self, inputs: int, outputs: int, backend: Backend) -> None:
+        super().__init__()
+        self.norm1 = backend.group_norm(inputs, eps=1e-6)
+        self.conv1 = backend.conv(inputs, outputs, 3)
+        self.norm2 = backend.group_norm(outputs, eps=1e-6)
+        self.conv2 = backend.conv(outputs, outputs, 3)
+        self.nin_shortcut = nn.Identity() if inputs == outputs else backend.conv(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return self.nin_shortcut(x) + h
+
+
+class AttnBlock(nn.Module):
+    """Single-head self-attention over the pixels, with 1×1 convolutions."""
+
+    def __init__(self, channels: int, backend: Backend) -> None:
+        super().__init__()
+        self.attention = backend.attention
+        self.norm = backend.group_norm(channels, eps=1e-6)
+        self.q, self.k, self.v, self.proj_out = (backend.conv(channels, channels, 1) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        q, k, v = (layer(h).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        h = self.attention(q, k, v, 1).transpose(1, 2).unflatten(2, x.shape[-2:])
+        return x + self.proj_out(h)
+
+
+class Resample(nn.Module):
+    """Halve (padding right and bottom only, as Stable Diffusion does) or double the resolution."""
+
+    def __init__(self, channels: int, up: bool, backend: Backend) -> None:
+        super().__init__()
+        self.up = up
+        self.conv = backend.conv(channels, channels, 3) if up else backend.conv(channels, channels, 3, 2, padding=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest") if self.up else F.pad(x, (0, 1, 0, 1))
+        return self.conv(x)
+
+
+class Middle(nn.Module):
+    def __init__(self, channels: int, backend: Backend) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(channels, channels, backend)
+        self.attn_1 = AttnBlock(channels, backend)
+        self.block_2 = ResnetBlock(channels, channels, backend)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(h)))
+
+
+class Level(nn.Module):
+    """The residual blocks of one resolution; the way to the next one is a child of its own name."""
+
+    def __init__(self, channels: int, width: int, blocks: int, backend: Backend,
+                 downsample: bool = False, upsample: bool = False) -> None:
+        super().__init__()
+        widths = [channels] + [width] * blocks
+        self.block = nn.ModuleList(ResnetBlock(a, b, backend) for a, b in zip(widths, widths[1:], strict=False))
+        self.downsample = Resample(width, False, backend) if downsample else None
+        self.upsample = Resample(width, True, backend) if upsample else None
+
+    def forward(self, h: Tensor) -> Tensor:
+        for block in self.block:
+            h = block(h)
+        return h
+
+
+class Encoder(nn.Module):
+    """Picture -> moments, and the features that CFW fuses."""
+
+    def __init__(self, config: AutoencoderConfig, backend: Backend) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.ch
+        self.conv_in = backend.conv(config.in_channels, channels, 3)
+        self.down = nn.ModuleList()
+        for level, width in enumerate(config.widths):
+            last = level == len(config.widths) - 1
+            self.down.append(Level(channels, width, config.num_res_blocks, backend, downsample=not last))
+            channels = width
+        self.mid = Middle(channels, backend)
+        self.norm_out = backend.group_norm(channels, eps=1e-6)
+        self.conv_out = backend.conv(channels, 2 * config.z_channels, 3)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        """image [B, 3, H, W] in [-1, 1] -> moments before quant_conv, {level: features} of the fusion levels."""
+        h, features = self.conv_in(image), {}
+        for level, layers in enumerate(self.down):
+            h = layers(h)
+            if level in self.config.fusion_levels:
+                features[level] = h
+            if layers.downsample is not None:
+                h = layers.downsample(h)
+        return self.conv_out(F.silu(self.norm_out(self.mid(h)))), features
+
+
+class Decoder(nn.Module):
+    """Latent -> picture, fusing encoder features on the way (StableSR section 3.2)."""
+
+    def __init__(self, config: AutoencoderConfig, backend: Backend) -> None:
+        super().__init__()
+        widths = config.widths
+        channels = widths[-1]
+        self.conv_in = backend.conv(config.z_channels, channels, 3)
+        self.mid = Middle(channels, backend)
+        levels: list[Level] = []
+        for level, width in reversed(list(enumerate(widths))):
+            levels.insert(0, Level(channels, width, config.num_res_blocks + 1, backend, upsample=level > 0))
+            channels = width
+        self.up = nn.ModuleList(levels)
+        for level in config.fusion_levels:
+            self.add_module(f"fusion_layer_{level}", FusionLayer(widths[level], backend))
+        self.norm_out = backend.group_norm(channels, eps=1e-6)
+        self.conv_out = backend.conv(channels, config.out_ch, 3)
+
+    def forward(self, z: Tensor, features: Mapping[int, Tensor], fidelity: float) -> Tensor:
+        h = self.mid(self.conv_in(z))
+        for level, layers in reversed(list(enumerate(self.up))):
+            h = layers(h)
+            if level in features:
+                h = self.get_submodule(f"fusion_layer_{level}")(features[level], h, fidelity)
+            if layers.upsample is not None:
+                h = layers.upsample(h)
+        return self.conv_out(F.silu(self.norm_out(h)))
+
+
+class Autoencoder(nn.Module):
+    """KL autoencoder. Latents here are unscaled: divide by the latent scale factor before `decode`."""
+
+    def __init__(self, config: AutoencoderConfig, backend: Backend | None = None) -> None:
+        super().__init__()
+        backend = backend or Backend()
+        self.config = config
+        self.encoder = Encoder(config, backend)
+        self.decoder = Decoder(config, backend)
+        self.quant_conv = backend.conv(2 * config.z_channels, 2 * config.embed_dim, 1)
+        self.post_quant_conv = backend.conv(config.embed_dim, config.z_channels, 1)
+
+    def moments(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """image [B, 3, H, W] in [-1, 1], sides multiples of `config.downscale` -> mean and
+        log-variance of the latent, [B, embed_dim, h, w] each."""
+        mean, logvar = self.quant_conv(self.encoder(image)[0]).chunk(2, dim=1)
+        return mean, logvar.clamp(-30, 20)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """The mode of the latent: what inference uses."""
+        return self.moments(image)[0]
+
+    def sample(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A draw from the latent's distribution: what training uses."""
+        mean, logvar = self.moments(image)
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+        return mean + (0.5 * logvar).exp() * noise
+
+    def decode(self, z: Tensor, lq: Tensor | None = None, fidelity: float = 0.0) -> Tensor:
+        """Latent -> picture.
+
+        Args:
+            z: [B, embed_dim, h, w].
+            lq: the LQ picture [B, 3, H, W] in [-1, 1] at the output's size, whose features CFW fuses.
+            fidelity: CFW's w, 0 (the plain autoencoder, bit for bit) … 1 (closest to the LQ picture).
+        Returns:
+            [B, 3, H, W], about [-1, 1].
+        Raises:
+            ValueError: a fidelity above 0 without an LQ picture or without CFW weights.
+        """
+        features: dict[int, Tensor] = {}
+        if fidelity:
+            if lq is None or not self.config.cfw:
+                missing = "the LQ picture (lq)" if lq is None else "CFW weights (an autoencoder such as vqgan_cfw_00011)"
+                raise ValueError(f"fidelity {fidelity} needs {missing}; give them, or set fidelity to 0.")
+            features = self.encoder(lq)[1]
+        return self.decoder(self.post_quant_conv(z), features, fidelity)

@@ -1,0 +1,75 @@
+"""What the host decides about layers: their classes, attention, dtype and device.
+
+The networks ask a `Backend` for every layer, so that ComfyUI can stream, cast and patch weights
+in its own way (``comfy.ops``) while the core stays plain ``torch.nn``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Attention = Callable[..., Tensor]
+"""``attention(q, k, v, heads) -> out``; q [B, N, heads·d], k and v [B, M, heads·d]."""
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Multi-head attention by `scaled_dot_product_attention`.
+
+    Args:
+        q: queries [B, N, heads·d]. k, v: keys and values [B, M, heads·d].
+    Returns:
+        [B, N, heads·d].
+    """
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Layer factory of the networks.
+
+    Attributes:
+        ops: namespace with Conv1d, Conv2d, Linear, GroupNorm and LayerNorm (torch.nn or comfy.ops).
+        attention: see `Attention`.
+        transformer_block: class of the transformer's inner block, called as
+            ``transformer_block(dim, heads, head_dim, context_dim=…, dtype=…, device=…,
+            operations=ops)``; None takes `BasicTransformerBlock`. Its parameter names have to be
+            Stable Diffusion's (attn1, attn2, ff, norm1..3).
+        dtype, device: of the weights; None is torch's default.
+    """
+
+    ops: Any = nn
+    attention: Attention = attention
+    transformer_block: Callable[..., nn.Module] | None = None
+    dtype: torch.dtype | None = None
+    device: torch.device | str | None = None
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "device": self.device}
+
+    def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int | None = None) -> nn.Module:
+        """2-D convolution; `padding` defaults to "same"."""
+        padding = kernel // 2 if padding is None else padding
+        return self.ops.Conv2d(inputs, outputs, kernel, stride, padding, **self.placement)
+
+    def conv1d(self, inputs: int, outputs: int) -> nn.Module:
+        """Point-wise 1-D convolution."""
+        return self.ops.Conv1d(inputs, outputs, 1, **self.placement)
+
+    def linear(self, inputs: int, outputs: int, bias: bool = True) -> nn.Module:
+        return self.ops.Linear(inputs, outputs, bias=bias, **self.placement)
+
+    def group_norm(self, channels: int, eps: float = 1e-5) -> nn.Module:
+        """Affine GroupNorm of 32 groups, in the dtype of its input: torch computes a bf16 GroupNorm
+        in fp32 and rounds once, so an upcast would change nothing but the time."""
+        return self.ops.GroupNorm(32, channels, eps=eps, **self.placement)
+
+    def layer_norm(self, channels: int) -> nn.Module:
+        return self.ops.LayerNorm(channels, **self.placement)

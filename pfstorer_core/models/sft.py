@@ -1,0 +1,26 @@
+"""Spatial feature transform: how the LQ features steer a frozen Stable Diffusion block."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .ops import Backend
+
+
+class SFT(nn.Module):
+    """``GN(h)·(1 + gamma(f)) + beta(f)`` (StableSR eq. 2; SPADE with an affine GroupNorm).
+
+    The names are those of the published weights; in spite of its name `param_free_norm` is affine.
+    """
+
+    def __init__(self, channels: int, feature_channels: int, hidden: int, backend: Backend) -> None:
+        super().__init__()
+        self.param_free_norm = backend.group_norm(channels)
+        self.mlp_shared = nn.Sequential(backend.conv(feature_channels, hidden, 3), nn.ReLU())
+        self.mlp_gamma = backend.conv(hidden, channels, 3)
+        self.mlp_beta = backend.conv(hidden, channels, 3)
+
+    def forward(self, h: Tensor, features: Tensor) -> Tensor:
+        """h [B, C, H, W], features [B, F, H, W] of the same size -> [B, C, H, W]."""
+        shared = self.mlp_shared(features)
+        return self.param_free_norm(h) * (1 + self.mlp_gamma(shared)) + self.mlp_beta(shared)

@@ -1,0 +1,117 @@
+"""Stable Diffusion 2.1's spatial transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .ops import Attention, Backend
+
+Personalization = Callable[[Tensor], Tensor]
+"""Maps the tokens F of a site [B, N, C] to F̂ (PFStorer eq. 3)."""
+
+
+class GEGLU(nn.Module):
+    """``value · gelu(gate)`` with the exact gelu."""
+
+    def __init__(self, inputs: int, outputs: int, ops: Any, **placement: Any) -> None:
+        super().__init__()
+        self.proj = ops.Linear(inputs, 2 * outputs, **placement)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, dim: int, ops: Any, **placement: Any) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            GEGLU(dim, 4 * dim, ops, **placement), nn.Identity(), ops.Linear(4 * dim, dim, **placement)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class CrossAttention(nn.Module):
+    """Attention of x to a context, or to itself where there is none."""
+
+    def __init__(self, dim: int, context_dim: int, heads: int, head_dim: int, attention: Attention,
+                 ops: Any, **placement: Any) -> None:
+        super().__init__()
+        inner = heads * head_dim
+        self.heads = heads
+        self.attention = attention
+        self.to_q = ops.Linear(dim, inner, bias=False, **placement)
+        self.to_k = ops.Linear(context_dim, inner, bias=False, **placement)
+        self.to_v = ops.Linear(context_dim, inner, bias=False, **placement)
+        self.to_out = nn.Sequential(ops.Linear(inner, dim, **placement), nn.Identity())
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        context = x if context is None else context
+        return self.to_out(self.attention(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))
+
+
+class BasicTransformerBlock(nn.Module):
+    """Self-attention, text cross-attention and feed-forward, each with a residual.
+
+    Has the constructor of ComfyUI's class of this name, so that either can stand in the U-Net.
+    """
+
+    def __init__(self, dim: int, n_heads: int, d_head: int, *, context_dim: int,
+                 attention: Attention, operations: Any, **placement: Any) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (operations.LayerNorm(dim, **placement) for _ in range(3))
+        self.attn1 = CrossAttention(dim, dim, n_heads, d_head, attention, operations, **placement)
+        self.attn2 = CrossAttention(dim, context_dim, n_heads, d_head, attention, operations, **placement)
+        self.ff = FeedForward(dim, operations, **placement)
+
+    def forward(self, x: Tensor, context: Tensor | None = None,
+                transformer_options: Mapping[str, Any] | None = None) -> Tensor:
+        """x [B, N, dim], context [B, M, context_dim] -> [B, N, dim]."""
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer over the pixels of a feature map, with linear projections around it (SD 2.x)."""
+
+    def __init__(self, channels: int, head_dim: int, context_dim: int, depth: int, backend: Backend) -> None:
+        super().__init__()
+        self.norm = backend.group_norm(channels, eps=1e-6)
+        self.proj_in = backend.linear(channels, channels)
+        self.transformer_blocks = nn.ModuleList(
+            _transformer_block(channels, head_dim, context_dim, backend) for _ in range(depth)
+        )
+        self.proj_out = backend.linear(channels, channels)
+
+    def forward(self, x: Tensor, context: Tensor | None, where: dict[str, Any],
+                personalization: Personalization | None = None) -> Tensor:
+        """x [B, C, H, W], context [B, M, context_dim] -> [B, C, H, W].
+
+        Args:
+            where: see `UNet.forward`; the transformer notes its place in it.
+            personalization: replaces the tokens before `proj_out` (PFStorer eq. 3).
+        """
+        height, width = x.shape[-2:]
+        where["activations_shape"] = list(x.shape)
+        tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2).contiguous())
+        for index, block in enumerate(self.transformer_blocks):
+            where["block_index"] = index
+            tokens = block(tokens, context=context, transformer_options=where)
+        if personalization is not None:
+            tokens = personalization(tokens)
+        where["transformer_index"] += 1
+        return x + self.proj_out(tokens).transpose(1, 2).unflatten(2, (height, width))
+
+
+def _transformer_block(channels: int, head_dim: int, context_dim: int, backend: Backend) -> nn.Module:
+    options: dict[str, Any] = {"context_dim": context_dim, "operations": backend.ops, **backend.placement}
+    if backend.transformer_block is not None:
+        return backend.transformer_block(channels, channels // head_dim, head_dim, **options)
+    return BasicTransformerBlock(channels, channels // head_dim, head_dim, attention=backend.attention, **options)
