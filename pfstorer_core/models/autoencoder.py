@@ -38,8 +38,16 @@ class AutoencoderConfig:
         dd = params["ddconfig"]
         if dd.get("attn_resolutions"):
             raise ValueError("Autoencoders with attention outside the middle block are not supported.")
-        return cls(dd["in_channels"], dd["out_ch"], dd["ch"], tuple(dd["ch_mult"]), dd["num_res_blocks"],
-                   dd["z_channels"], params["embed_dim"], cfw)
+        return cls(
+            dd["in_channels"],
+            dd["out_ch"],
+            dd["ch"],
+            tuple(dd["ch_mult"]),
+            dd["num_res_blocks"],
+            dd["z_channels"],
+            params["embed_dim"],
+            cfw,
+        )
 
     @property
     def widths(self) -> list[int]:
@@ -94,7 +102,9 @@ class Resample(nn.Module):
     def __init__(self, channels: int, up: bool, backend: Backend) -> None:
         super().__init__()
         self.up = up
-        self.conv = backend.conv(channels, channels, 3) if up else backend.conv(channels, channels, 3, 2, padding=0)
+        self.conv = (
+            backend.conv(channels, channels, 3) if up else backend.conv(channels, channels, 3, 2, padding=0)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.interpolate(x, scale_factor=2.0, mode="nearest") if self.up else F.pad(x, (0, 1, 0, 1))
@@ -115,11 +125,20 @@ class Middle(nn.Module):
 class Level(nn.Module):
     """The residual blocks of one resolution; the way to the next one is a child of its own name."""
 
-    def __init__(self, channels: int, width: int, blocks: int, backend: Backend,
-                 downsample: bool = False, upsample: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        blocks: int,
+        backend: Backend,
+        downsample: bool = False,
+        upsample: bool = False,
+    ) -> None:
         super().__init__()
         widths = [channels] + [width] * blocks
-        self.block = nn.ModuleList(ResnetBlock(a, b, backend) for a, b in zip(widths, widths[1:], strict=False))
+        self.block = nn.ModuleList(
+            ResnetBlock(a, b, backend) for a, b in zip(widths, widths[1:], strict=False)
+        )
         self.downsample = Resample(width, False, backend) if downsample else None
         self.upsample = Resample(width, True, backend) if upsample else None
 
@@ -177,6 +196,11 @@ class Decoder(nn.Module):
         self.norm_out = backend.group_norm(channels, eps=1e-6)
         self.conv_out = backend.conv(channels, config.out_ch, 3)
 
+    def fusion_layers(self) -> nn.ModuleDict:
+        """The CFW layers by level: what the CFW stage trains."""
+        names = [name for name, _ in self.named_children() if name.startswith("fusion_layer_")]
+        return nn.ModuleDict({name: self.get_submodule(name) for name in names})
+
     def forward(self, z: Tensor, features: Mapping[int, Tensor], fidelity: float) -> Tensor:
         h = self.mid(self.conv_in(z))
         for level, layers in reversed(list(enumerate(self.up))):
@@ -231,7 +255,11 @@ class Autoencoder(nn.Module):
         features: dict[int, Tensor] = {}
         if fidelity:
             if lq is None or not self.config.cfw:
-                missing = "the LQ picture (lq)" if lq is None else "CFW weights (an autoencoder such as vqgan_cfw_00011)"
+                missing = (
+                    "the LQ picture (lq)"
+                    if lq is None
+                    else "CFW weights (an autoencoder such as vqgan_cfw_00011)"
+                )
                 raise ValueError(f"fidelity {fidelity} needs {missing}; give them, or set fidelity to 0.")
             features = self.encoder(lq)[1]
         return self.decoder(self.post_quant_conv(z), features, fidelity)

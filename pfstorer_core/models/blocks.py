@@ -40,11 +40,21 @@ class ResBlock(nn.Module):
     `level` says which of the LQ features belongs to this resolution.
     """
 
-    def __init__(self, inputs: int, outputs: int, emb_channels: int, backend: Backend,
-                 level: int = 0, sft_channels: int = 0, sft_hidden: int = 128) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        emb_channels: int,
+        backend: Backend,
+        level: int = 0,
+        sft_channels: int = 0,
+        sft_hidden: int = 128,
+    ) -> None:
         super().__init__()
         self.level = level
-        self.in_layers = nn.Sequential(backend.group_norm(inputs), nn.SiLU(), backend.conv(inputs, outputs, 3))
+        self.in_layers = nn.Sequential(
+            backend.group_norm(inputs), nn.SiLU(), backend.conv(inputs, outputs, 3)
+        )
         self.emb_layers = nn.Sequential(nn.SiLU(), backend.linear(emb_channels, outputs))
         # Identity stands where Stable Diffusion has its dropout, so that the convolution keeps its key.
         self.out_layers = nn.Sequential(

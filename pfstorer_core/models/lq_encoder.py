@@ -96,7 +96,9 @@ class LQEncoder(nn.Module):
                 ResBlock(channels, channels, emb_channels, backend),
             ]
         )
-        self.fea_tran = nn.ModuleList(ResBlock(width, c.out_channels, emb_channels, backend) for width in widths)
+        self.fea_tran = nn.ModuleList(
+            ResBlock(width, c.out_channels, emb_channels, backend) for width in widths
+        )
 
     def forward(self, lq_latent: Tensor, timesteps: Tensor) -> list[Tensor]:
         """lq_latent [B, in_channels, H, W], original timesteps [B] -> features [B, out_channels, H/2ⁱ, W/2ⁱ]

@@ -54,7 +54,9 @@ class Backend:
     def placement(self) -> dict[str, Any]:
         return {"dtype": self.dtype, "device": self.device}
 
-    def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int | None = None) -> nn.Module:
+    def conv(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int | None = None
+    ) -> nn.Module:
         """2-D convolution; `padding` defaults to "same"."""
         padding = kernel // 2 if padding is None else padding
         return self.ops.Conv2d(inputs, outputs, kernel, stride, padding, **self.placement)

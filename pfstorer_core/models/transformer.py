@@ -30,7 +30,9 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, ops: Any, **placement: Any) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            GEGLU(dim, 4 * dim, ops, **placement), nn.Identity(), ops.Linear(4 * dim, dim, **placement)
+            GEGLU(dim, 4 * dim, ops, **placement),
+            nn.Identity(),
+            ops.Linear(4 * dim, dim, **placement),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,8 +42,16 @@ class FeedForward(nn.Module):
 class CrossAttention(nn.Module):
     """Attention of x to a context, or to itself where there is none."""
 
-    def __init__(self, dim: int, context_dim: int, heads: int, head_dim: int, attention: Attention,
-                 ops: Any, **placement: Any) -> None:
+    def __init__(
+        self,
+        dim: int,
+        context_dim: int,
+        heads: int,
+        head_dim: int,
+        attention: Attention,
+        ops: Any,
+        **placement: Any,
+    ) -> None:
         super().__init__()
         inner = heads * head_dim
         self.heads = heads
@@ -62,16 +72,29 @@ class BasicTransformerBlock(nn.Module):
     Has the constructor of ComfyUI's class of this name, so that either can stand in the U-Net.
     """
 
-    def __init__(self, dim: int, n_heads: int, d_head: int, *, context_dim: int,
-                 attention: Attention, operations: Any, **placement: Any) -> None:
+    def __init__(
+        self,
+        dim: int,
+        n_heads: int,
+        d_head: int,
+        *,
+        context_dim: int,
+        attention: Attention,
+        operations: Any,
+        **placement: Any,
+    ) -> None:
         super().__init__()
         self.norm1, self.norm2, self.norm3 = (operations.LayerNorm(dim, **placement) for _ in range(3))
         self.attn1 = CrossAttention(dim, dim, n_heads, d_head, attention, operations, **placement)
         self.attn2 = CrossAttention(dim, context_dim, n_heads, d_head, attention, operations, **placement)
         self.ff = FeedForward(dim, operations, **placement)
 
-    def forward(self, x: Tensor, context: Tensor | None = None,
-                transformer_options: Mapping[str, Any] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        transformer_options: Mapping[str, Any] | None = None,
+    ) -> Tensor:
         """x [B, N, dim], context [B, M, context_dim] -> [B, N, dim]."""
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), context)
@@ -90,8 +113,13 @@ class SpatialTransformer(nn.Module):
         )
         self.proj_out = backend.linear(channels, channels)
 
-    def forward(self, x: Tensor, context: Tensor | None, where: dict[str, Any],
-                personalization: Personalization | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        where: dict[str, Any],
+        personalization: Personalization | None = None,
+    ) -> Tensor:
         """x [B, C, H, W], context [B, M, context_dim] -> [B, C, H, W].
 
         Args:
@@ -111,7 +139,13 @@ class SpatialTransformer(nn.Module):
 
 
 def _transformer_block(channels: int, head_dim: int, context_dim: int, backend: Backend) -> nn.Module:
-    options: dict[str, Any] = {"context_dim": context_dim, "operations": backend.ops, **backend.placement}
+    options: dict[str, Any] = {
+        "context_dim": context_dim,
+        "operations": backend.ops,
+        **backend.placement,
+    }
     if backend.transformer_block is not None:
         return backend.transformer_block(channels, channels // head_dim, head_dim, **options)
-    return BasicTransformerBlock(channels, channels // head_dim, head_dim, attention=backend.attention, **options)
+    return BasicTransformerBlock(
+        channels, channels // head_dim, head_dim, attention=backend.attention, **options
+    )

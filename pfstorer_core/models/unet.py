@@ -129,7 +129,9 @@ class UNet(nn.Module):
             return ResBlock(inputs, outputs, emb_channels, backend, level, c.sft_channels, c.sft_hidden)
 
         def transformer(channels: int) -> SpatialTransformer:
-            return SpatialTransformer(channels, c.num_head_channels, c.context_dim, c.transformer_depth, backend)
+            return SpatialTransformer(
+                channels, c.num_head_channels, c.context_dim, c.transformer_depth, backend
+            )
 
         def layers(inputs: int, outputs: int, level: int) -> list[nn.Module]:
             attends = 2**level in c.attention_resolutions
@@ -152,7 +154,10 @@ class UNet(nn.Module):
         self.input_blocks = _numbered("input_blocks", encoder)
 
         self.middle_block = Block(
-            "middle_block", res_block(channels, channels, last), transformer(channels), res_block(channels, channels, last)
+            "middle_block",
+            res_block(channels, channels, last),
+            transformer(channels),
+            res_block(channels, channels, last),
         )
 
         decoder: list[list[nn.Module]] = []
@@ -164,7 +169,9 @@ class UNet(nn.Module):
                     decoder[-1].append(Upsample(channels, backend))
         self.output_blocks = _numbered("output_blocks", decoder)
 
-        self.out = nn.Sequential(backend.group_norm(channels), nn.SiLU(), backend.conv(channels, c.out_channels, 3))
+        self.out = nn.Sequential(
+            backend.group_norm(channels), nn.SiLU(), backend.conv(channels, c.out_channels, 3)
+        )
         self.lq_encoder = LQEncoder(c.lq_encoder, backend) if c.lq_encoder else None
 
     def forward(
@@ -237,7 +244,9 @@ class UNet(nn.Module):
     def encode_lq(self, lq_latent: Tensor, timesteps: Tensor) -> list[Tensor]:
         """The LQ features that `forward` takes; raises ValueError where this U-Net has no LQ encoder."""
         if self.lq_encoder is None:
-            raise ValueError("An LQ latent was given, but this U-Net has no LQ encoder: load a StableSR restorer.")
+            raise ValueError(
+                "An LQ latent was given, but this U-Net has no LQ encoder: load a StableSR restorer."
+            )
         return self.lq_encoder(lq_latent, timesteps)
 
 

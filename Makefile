@@ -1,0 +1,35 @@
+# Everything runs in .venv, on the real ComfyUI in .cache. `make setup` is a no-op when nothing changed.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+RUN := .venv/bin/python
+OUT ?= demo_output
+
+.PHONY: setup demo test test-full lint bench clean
+.DEFAULT_GOAL := setup
+
+setup: $(RUN)
+	@$(RUN) -m harness.setup
+
+$(RUN):
+	@$(PYTHON) -m venv .venv
+
+# make demo [IMAGE=my.jpg] [UPSCALE=4] [OUT=demo_output]
+demo: $(RUN)
+	@$(RUN) -m harness.demo --out "$(OUT)" $(if $(IMAGE),--image "$(IMAGE)") $(if $(UPSCALE),--upscale "$(UPSCALE)")
+
+test: setup
+	@$(RUN) -m pytest -q -m "not full"
+
+# Also the tests marked full: minutes instead of seconds each.
+test-full: setup
+	@$(RUN) -m pytest -q
+
+lint: setup
+	@$(RUN) -m ruff check .
+	@$(RUN) -m pyright
+
+bench: setup
+	@$(RUN) -m benchmarks
+
+clean:
+	rm -rf .venv .cache demo_output .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

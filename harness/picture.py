@@ -1,0 +1,129 @@
+"""Pictures of the demo: reading whatever a user has, damaging, and showing side by side."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+
+from .console import HarnessError
+
+SMALLEST_SIDE = 16
+LARGEST_INPUT = 100_000_000
+"""Pixels; decoding more takes gigabytes."""
+LARGEST_OUTPUT = 1024 * 1024
+"""Pixels; what a laptop's CPU restores in a demo's time."""
+LONGEST_SIDE = 4096
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A picture file as upright 8-bit RGB; of an animation the first frame, transparency on white.
+
+    Raises:
+        HarnessError: no such file, no picture, a damaged one, or too small or large a one.
+    """
+    if not path.is_file():
+        raise HarnessError(f"{path}: there is no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's on large pictures: check_size has a say
+            with Image.open(path) as image:
+                check_size(path, image.size)
+                return to_rgb(ImageOps.exif_transpose(image))
+    except HarnessError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise HarnessError(f"{path}: not a picture that can be read (try PNG or JPEG)") from None
+    except Image.DecompressionBombError:
+        raise HarnessError(f"{path}: far too large; scale it down first") from None
+    except Exception as error:  # decoders of damaged files raise anything
+        raise HarnessError(f"{path}: a damaged picture ({error})") from None
+
+
+def check_size(path: Path, size: tuple[int, int]) -> None:
+    width, height = size
+    if min(size) < SMALLEST_SIDE:
+        raise HarnessError(
+            f"{path}: {width} x {height} pixels are too few; each side needs {SMALLEST_SIDE} or more"
+        )
+    if width * height > LARGEST_INPUT:
+        raise HarnessError(
+            f"{path}: {width} x {height} pixels are too many; "
+            f"scale it down to {LARGEST_INPUT // 1_000_000} megapixels or fewer"
+        )
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of a picture in any of Pillow's modes; transparent parts become white."""
+    if image.mode[0] in "IF":  # 16 and 32 bits a value, which Pillow would clip at 255
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        peak = 65535 if image.mode[0] == "I" else 1 if values.max() <= 1 else 255
+        scaled = (values * (255 / peak)).round().clip(0, 255)
+        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def plan(size: tuple[int, int], upscale: float) -> tuple[tuple[int, int], float]:
+    """The input size and the factor with which the output stays within the demo's limits.
+
+    First the factor is lowered, to 1 at least; then the input is scaled down.
+    """
+    room = min(math.sqrt(LARGEST_OUTPUT / (size[0] * size[1])), LONGEST_SIDE / max(size))
+    if room >= 1:
+        return size, round(min(upscale, math.floor(room * 100) / 100), 2)
+    return (max(1, int(size[0] * room)), max(1, int(size[1] * room))), 1.0
+
+
+def damage(image: Image.Image, seed: int) -> Image.Image:
+    """A quarter of the size, blurred, with noise and JPEG artefacts; seeded."""
+    blurred = image.filter(ImageFilter.GaussianBlur(2.0))
+    small = blurred.resize((image.width // 4, image.height // 4), Image.Resampling.BOX)
+    noise = np.random.default_rng(seed).normal(0, 5, (small.height, small.width, 3))
+    noisy = (np.asarray(small) + noise).round().clip(0, 255).astype(np.uint8)
+    encoded = BytesIO()
+    Image.fromarray(noisy).save(encoded, "JPEG", quality=65)
+    return Image.open(encoded).convert("RGB")
+
+
+def side_by_side(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Pictures of one size with their captions, in a row, or in a column if they are wide."""
+    gap, strip = 8, 28
+    width, height = panels[0][1].size
+    across = width <= 2 * height
+    step = (width + gap, 0) if across else (0, height + strip + gap)
+    last = len(panels) - 1
+    whole = (width + last * step[0] + 2 * gap, height + strip + last * step[1] + 2 * gap)
+    sheet = Image.new("RGB", whole, (24, 24, 24))
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(15)
+    for index, (caption, image) in enumerate(panels):
+        x, y = gap + index * step[0], gap + index * step[1]
+        draw.text((x + 2, y + 4), caption, (230, 230, 230), font)
+        sheet.paste(image, (x, y + strip))
+    return sheet
+
+
+def encode(image: Image.Image) -> bytes:
+    """The picture as a PNG file's content."""
+    encoded = BytesIO()
+    image.save(encoded, "PNG")
+    return encoded.getvalue()
+
+
+def write_png(image: Image.Image, path: Path) -> None:
+    """Write a PNG that appears whole or not at all."""
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(encode(image))
+    Path(partial).chmod(0o644)
+    Path(partial).replace(path)

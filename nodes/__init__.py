@@ -1,0 +1,19 @@
+"""The nodes: thin wrappers around `pfstorer_core`, and the only place that imports ComfyUI."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .color import RestorationColorFix
+from .condition import RestorationConditioning
+from .load import LoadBaseRestorer
+from .paths import register_model_folders
+from .sample import TiledSRSampler
+
+
+class PFStorerExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        register_model_folders()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [LoadBaseRestorer, RestorationConditioning, TiledSRSampler, RestorationColorFix]

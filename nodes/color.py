@@ -1,0 +1,36 @@
+"""RestorationColorFix."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..pfstorer_core.color import COLOR_FIXES, color_fix
+
+
+class RestorationColorFix(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RestorationColorFix",
+            display_name="Restoration Color Fix",
+            category="PFStorer",
+            description="Gives a restored picture the colours of another one, usually of its bad original.",
+            search_aliases=["color match", "color transfer", "wavelet", "adain"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture whose colours are off."),
+                io.Image.Input("reference", tooltip="The picture with the right colours, of any size."),
+                io.Combo.Input(
+                    "method",
+                    options=list(COLOR_FIXES),
+                    tooltip="wavelet: takes the reference's low frequencies, good for the same scene. "
+                    "adain: takes the mean and spread of each channel.",
+                ),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, reference: Tensor, method: str) -> io.NodeOutput:
+        fixed = color_fix(image[..., :3].movedim(-1, 1), reference[..., :3].movedim(-1, 1), method)
+        return io.NodeOutput(fixed.clamp(0, 1).movedim(1, -1))

@@ -1,0 +1,261 @@
+"""The bridge to ComfyUI: our networks as a native MODEL and a native VAE."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+import comfy.patcher_extension
+import comfy.sd
+import comfy.supported_models
+import comfy.utils
+import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.ldm.modules.attention import BasicTransformerBlock, optimized_attention
+from torch import Tensor
+
+from ..pfstorer_core.checkpoint import PREFIXES, load_exactly
+from ..pfstorer_core.models import Autoencoder, Backend, BlockHooks, UNet, UNetConfig
+from ..pfstorer_core.restorer import RestorerFile, open_restorer
+from ..pfstorer_core.schedule import PredictionType
+
+LQ_LATENT = "lq_latent"
+"""Key of the LQ latent in a conditioning's values, and of the U-Net's keyword."""
+
+MODEL_TYPES = {
+    "eps": comfy.model_base.ModelType.EPS,
+    "v": comfy.model_base.ModelType.V_PREDICTION,
+}
+
+
+class HostUNet(UNet):
+    """The core's U-Net, built from the host's layers and patched by the host's patches."""
+
+    def __init__(
+        self,
+        *,
+        sizes: UNetConfig,
+        attn_precision: torch.dtype | None,
+        dtype: torch.dtype,
+        device: torch.device,
+        operations: Any,
+        **_: Any,  # sizes in the host's own words, which only its LoRA key map and patches read
+    ) -> None:
+        block = partial(BasicTransformerBlock, attn_precision=attn_precision, checkpoint=False)
+        super().__init__(sizes, Backend(operations, optimized_attention, block, dtype, device))
+        self.dtype = dtype
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: dict | None = None,
+        transformer_options: dict | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        options = transformer_options or {}
+        wrappers = comfy.patcher_extension.get_all_wrappers(
+            comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options
+        )
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._denoise, self, wrappers)
+        return executor.execute(x, timesteps, context, y, control, options, **kwargs)
+
+    def _denoise(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None,
+        y: Tensor | None,
+        control: dict | None,
+        transformer_options: dict,
+        lq_latent: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        given = {"x": x, "timesteps": timesteps, "context": context, "y": y}
+        hooks = block_hooks(transformer_options, self.config.model_channels, given)
+        return super().forward(
+            x,
+            timesteps,
+            context,
+            lq_latent=lq_latent,
+            control=control,
+            hooks=hooks,
+            where=transformer_options,
+        )
+
+
+def block_hooks(options: dict, model_channels: int, given: dict[str, Any]) -> BlockHooks:
+    """The host's block patches (FreeU, PatchModelAddDownscale, …) as the core's hooks."""
+    patches: dict[str, list] = options.get("patches", {})
+
+    def each(name: str, *rest: Any) -> Any:
+        def run(h: Tensor) -> Tensor:
+            for patch in patches[name]:
+                h = patch(h, *rest, options)
+            return h
+
+        return run if patches.get(name) else None
+
+    def middle(h: Tensor, emb: Tensor) -> Tensor:
+        for patch in patches["middle_block_after_patch"]:
+            h = patch({"h": h, "emb": emb, "transformer_options": options, **given})["h"]
+        return h
+
+    def output(h: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        for patch in patches["output_block_patch"]:
+            h, skip = patch(h, skip, options)
+        return h, skip
+
+    return BlockHooks(
+        emb=each("emb_patch", model_channels),
+        input=each("input_block_patch"),
+        after_skip=each("input_block_patch_after_skip"),
+        middle=middle if patches.get("middle_block_after_patch") else None,
+        output=output if patches.get("output_block_patch") else None,
+    )
+
+
+class RestorerLatentFormat(comfy.latent_formats.LatentFormat):
+    """Scale and preview colours of a restorer's latents."""
+
+    def __init__(self, file: RestorerFile) -> None:
+        self.scale_factor = file.header.scale_factor
+        self.latent_channels = file.unet_config.in_channels
+        self.spacial_downscale_ratio = file.autoencoder_config.downscale
+        preview = file.header.preview
+        sd = comfy.latent_formats.SD15()
+        self.latent_rgb_factors = [row[:3] for row in preview[:-1]] if preview else sd.latent_rgb_factors
+        self.latent_rgb_factors_bias = list(preview[-1]) if preview else None
+
+
+class RestorerModelConfig(comfy.supported_models.SD20):
+    """What the host wants to know of a restorer, in the words of its own SD 2.x."""
+
+    # Only this entry: the host's others would overwrite our head widths.
+    unet_extra_config = {"attn_precision": torch.float32}  # noqa: RUF012 - the host's class attribute
+
+    def __init__(self, file: RestorerFile) -> None:
+        sizes, levels = file.unet_config, len(file.unet_config.channel_mult)
+        attends = [2**level in sizes.attention_resolutions for level in range(levels)]
+        depth = [sizes.transformer_depth * attend for attend in attends]
+        super().__init__(
+            {
+                "sizes": sizes,
+                "in_channels": sizes.in_channels,
+                "model_channels": sizes.model_channels,
+                "channel_mult": list(sizes.channel_mult),
+                "num_res_blocks": [sizes.num_res_blocks] * levels,
+                "transformer_depth": [d for d in depth for _ in range(sizes.num_res_blocks)],
+                "transformer_depth_output": [d for d in depth for _ in range(sizes.num_res_blocks + 1)],
+                "transformer_depth_middle": sizes.transformer_depth,
+                "context_dim": sizes.context_dim,
+                "use_linear_in_transformer": True,
+            }
+        )
+        self.latent_format = RestorerLatentFormat(file)
+
+    def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Back to the key names of StableSR's checkpoints."""
+        prefixes = {"lq_encoder.": PREFIXES["lq_encoder"], "": PREFIXES["unet"]}
+        return {
+            next(new + key.removeprefix(old) for old, new in prefixes.items() if key.startswith(old)): value
+            for key, value in state_dict.items()
+        }
+
+
+class RestorerModel(comfy.model_base.BaseModel):
+    """A restorer as the host's model: it adds the LQ latent to the conditions."""
+
+    def __init__(self, file: RestorerFile, config: RestorerModelConfig, device: torch.device) -> None:
+        super().__init__(config, MODEL_TYPES[file.header.prediction_type], device, unet_model=HostUNet)
+        self.image_size = file.header.image_size
+        self.null_context = file.null_context
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        conds = super().extra_conds(**kwargs)
+        if (lq := kwargs.get(LQ_LATENT)) is not None:
+            noise = kwargs["noise"]
+            lq = self.process_latent_in(lq.to(kwargs["device"]))
+            if lq.shape[-2:] != noise.shape[-2:]:
+                lq = comfy.utils.common_upscale(lq, noise.shape[-1], noise.shape[-2], "bilinear", "disabled")
+            conds[LQ_LATENT] = comfy.conds.CONDNoiseShape(lq)
+        return conds
+
+
+def build_model(
+    file: RestorerFile, dtype: torch.dtype | None, disable_dynamic: bool = False
+) -> comfy.model_patcher.ModelPatcher:
+    """The MODEL of an opened restorer.
+
+    Args:
+        dtype: of weights and arithmetic; None lets the host choose, as it does for its own models.
+    """
+    config = RestorerModelConfig(file)
+    device = mm.get_torch_device()
+    parameters = sum(value.numel() for value in file.unet.values())
+    weight_dtype = comfy.utils.weight_dtype(file.unet)
+    chosen = dtype or mm.unet_dtype(
+        model_params=parameters,
+        supported_dtypes=config.supported_inference_dtypes,
+        weight_dtype=weight_dtype,
+    )
+    cast = None if dtype else mm.unet_manual_cast(chosen, device, config.supported_inference_dtypes)
+    config.set_inference_dtype(chosen, cast)
+    model = RestorerModel(file, config, mm.unet_inital_load_device(parameters, chosen))
+    patcher_class = (
+        comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    )
+    patcher = patcher_class(model, load_device=device, offload_device=mm.unet_offload_device())
+    load_exactly(model.diffusion_model, file.unet, "U-Net", assign=patcher.is_dynamic())
+    return patcher
+
+
+def load_model(
+    path: str,
+    prediction_type: PredictionType | None,
+    dtype: torch.dtype | None,
+    disable_dynamic: bool = False,
+) -> comfy.model_patcher.ModelPatcher:
+    """Loads a MODEL afresh: what the host calls for a deep copy with weights of its own."""
+    return build_model(open_restorer(path, prediction_type), dtype, disable_dynamic)
+
+
+def build_vae(file: RestorerFile) -> comfy.sd.VAE:
+    """The host's VAE around our autoencoder, so that `decode` also takes an LQ picture and a fidelity:
+    ``vae.decode(z, vae_options={"lq": …, "fidelity": 0.5})``."""
+    vae = _hollow_vae()
+    config = file.autoencoder_config
+    backend = Backend(comfy.ops.disable_weight_init, optimized_attention, dtype=vae.vae_dtype)
+    vae.first_stage_model = Autoencoder(config, backend).eval().requires_grad_(False)
+    mm.archive_model_dtypes(vae.first_stage_model)
+    vae.patcher = comfy.model_patcher.CoreModelPatcher(
+        vae.first_stage_model, load_device=vae.device, offload_device=mm.vae_offload_device()
+    )
+    load_exactly(vae.first_stage_model, file.autoencoder, "autoencoder", assign=vae.patcher.is_dynamic())
+    vae.downscale_ratio = vae.upscale_ratio = config.downscale
+    vae.latent_channels = config.embed_dim
+    # The host's estimates are for Stable Diffusion's width and its factor of 8.
+    width = config.ch / 128
+    vae.memory_used_encode = lambda shape, dtype: 1767 * width * shape[2] * shape[3] * mm.dtype_size(dtype)
+    vae.memory_used_decode = lambda shape, dtype: (
+        2178 * width * config.downscale**2 * shape[2] * shape[3] * mm.dtype_size(dtype)
+    )
+    vae.size = None
+    vae.model_size()
+    return vae
+
+
+def _hollow_vae() -> comfy.sd.VAE:
+    """A host VAE with next to no first stage: its constructor only takes first stages that it knows."""
+    sizes = {"double_z": True, "z_channels": 4, "resolution": 8, "in_channels": 3, "out_ch": 3, "ch": 32,
+             "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}  # fmt: skip
+    params = {"embed_dim": 4, "ddconfig": sizes}
+    return comfy.sd.VAE(sd=AutoencoderKL(**params).state_dict(), config={"params": params})

@@ -1,0 +1,145 @@
+"""TiledSRSampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..pfstorer_core.canvas import MAX_UPSCALE, Canvas, prepare_canvas
+from ..pfstorer_core.color import COLOR_FIXES, color_fix
+from ..pfstorer_core.tiling import TileGrid
+from .condition import Conditioning, condition, restorer_of
+from .tiles import Tiles, with_tiles
+
+PIXEL_BUDGET = 1024
+"""Sides of the pixel tiles around the autoencoder, a multiple of every autoencoder's factor."""
+
+
+class TiledSRSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TiledSRSampler",
+            display_name="Tiled SR Sampler",
+            category="PFStorer",
+            description="Restores and enlarges a bad picture, tile by tile.",
+            search_aliases=["upscale", "super resolution", "restore", "tiled diffusion"],
+            inputs=[
+                io.Model.Input("model", tooltip="Of LoadBaseRestorer."),
+                io.Vae.Input("vae", tooltip="Of LoadBaseRestorer."),
+                io.Image.Input("image", tooltip="The bad picture, at its own size."),
+                io.Float.Input("upscale", default=4.0, min=1.0, max=MAX_UPSCALE, step=0.25,
+                               tooltip="The result has this many times the width and the height of the picture."),
+                io.Int.Input("steps", default=20, min=1, max=1000,
+                             tooltip="Sampling steps: more is slower and often finer."),
+                io.Float.Input("cfg", default=1.0, min=1.0, max=30.0, step=0.1, round=0.01,
+                               tooltip="Guidance by the prompts. 1 (none) is what StableSR uses, and twice as fast."),
+                io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="dpmpp_2m",
+                               tooltip="ddpm with scheduler normal is StableSR's own sampler: faithful, wants 50–200 steps."),
+                io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="karras",
+                               tooltip="How the noise levels are spread over the steps."),
+                io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True,
+                             tooltip="Same seed, same picture."),
+                io.Int.Input("tile", default=0, min=0, max=8192, step=8, advanced=True,
+                             tooltip="Side of a tile in pixels of the result. 0: what the restorer was trained on."),
+                io.Float.Input("overlap", default=0.5, min=0.0, max=0.9, step=0.05, advanced=True,
+                               tooltip="Share of a tile that it has in common with the next one: more hides seams, and is slower."),
+                io.Int.Input("tile_batch", default=4, min=1, max=64, advanced=True,
+                             tooltip="Tiles at once: more is faster and takes more memory."),
+                io.Float.Input("fidelity", default=0.0, min=0.0, max=1.0, step=0.05,
+                               tooltip="CFW weight w: 0 trusts the model, 1 keeps closest to the bad picture. "
+                               "Above 0 the restorer's VAE has to have CFW weights."),
+                io.Combo.Input("color_fix", options=[*COLOR_FIXES, "none"], default="wavelet",
+                               tooltip="Gives the result the colours of the bad picture."),
+                io.Conditioning.Input("positive", optional=True, tooltip="A prompt of your own. Unconnected: the empty prompt."),
+                io.Conditioning.Input("negative", optional=True, tooltip="Only matters at a cfg above 1."),
+            ],
+            outputs=[io.Image.Output(), io.Latent.Output()],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model: ModelPatcher, vae: Any, image: Tensor, upscale: float, steps: int, cfg: float,
+        sampler_name: str, scheduler: str, seed: int, tile: int, overlap: float, tile_batch: int,
+        fidelity: float, color_fix: str, positive: Conditioning | None = None,
+        negative: Conditioning | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        restorer = restorer_of(model)
+        factor = vae.downscale_ratio
+        check_fidelity(vae, fidelity)
+        canvas = prepare_canvas(image[..., :3].movedim(-1, 1), upscale, restorer.image_size, factor)
+        lq_latent = encode(vae, canvas.picture)
+
+        cells = max(1, (tile or restorer.image_size) // factor)
+        tiled = with_tiles(model, Tiles(cells, int(cells * overlap), tile_batch))
+        samples = comfy.sample.sample(
+            tiled, comfy.sample.prepare_noise(lq_latent, seed), steps, cfg, sampler_name, scheduler,
+            *condition(model, lq_latent, positive, negative), lq_latent, seed=seed,
+            callback=latent_preview.prepare_callback(tiled, steps),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        )  # fmt: skip
+        check_finite(samples)
+        restored = finish(canvas, decode(vae, samples, canvas.picture, fidelity), color_fix)
+        return io.NodeOutput(restored.movedim(1, -1), {"samples": samples})
+
+
+def check_fidelity(vae: Any, fidelity: float) -> None:
+    """Raise before any long work where CFW is asked of a VAE that has none."""
+    config = getattr(vae.first_stage_model, "config", None)
+    if fidelity and not getattr(config, "cfw", False):
+        raise ValueError(
+            f"fidelity {fidelity:g} needs a VAE with CFW weights (from LoadBaseRestorer), and this one has none: "
+            "set fidelity to 0."
+        )
+
+
+def check_finite(samples: Tensor) -> None:
+    if not torch.isfinite(samples).all():
+        raise ValueError(
+            "The sampler returned values that are not numbers, which would be a black picture. In fp16 the "
+            "attention overflows: choose dtype bf16 or fp32 in LoadBaseRestorer, or another sampler."
+        )
+
+
+def encode(vae: Any, picture: Tensor) -> Tensor:
+    """Pictures [B, 3, H, W] in [0, 1] -> unscaled latents; large ones tile by tile."""
+    grid = TileGrid(*picture.shape[-2:], PIXEL_BUDGET, PIXEL_BUDGET // 4)
+    if len(grid) == 1:
+        return vae.encode(picture.movedim(1, -1))
+    factor = vae.downscale_ratio
+    cells = TileGrid(grid.height // factor, grid.width // factor, grid.tile // factor, grid.overlap // factor)
+    return cells.merge(vae.encode(piece.movedim(1, -1)) for piece in grid.crop(picture))
+
+
+def decode(vae: Any, samples: Tensor, lq: Tensor, fidelity: float) -> Tensor:
+    """Unscaled latents -> pictures [B, 3, H, W] in [0, 1]; one at a time, large ones tile by tile."""
+    factor = vae.downscale_ratio
+    pixels = TileGrid(*lq.shape[-2:], PIXEL_BUDGET, PIXEL_BUDGET // 4)
+    cells = TileGrid(*samples.shape[-2:], pixels.tile // factor, pixels.overlap // factor)
+
+    def one(latent: Tensor, picture: Tensor) -> Tensor:
+        options = (
+            {"lq": (2 * picture - 1).to(vae.device, vae.vae_dtype), "fidelity": fidelity} if fidelity else {}
+        )
+        return vae.decode(latent, vae_options=options).movedim(-1, 1)
+
+    def pieces(index: int) -> Tensor:
+        crops = zip(cells.crop(samples[index : index + 1]), pixels.crop(lq[index : index + 1]), strict=True)
+        return pixels.merge(one(latent, picture) for latent, picture in crops)
+
+    return torch.cat([pieces(index) for index in range(len(samples))])
+
+
+def finish(canvas: Canvas, restored: Tensor, method: str) -> Tensor:
+    """Colours of the bad picture, then the size asked for: [B, 3, H, W] in [0, 1]."""
+    if method != "none":
+        restored = color_fix(restored, canvas.picture, method)
+    return canvas.finish(restored)

@@ -1,0 +1,69 @@
+"""From a bad picture to the canvas that is restored, and back to a picture of the size asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+MAX_UPSCALE = 20.0
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """An enlarged picture, padded for the autoencoder.
+
+    Attributes:
+        picture: [B, 3, H, W] in [0, 1], sides multiples of the autoencoder's factor.
+        content: height and width of what is not padding.
+        target: height and width of the result.
+    """
+
+    picture: Tensor
+    content: tuple[int, int]
+    target: tuple[int, int]
+
+    def finish(self, restored: Tensor) -> Tensor:
+        """Cut off the padding and resize to the target: [B, 3, H, W] -> [B, 3, *target], clipped to [0, 1]."""
+        height, width = self.content
+        return resize(restored[..., :height, :width], self.target).clamp(0, 1)
+
+
+def prepare_canvas(image: Tensor, upscale: float, image_size: int, multiple: int) -> Canvas:
+    """Enlarge a picture for restoration.
+
+    Args:
+        image: [B, 3, H, W] in [0, 1].
+        upscale: of the result, 1…20.
+        image_size: the side that the restorer was trained on. A result with a shorter side is
+            restored larger and reduced afterwards, as StableSR does: below it the restorer is blind.
+        multiple: of the canvas's sides (the autoencoder's factor).
+    Raises:
+        ValueError: upscale out of range, or an empty picture.
+    """
+    if not 1 <= upscale <= MAX_UPSCALE:
+        raise ValueError(f"upscale must be from 1 to {MAX_UPSCALE:g}, got {upscale:g}.")
+    if image.ndim != 4 or not image.numel():
+        raise ValueError(f"Expected pictures [B, 3, H, W], got a tensor of shape {list(image.shape)}.")
+    target = _times(image.shape[-2:], upscale)
+    content = _times(target, max(1.0, image_size / min(target)))
+    padding = [-side % multiple for side in content]
+    picture = resize(image, content).clamp(0, 1)
+    # A mirrored border would need pictures larger than the padding; the nearest colour always works.
+    picture = F.pad(picture, (0, padding[1], 0, padding[0]), mode="replicate")
+    return Canvas(picture, content, target)
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic, with anti-aliasing where it shrinks; the same tensor where the size is right already."""
+    return (
+        image
+        if tuple(image.shape[-2:]) == size
+        else F.interpolate(image, size=size, mode="bicubic", antialias=True)
+    )
+
+
+def _times(size: tuple[int, ...], factor: float) -> tuple[int, int]:
+    height, width = (max(1, round(side * factor)) for side in size)
+    return height, width

@@ -1,0 +1,102 @@
+"""The command line: ``python -m pfstorer_core VERB``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+from .restorer import save_restorer
+from .training.autoencoder import AutoencoderTraining, load_autoencoder, train_autoencoder
+from .training.base import BaseTraining, train_base
+from .training.pictures import DrawnPictures, drawn_pictures
+from .training.progress import Progress
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+
+@app.callback()
+def _main() -> None:
+    """Personalized face restoration, without ComfyUI."""
+
+
+Folder = Annotated[
+    Path,
+    typer.Argument(help="Folder of the run: drawn pictures and checkpoints. A second call resumes."),
+]
+
+
+@app.command("train-autoencoder")
+def _train_autoencoder(
+    folder: Folder,
+    steps: Annotated[int, typer.Option(help="Steps of the autoencoder.")] = AutoencoderTraining().loop.steps,
+    cfw_steps: Annotated[
+        int, typer.Option(help="Steps of the CFW layers.")
+    ] = AutoencoderTraining().cfw_loop.steps,
+    people: Annotated[int, typer.Option(help="Drawn people to train on.")] = DrawnPictures().people,
+) -> None:
+    """Train the tiny autoencoder and its CFW on drawn pictures."""
+    settings = AutoencoderTraining()
+    settings = replace(
+        settings,
+        loop=replace(settings.loop, steps=steps),
+        cfw_loop=replace(settings.cfw_loop, steps=cfw_steps),
+    )
+    with _bars() as show:
+        pictures = drawn_pictures(DrawnPictures(people=people), folder, show)
+        train_autoencoder(pictures, settings, folder, show)
+
+
+@app.command("train-base")
+def _train_base(
+    folder: Folder,
+    output: Annotated[Path, typer.Argument(help="The restorer to write (.safetensors).")],
+    steps: Annotated[
+        int, typer.Option(help="Steps of the U-Net and the LQ encoder.")
+    ] = BaseTraining().loop.steps,
+    people: Annotated[int, typer.Option(help="Drawn people to train on.")] = DrawnPictures().people,
+) -> None:
+    """Train the tiny base restorer on the autoencoder that `train-autoencoder` left in FOLDER."""
+    settings = BaseTraining()
+    settings = replace(settings, loop=replace(settings.loop, steps=steps))
+    with _bars() as show:
+        pictures = drawn_pictures(DrawnPictures(people=people), folder, show)
+        autoencoder = load_autoencoder(AutoencoderTraining(), folder)
+        restorer = train_base(autoencoder, pictures, settings, folder, show)
+    save_restorer(restorer, output)
+
+
+class _bars:  # noqa: N801 - used like a function
+    """One progress bar a stage."""
+
+    def __enter__(self):
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[loss]}"),
+        )
+        self._tasks: dict = {}
+        self._bars.start()
+        return self.show
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def show(self, progress: Progress) -> None:
+        if progress.stage not in self._tasks:
+            self._tasks[progress.stage] = self._bars.add_task(progress.stage, total=progress.steps, loss="")
+        loss = "" if progress.loss is None else f"loss {progress.loss:.4f}"
+        self._bars.update(self._tasks[progress.stage], completed=progress.step, loss=loss)

@@ -1,0 +1,123 @@
+"""Ancestral DDPM sampling of a restoration model (StableSR, Wang et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .schedule import PredictionType, Schedule
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""(x [B, C, H, W], original time steps [B] int64) -> the network's output, of x's shape.
+Whatever else the network needs is bound beforehand."""
+
+
+@dataclass(frozen=True, eq=False)
+class SamplerStep:
+    """What a callback sees after each step.
+
+    Attributes:
+        number: 0 for the first (noisiest) step executed, `total - 1` for the last.
+        total: the number of steps.
+        timestep: the original time step that the network was told.
+        x0: the clean sample predicted in this step.
+        x: the state after this step; after the last step it is the result.
+    """
+
+    number: int
+    total: int
+    timestep: int
+    x0: Tensor
+    x: Tensor
+
+
+def start_latent(schedule: Schedule, lq_latent: Tensor, noise: Tensor, timestep: int | None = None) -> Tensor:
+    """Where a restoration starts: the low-quality latent, noised to the last time step.
+
+    What is left of the latent there (0.068 of it, in Stable Diffusion's schedule) fixes the overall
+    colours.
+
+    Args:
+        schedule: the *full* schedule that the model was trained with, not the sampler's respaced
+            one.
+        lq_latent: [B, C, H, W], scaled as the U-Net sees it.
+        noise: standard normal, of the same shape.
+        timestep: an index of `schedule`; None for the last.
+    """
+    return schedule.q_sample(lq_latent, len(schedule) - 1 if timestep is None else timestep, noise)
+
+
+@torch.no_grad()
+def sample_ddpm(
+    model: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    prediction_type: PredictionType,
+    *,
+    noises: Sequence[Tensor] | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    guide: Callable[[Tensor], Tensor] | None = None,
+    callback: Callable[[SamplerStep], object] | None = None,
+) -> Tensor:
+    """Run DDPM's reverse process (Ho et al. 2020, algorithm 2) with the fixed small variance, x0
+    not clipped.
+
+    Args:
+        model: called once a step with the state and the original time steps.
+        x: the state to start from, [B, C, H, W] (`start_latent`). The state is kept in at least
+            float32.
+        schedule: of the sampler, one index a step: `full.respaced(steps)`.
+        noises: the noise of every step, noisiest first, [steps, B, C, H, W] or a list (that of the
+            last step is not used and may be left out). None to draw it.
+        generator: draws the noise, on its own device, so that a CPU generator gives every device
+            the same. None for torch's default one.
+        guide: changes each predicted x0, for instance `guide_towards` bound to a reference.
+        callback: called after each step. To stop early, raise in it.
+
+    Returns:
+        The sample, [B, C, H, W].
+
+    Raises:
+        ValueError: if the schedule has more steps than `noises` serves.
+    """
+    total = len(schedule)
+    if noises is not None and len(noises) < total - 1:
+        raise ValueError(f"{total} steps need {total - 1} noises or more, got {len(noises)}")
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    timesteps = schedule.timesteps.tolist()
+
+    for number, index in enumerate(reversed(range(total))):
+        t = torch.full((x.shape[0],), timesteps[index], dtype=torch.int64, device=x.device)
+        x0 = schedule.predict_x0(x, index, model(x, t).to(x), prediction_type)
+        if guide is not None:
+            x0 = guide(x0)
+        x, _, log_variance = schedule.posterior(x0, x, index)
+        if index > 0:
+            noise = _draw(x, generator) if noises is None else noises[number].to(x)
+            x = x + (0.5 * log_variance).exp() * noise
+        if callback is not None:
+            callback(SamplerStep(number, total, timesteps[index], x0, x))
+    return x
+
+
+def cfg_combine(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022): uncond + scale (cond - uncond)."""
+    return uncond + scale * (cond - uncond)
+
+
+def guide_towards(x0: Tensor, reference: Tensor, *, steps: int = 3, step_size: float = 0.05) -> Tensor:
+    """Pull a predicted x0 towards a reference latent: gradient steps on the sum of squared
+    differences.
+
+    Each step is x0 <- x0 - 2 step_size (x0 - reference), so that `steps` of them leave (1 - 2
+    step_size)^steps of the difference.
+    """
+    return reference + (1 - 2 * step_size) ** steps * (x0 - reference)
+
+
+def _draw(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    device = x.device if generator is None else generator.device
+    return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)

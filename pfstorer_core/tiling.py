@@ -1,0 +1,185 @@
+"""Tiles as geometry: where they lie on a canvas, how to cut them out and how to blend them back.
+
+Overlapping tiles are averaged with Gaussian weights (Mixture of Diffusers, Jimenez 2023; StableSR,
+Wang et al. 2024, section 3.3), so that no seam is left where they meet. Nothing here knows what
+happens to a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, product
+from math import pi, sqrt
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """Equal tiles that cover a canvas.
+
+    Along each axis, tiles start at multiples of `tile - overlap`; the last one is moved back to end
+    with the canvas. A canvas shorter than a tile gets one tile of its own length, so all tiles of a
+    grid have one shape.
+
+    Units are the caller's: latent cells, or pixels after `scaled(8)`.
+
+    Args:
+        height, width: of the canvas.
+        tile: side of a tile.
+        overlap: what neighbours share, at the least; 0 <= overlap < tile.
+
+    Raises:
+        ValueError: if a size is not positive or the overlap out of range.
+    """
+
+    height: int
+    width: int
+    tile: int
+    overlap: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, self.tile) < 1:
+            raise ValueError(f"canvas and tile sizes must be 1 or more, got {self}")
+        if not 0 <= self.overlap < self.tile:
+            raise ValueError(
+                f"the overlap must be at least 0 and less than the tile ({self.tile}), got {self.overlap}"
+            )
+
+    @property
+    def tile_shape(self) -> tuple[int, int]:
+        """Height and width of every tile."""
+        return min(self.tile, self.height), min(self.tile, self.width)
+
+    @cached_property
+    def positions(self) -> tuple[tuple[int, int], ...]:
+        """(y, x) of every tile's upper left corner, column after column."""
+        stride = self.tile - self.overlap
+        ys, xs = (_starts(length, self.tile, stride) for length in (self.height, self.width))
+        return tuple((y, x) for x, y in product(xs, ys))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def scaled(self, factor: int) -> TileGrid:
+        """The same grid in units `factor` times finer: latent cells to pixels."""
+        return TileGrid(self.height * factor, self.width * factor, self.tile * factor, self.overlap * factor)
+
+    def crop(self, canvas: Tensor) -> Iterator[Tensor]:
+        """The tiles [..., h, w] of a canvas [..., height, width], as views, in the order of
+        `positions`.
+
+        Raises:
+            ValueError: if the canvas hasn't the grid's size.
+        """
+        if tuple(canvas.shape[-2:]) != (self.height, self.width):
+            raise ValueError(
+                f"this grid is for a canvas of {self.height}x{self.width}, got one of "
+                f"{canvas.shape[-2]}x{canvas.shape[-1]}; use `scaled` for a canvas in finer units"
+            )
+        height, width = self.tile_shape
+        return (canvas[..., y : y + height, x : x + width] for y, x in self.positions)
+
+    def merge(self, tiles: Iterable[Tensor], window: Tensor | None = None) -> Tensor:
+        """Blend tiles to a canvas: at each point, their average weighted by the window.
+
+        Tiles are taken one at a time and let go, so that those of a generator are never all in memory.
+
+        Args:
+            tiles: [..., h, w] each, in the order of `positions`.
+            window: positive weights [h, w]; None for `gaussian_window`.
+
+        Returns:
+            [..., height, width] in the tiles' dtype (summed in float32 at least).
+
+        Raises:
+            ValueError: if a tile or the window hasn't the expected shape, or there are too few or
+                too many tiles.
+        """
+        height, width = self.tile_shape
+        window = gaussian_window(height, width) if window is None else window
+        if tuple(window.shape) != (height, width):
+            raise ValueError(f"expected a window of {height}x{width}, got {list(window.shape)}")
+
+        total: Tensor | None = None
+        expected = [height, width]
+        dtype, count = torch.float32, 0
+        for count, tile in enumerate(tiles, start=1):
+            if total is None:
+                expected, dtype = [*tile.shape[:-2], height, width], tile.dtype
+                total = tile.new_zeros(
+                    *tile.shape[:-2],
+                    self.height,
+                    self.width,
+                    dtype=torch.promote_types(dtype, torch.float32),
+                )
+                window = window.to(total)
+            if count > len(self) or list(tile.shape) != expected:
+                raise ValueError(
+                    f"expected {len(self)} tiles of shape {expected}; number {count} has {list(tile.shape)}"
+                )
+            y, x = self.positions[count - 1]
+            total[..., y : y + height, x : x + width] += tile * window
+        if total is None or count < len(self):
+            raise ValueError(f"expected {len(self)} tiles, got {count}")
+
+        weights = total.new_zeros(self.height, self.width)
+        for y, x in self.positions:
+            weights[y : y + height, x : x + width] += window
+        return (total / weights).to(dtype)
+
+    def map(
+        self,
+        function: Callable[..., Tensor],
+        *canvases: Tensor,
+        tile_batch: int = 1,
+        window: Tensor | None = None,
+    ) -> Tensor:
+        """`merge` of `function(tile of the first canvas, tile of the second, ...)` at every
+        position.
+
+        Args:
+            function: gets one [n B, C, h, w] for every canvas, and returns one [n B, C', h, w].
+                With `tile_batch` 1, n is 1; else it is at most `tile_batch`, the tiles are stacked
+                tile by
+                tile along the batch, and what is given per image has to be repeated: `t.repeat(n)`.
+            canvases: [B, C, height, width] each.
+        """
+        if tile_batch < 1:
+            raise ValueError(f"tile_batch must be 1 or more, got {tile_batch}")
+
+        def results() -> Iterator[Tensor]:
+            streams = [self.crop(canvas) for canvas in canvases]
+            for start in range(0, len(self), tile_batch):
+                count = min(tile_batch, len(self) - start)
+                stacked = (torch.cat(list(islice(stream, count))) for stream in streams)
+                yield from function(*stacked).chunk(count)
+
+        return self.merge(results(), window)
+
+
+def gaussian_window(height: int, width: int, *, variance: float = 0.01, y_off_centre: bool = False) -> Tensor:
+    """Blending weights: a normal density over the tile, taken as one unit wide and high.
+
+    Args:
+        variance: in squared tiles.
+        y_off_centre: True for StableSR's own numbers. Its map is centred at (width - 1) / 2 in x
+            but, by a slip, at height / 2 in y, which weights the two sides of a seam unequally.
+
+    Returns:
+        [height, width] float64, positive, and (unless off centre) symmetric in x and in y.
+    """
+
+    def density(length: int, centre: float) -> Tensor:
+        distance = (torch.arange(length, dtype=torch.float64) - centre) / length
+        return torch.exp(-(distance**2) / (2 * variance)) / sqrt(2 * pi * variance)
+
+    along_y = density(height, height / 2 if y_off_centre else (height - 1) / 2)
+    return torch.outer(along_y, density(width, (width - 1) / 2))
+
+
+def _starts(length: int, tile: int, stride: int) -> list[int]:
+    return [*range(0, length - tile, stride), max(length - tile, 0)]

@@ -1,0 +1,1 @@
+"""Training: the autoencoder with its CFW, and the base restorer."""

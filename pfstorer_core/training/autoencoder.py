@@ -1,0 +1,132 @@
+"""Training of the autoencoder, and then of its CFW fusion layers on frozen weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..degradation import degrade, draw_degradation
+from ..models import Autoencoder, AutoencoderConfig
+from .loop import LoopSettings, fit
+from .pictures import as_float
+from .progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class AutoencoderTraining:
+    """Settings of both stages.
+
+    Attributes:
+        crop, batch: side of the random crops in pixels, and how many a step.
+        edge_weight: of the L1 distance between gradients, which keeps edges sharp without the
+            pretrained network that a perceptual loss would have to download.
+        kl_weight: of the mean KL divergence of a latent element from the unit Gaussian.
+    """
+
+    config: AutoencoderConfig = field(
+        default_factory=lambda: AutoencoderConfig(ch=32, ch_mult=(1, 2, 4), num_res_blocks=1, cfw=True)
+    )
+    crop: int = 64
+    batch: int = 16
+    edge_weight: float = 1.0
+    kl_weight: float = 2e-4
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=3000, lr=1e-3))
+    cfw_loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=400, lr=5e-4, save_every=100))
+
+
+def random_crops(pictures: Tensor, rng: np.random.Generator, batch: int, crop: int) -> Tensor:
+    """`batch` random crops [batch, 3, crop, crop] in [0, 1] of random pictures, half of them mirrored."""
+    out = []
+    for index in rng.integers(0, len(pictures), batch):
+        top, left = (
+            rng.integers(0, pictures.shape[-2] - crop + 1),
+            rng.integers(0, pictures.shape[-1] - crop + 1),
+        )
+        piece = pictures[index, :, top : top + crop, left : left + crop]
+        out.append(piece.flip(-1) if rng.random() < 0.5 else piece)
+    return as_float(torch.stack(out))
+
+
+def reconstruction_loss(output: Tensor, target: Tensor, edge_weight: float) -> Tensor:
+    """L1 of the pictures, and of their gradients at full and at half size."""
+    loss = F.l1_loss(output, target)
+    for _ in range(2):
+        for dim in (-1, -2):
+            loss = loss + edge_weight * F.l1_loss(output.diff(dim=dim), target.diff(dim=dim))
+        output, target = F.avg_pool2d(output, 2), F.avg_pool2d(target, 2)
+    return loss
+
+
+def train_autoencoder(
+    pictures: Tensor,
+    settings: AutoencoderTraining,
+    folder: Path,
+    on_progress: Callable[[Progress], None] = silent,
+) -> Autoencoder:
+    """Train on uint8 pictures [N, 3, H, W]; checkpoints in `folder`, resumes from there."""
+    torch.manual_seed(settings.loop.seed)
+    model = Autoencoder(settings.config)
+    fusion = model.decoder.fusion_layers()
+    fusion.requires_grad_(False)
+
+    def loss(rng: np.random.Generator) -> Tensor:
+        image = 2 * random_crops(pictures, rng, settings.batch, settings.crop) - 1
+        mean, logvar = model.moments(image)
+        noise = torch.randn(mean.shape, generator=_torch_generator(rng))
+        output = model.decode(mean + (0.5 * logvar).exp() * noise)
+        kl = 0.5 * (mean.float() ** 2 + logvar.float().exp() - 1 - logvar.float()).mean()
+        return reconstruction_loss(output.float(), image, settings.edge_weight) + settings.kl_weight * kl
+
+    model = fit("autoencoder", model, loss, settings.loop, folder / "autoencoder.pt", on_progress)
+    if settings.config.cfw:
+        model = _train_cfw(model, pictures, settings, folder, on_progress)
+    return model.eval()
+
+
+def _train_cfw(
+    model: Autoencoder,
+    pictures: Tensor,
+    settings: AutoencoderTraining,
+    folder: Path,
+    on_progress: Callable[[Progress], None],
+) -> Autoencoder:
+    """The latent is one between LQ and HQ, which stands for what a restorer leaves undone."""
+    model.requires_grad_(False)
+    model.decoder.fusion_layers().requires_grad_(True)
+
+    def loss(rng: np.random.Generator) -> Tensor:
+        hq = random_crops(pictures, rng, settings.batch, settings.crop)
+        lq = torch.cat([degrade(image[None], draw_degradation(rng, max_scale=3.0)) for image in hq])
+        hq, lq = 2 * hq - 1, 2 * lq - 1
+        with torch.no_grad():
+            share = torch.from_numpy(rng.uniform(0.4, 1, (len(hq), 1, 1, 1))).float()
+            z = torch.lerp(model.encode(lq), model.encode(hq), share)
+        return reconstruction_loss(model.decode(z, lq, fidelity=1.0).float(), hq, settings.edge_weight)
+
+    return fit("cfw", model, loss, settings.cfw_loop, folder / "cfw.pt", on_progress)
+
+
+def load_autoencoder(settings: AutoencoderTraining, folder: Path) -> Autoencoder:
+    """The finished autoencoder of a folder in which `train_autoencoder` ran.
+
+    Raises:
+        FileNotFoundError: it did not, or was stopped before its last stage had a checkpoint.
+    """
+    path = folder / ("cfw.pt" if settings.config.cfw else "autoencoder.pt")
+    if not path.exists():
+        raise FileNotFoundError(
+            f"No trained autoencoder at {path}: run train-autoencoder on this folder first."
+        )
+    model = Autoencoder(settings.config)
+    model.load_state_dict(torch.load(path, weights_only=True)["average"])
+    return model.eval().requires_grad_(False)
+
+
+def _torch_generator(rng: np.random.Generator) -> torch.Generator:
+    return torch.Generator().manual_seed(int(rng.integers(2**31)))

@@ -1,0 +1,81 @@
+"""Drawn pictures to train on, made once and kept in a cache folder."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..files import written
+from .progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class DrawnPictures:
+    """Which pictures to draw: photos of drawn people, and dead leaves for everything else.
+
+    Attributes:
+        people: number of persons; person k comes from seed (seed, k), so that people can be told
+            apart from those of a test by their seeds alone.
+        photos: photos of each person.
+        leaves: pictures without a face.
+        size: side of the pictures in pixels.
+    """
+
+    people: int = 1000
+    photos: int = 2
+    leaves: int = 800
+    size: int = 128
+    seed: int = 1
+
+    def __len__(self) -> int:
+        return self.people * self.photos + self.leaves
+
+
+def draw_picture(settings: DrawnPictures, index: int) -> np.ndarray:
+    """Picture `index` of `settings`: uint8 [size, size, 3]. Faces come first, then the dead leaves.
+
+    Faces are random crops of a larger photo (alignment-free, PFStorer section 3.4).
+    """
+    from ..drawing import dead_leaves, draw_person, draw_shot, photograph
+
+    rng = np.random.default_rng([settings.seed, index, 1])
+    if index >= settings.people * settings.photos:
+        image = dead_leaves(rng, settings.size)
+    else:
+        person = draw_person(np.random.default_rng([settings.seed, index // settings.photos, 0]))
+        size = int(settings.size * rng.uniform(1, 1.8))
+        image = photograph(person, draw_shot(rng), size).image
+        top, left = rng.integers(0, size - settings.size + 1, 2)
+        image = image[top : top + settings.size, left : left + settings.size]
+    return (image * 255).round().astype(np.uint8)
+
+
+def drawn_pictures(
+    settings: DrawnPictures, folder: Path, on_progress: Callable[[Progress], None] = silent
+) -> Tensor:
+    """All pictures of `settings`, uint8 [N, 3, size, size]; drawn on the first call, then read from `folder`."""
+    name = f"drawn-{settings.people}x{settings.photos}+{settings.leaves}-{settings.size}px-seed{settings.seed}.npy"
+    path = folder / name
+    if not path.exists():
+        pictures = np.empty((len(settings), settings.size, settings.size, 3), np.uint8)
+        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+            drawn = pool.map(partial(draw_picture, settings), range(len(settings)), chunksize=8)
+            for index, picture in enumerate(drawn):
+                pictures[index] = picture
+                on_progress(Progress("pictures", index + 1, len(settings)))
+        with written(path) as temporary, temporary.open("wb") as file:
+            np.save(file, pictures)
+    return torch.from_numpy(np.load(path)).permute(0, 3, 1, 2)
+
+
+def as_float(pictures: Tensor) -> Tensor:
+    """uint8 pictures -> float in [0, 1]."""
+    return pictures.float() / 255

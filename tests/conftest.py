@@ -1,0 +1,23 @@
+"""Fixtures that give tests a real ComfyUI server."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.client import ComfyClient
+from harness.host import ComfyServer
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ComfyServer]:
+    """One server for the whole run; tests share its files and its cache."""
+    with ComfyServer(threads=1) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: ComfyServer) -> Iterator[ComfyClient]:
+    """A client of the shared server, whose cached results were dropped."""
+    with server.client() as connected:
+        connected.free()
+        yield connected

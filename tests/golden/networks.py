@@ -1,0 +1,70 @@
+"""The models that the golden loops were run with."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pfstorer_core.models import LQEncoder, LQEncoderConfig, UNet, UNetConfig
+from pfstorer_core.sampling import cfg_combine
+
+from . import golden
+
+UNET, LQ_ENCODER = "stablesr_unet", "stablesr_structcond"
+
+ConditionedModel = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x, time steps, LQ latent) -> the network's output, for a canvas or a tile."""
+
+
+@cache
+def load_unet(folder: Path) -> UNet:
+    unet = UNet(UNetConfig.from_ldm(golden.metadata(UNET, folder)["config"]))
+    unet.load_state_dict(golden.state_dict(UNET, folder))
+    return unet.eval().requires_grad_(False)
+
+
+@cache
+def load_lq_encoder(folder: Path) -> LQEncoder:
+    encoder = LQEncoder(LQEncoderConfig.from_ldm(golden.metadata(LQ_ENCODER, folder)["config"]))
+    encoder.load_state_dict(golden.state_dict(LQ_ENCODER, folder))
+    return encoder.eval().requires_grad_(False)
+
+
+def loop_cases(name: str) -> list[str]:
+    """The sampling loops of a file that can run: those with a text context need the networks."""
+    return [
+        case
+        for case in golden.cases(name, "x_T")
+        if "context" not in golden.group(name, case) or golden.has(UNET, LQ_ENCODER)
+    ]
+
+
+def loop_model(loop: dict[str, Tensor], guidance_scale: float = 1.0) -> ConditionedModel:
+    """The model of a loop: the networks if its tensors have a text context, else the toy."""
+    if "context" not in loop:
+        return toy_model
+    unet, encoder = load_unet(golden.folder()), load_lq_encoder(golden.folder())
+    contexts = [loop[key] for key in ("context", "uncond_context") if key in loop]
+
+    def model(x: Tensor, t: Tensor, lq_latent: Tensor) -> Tensor:
+        features = encoder(lq_latent, t)
+        # Tiles in one batch are stacked tile by tile, so the loop's context is repeated as a whole.
+        cond, *uncond = [
+            unet(x, t, context.repeat(len(x) // len(context), 1, 1), features) for context in contexts
+        ]
+        return cfg_combine(cond, uncond[0], guidance_scale) if uncond else cond
+
+    return model
+
+
+def toy_model(x: Tensor, t: Tensor, lq_latent: Tensor) -> Tensor:
+    """A model in one formula, which sees time, channel and place in the tile."""
+    _, channels, rows, columns = x.shape
+    i = torch.arange(rows, dtype=x.dtype)[:, None]
+    j = torch.arange(columns, dtype=x.dtype)
+    c = torch.arange(1, channels + 1, dtype=x.dtype)[:, None, None]
+    place = 0.02 * c * (i + 2 * j) / columns
+    time = 0.01 * t.to(x.dtype)[:, None, None, None] / 1000
+    return 0.1 * x + 0.05 * lq_latent + time + place

@@ -1,0 +1,149 @@
+"""The rules of the house that a program can check."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+
+import pytest
+
+from harness import ROOT
+
+CORE, NODES = "pfstorer_core", "nodes"
+HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "node_helpers", "server"}
+LONGEST_EXECUTE = 40
+
+Modules = Mapping[str, ast.Module]
+
+
+def parse(package: str) -> dict[str, ast.Module]:
+    """All modules of a package by dotted name; a package's own name stands for its __init__."""
+    modules = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        modules[name] = ast.parse(path.read_text(), str(path))
+    assert modules, f"no modules in {package}/"
+    return modules
+
+
+def is_package(name: str, modules: Modules) -> bool:
+    return any(other.startswith(f"{name}.") for other in modules)
+
+
+def runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All syntax nodes but those that only a type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            continue
+        yield node
+        yield from runtime_nodes(node)
+
+
+def absolute_imports(tree: ast.Module) -> Iterator[str]:
+    """The top-level names of everything imported by an absolute name, in functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.split(".")[0]
+
+
+def relative_imports(name: str, modules: Modules) -> Iterator[str]:
+    """The modules that a module imports by relative names, in functions too.
+
+    Only what is named counts: that importing a.b also runs a/__init__ is no circle by itself.
+    """
+    for node in runtime_nodes(modules[name]):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            parts = name.split(".")
+            parts = parts[: len(parts) - node.level + is_package(name, modules)]
+            source = ".".join([*parts, node.module] if node.module else parts)
+            for alias in node.names:
+                target = f"{source}.{alias.name}"
+                yield target if target in modules else source
+
+
+def find_circle(modules: Modules) -> list[str]:
+    """Modules that import each other in a circle, the first one twice; [] if there is none."""
+    graph = {
+        name: {target for target in relative_imports(name, modules) if target in modules} for name in modules
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def run_tool(*command: str) -> None:
+    result = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_ruff_is_clean() -> None:
+    run_tool("ruff", "check", ".")
+
+
+def test_pyright_is_clean() -> None:
+    run_tool("pyright")
+
+
+def test_core_knows_no_host_and_imports_itself_relatively() -> None:
+    forbidden = HOST_MODULES | {NODES, CORE}
+    modules = parse(CORE)
+    found = {
+        name: sorted(forbidden.intersection(absolute_imports(tree)))
+        + [target for target in relative_imports(name, modules) if not target.startswith(CORE)]
+        for name, tree in modules.items()
+    }
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_nodes_reach_the_core_relatively() -> None:
+    """In the host the pack's modules are named after its folder: absolute names do not exist."""
+    found = [name for name, tree in parse(NODES).items() if CORE in absolute_imports(tree)]
+    assert found == []
+
+
+@pytest.mark.parametrize("package", [CORE, NODES])
+def test_no_import_circle(package: str) -> None:
+    assert find_circle(parse(package)) == []
+
+
+def test_import_circles_are_found() -> None:
+    sources = {
+        "a": "from .b import x",
+        "a.b": "from . import c",
+        "a.c": "def f():\n    from .d.e import y",
+        "a.d": "",
+        "a.d.e": "from ..b import z",
+    }
+    modules = {name: ast.parse(source) for name, source in sources.items()}
+    assert set(find_circle(modules)) == {"a.b", "a.c", "a.d.e"}
+    modules["a.d.e"] = ast.parse("if TYPE_CHECKING:\n    from ..b import z")
+    assert find_circle(modules) == []
+
+
+def test_execute_is_short() -> None:
+    lengths = {
+        f"{name}:{node.lineno}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for name, tree in parse(NODES).items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "execute"
+    }
+    assert lengths, "no execute found: the rule checks nothing"
+    assert {where: n for where, n in lengths.items() if n > LONGEST_EXECUTE} == {}
+
+
+@pytest.mark.parametrize("package", [CORE, NODES])
+def test_library_does_not_print(package: str) -> None:
+    found = [
+        f"{name}:{node.lineno}"
+        for name, tree in parse(package).items()
+        if "cli" not in name.split(".")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+    ]
+    assert found == []
