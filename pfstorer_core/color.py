@@ -15,8 +15,7 @@ WAVELET_LEVELS = 5
 
 
 def adain_color_fix(content: Tensor, style: Tensor) -> Tensor:
-    """Give every channel of the content the style's mean and standard deviation (Huang & Belongie
-    2017).
+    """Give the content's channels the style's means and deviations (AdaIN, Huang & Belongie 2017).
 
     Args:
         content: [B, C, H, W].
@@ -76,8 +75,7 @@ def wavelet_split(image: Tensor, levels: int = WAVELET_LEVELS) -> tuple[Tensor, 
 
 
 def blur(image: Tensor, dilation: int) -> Tensor:
-    """Convolve with [1, 2, 1] ⊗ [1, 2, 1] / 16 at a dilation; edges are replicated as far as the
-    taps reach.
+    """Convolve with [1, 2, 1] ⊗ [1, 2, 1] / 16, dilated; edges are replicated.
 
     Args:
         image: [B, C, H, W]; sides may be shorter than the dilation.

@@ -62,8 +62,9 @@ def sample_ddpm(
     guide: Callable[[Tensor], Tensor] | None = None,
     callback: Callable[[SamplerStep], object] | None = None,
 ) -> Tensor:
-    """Run DDPM's reverse process (Ho et al. 2020, algorithm 2) with the fixed small variance, x0
-    not clipped.
+    """DDPM's reverse process (Ho et al. 2020, algorithm 2), with the fixed small variance.
+
+    The predicted x0 is not clipped.
 
     Args:
         model: called once a step with the state and the original time steps.
@@ -109,11 +110,10 @@ def cfg_combine(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
 
 
 def guide_towards(x0: Tensor, reference: Tensor, *, steps: int = 3, step_size: float = 0.05) -> Tensor:
-    """Pull a predicted x0 towards a reference latent: gradient steps on the sum of squared
-    differences.
+    """Pull a predicted x0 towards a reference latent by gradient descent on the squared error.
 
-    Each step is x0 <- x0 - 2 step_size (x0 - reference), so that `steps` of them leave (1 - 2
-    step_size)^steps of the difference.
+    Each step is x0 <- x0 - 2 step_size (x0 - reference), so that (1 - 2 step_size)^steps of the
+    difference is left after all of them.
     """
     return reference + (1 - 2 * step_size) ** steps * (x0 - reference)
 

@@ -73,10 +73,10 @@ class Schedule:
                 "alphas_cumprod and timesteps must be vectors of one length, at least 1; "
                 f"got shapes {list(signal.shape)} and {list(times.shape)}"
             )
-        if not (signal[-1] > 0 and signal[0] < 1 and (signal.diff() < 0).all()):
-            raise ValueError("alphas_cumprod must decrease strictly and lie between 0 and 1")
         if not (times.diff() > 0).all():
             raise ValueError(f"timesteps must increase strictly, got {times.tolist()}")
+        if not (signal[-1] > 0 and signal[0] < 1 and (signal.diff() < 0).all()):
+            raise ValueError("alphas_cumprod must decrease strictly and lie between 0 and 1")
 
     @classmethod
     def scaled_linear(

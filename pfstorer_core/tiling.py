@@ -69,8 +69,7 @@ class TileGrid:
         return TileGrid(self.height * factor, self.width * factor, self.tile * factor, self.overlap * factor)
 
     def crop(self, canvas: Tensor) -> Iterator[Tensor]:
-        """The tiles [..., h, w] of a canvas [..., height, width], as views, in the order of
-        `positions`.
+        """The tiles [..., h, w] of a canvas [..., height, width]: views, ordered as `positions`.
 
         Raises:
             ValueError: if the canvas hasn't the grid's size.
@@ -138,14 +137,12 @@ class TileGrid:
         tile_batch: int = 1,
         window: Tensor | None = None,
     ) -> Tensor:
-        """`merge` of `function(tile of the first canvas, tile of the second, ...)` at every
-        position.
+        """`merge` of what a function makes of the tiles of every canvas.
 
         Args:
             function: gets one [n B, C, h, w] for every canvas, and returns one [n B, C', h, w].
-                With `tile_batch` 1, n is 1; else it is at most `tile_batch`, the tiles are stacked
-                tile by
-                tile along the batch, and what is given per image has to be repeated: `t.repeat(n)`.
+                n is 1, or at most `tile_batch`: tiles are then stacked tile by tile along the
+                batch, and what is given per image has to be repeated, `t.repeat(n)`.
             canvases: [B, C, height, width] each.
         """
         if tile_batch < 1:

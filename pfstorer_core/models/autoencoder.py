@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -136,9 +137,7 @@ class Level(nn.Module):
     ) -> None:
         super().__init__()
         widths = [channels] + [width] * blocks
-        self.block = nn.ModuleList(
-            ResnetBlock(a, b, backend) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.block = nn.ModuleList(ResnetBlock(a, b, backend) for a, b in pairwise(widths))
         self.downsample = Resample(width, False, backend) if downsample else None
         self.upsample = Resample(width, True, backend) if upsample else None
 

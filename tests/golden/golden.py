@@ -101,3 +101,8 @@ def assert_near(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> No
 def assert_ratio(actual: Tensor, expected: Tensor, tolerance: float) -> None:
     """Equal up to `tolerance` of each value; a zero is a zero."""
     torch.testing.assert_close(actual.to(expected.dtype), expected, rtol=tolerance, atol=1e-12)
+
+
+def by_level(features: dict[str, Tensor]) -> list[Tensor]:
+    """Feature maps that the reference keys by their width, finest first."""
+    return [features[width] for width in sorted(features, key=int, reverse=True)]

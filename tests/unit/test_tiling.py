@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def test_tiles_cover_the_canvas_and_stay_in_it(grid: TileGrid):
 def test_neighbours_share_at_least_the_overlap(grid: TileGrid):
     for axis, tile in enumerate(grid.tile_shape):
         starts = sorted({position[axis] for position in grid.positions})
-        strides = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+        strides = [after - before for before, after in pairwise(starts)]
         assert all(0 < stride <= tile - grid.overlap for stride in strides)
 
 
