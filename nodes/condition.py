@@ -22,13 +22,14 @@ def restorer_of(model: ModelPatcher) -> RestorerModel:
     """
     if not isinstance(model.model, RestorerModel):
         raise ValueError(
-            f"This MODEL is a {type(model.model).__name__}, which cannot restore: connect the MODEL of LoadBaseRestorer."
+            f"This MODEL is a {type(model.model).__name__}, which cannot restore: "
+            "connect the MODEL of LoadBaseRestorer."
         )
     return model.model
 
 
 def condition(model: ModelPatcher, lq_latent: Tensor, *prompts: Conditioning | None) -> list[Conditioning]:
-    """Each prompt, or the empty one, with the LQ latent [B, C, h, w] (unscaled) that steers the restoration."""
+    """Each prompt, or the empty one, with the LQ latent [B, C, h, w] (unscaled) that steers."""
     null: Conditioning = [[restorer_of(model).null_context, {}]]
     # On the negative too: without it the host would run two passes, one of them without structure.
     return [
@@ -43,7 +44,7 @@ class RestorationConditioning(io.ComfyNode):
             node_id="RestorationConditioning",
             display_name="Restoration Conditioning",
             category="PFStorer",
-            description="Prepares a bad picture for any native sampler: KSampler at denoise 1, then VAE Decode.",
+            description="Prepares a bad picture for any native sampler, at denoise 1.",
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer."),
                 io.Vae.Input("vae", tooltip="Of LoadBaseRestorer."),
@@ -53,7 +54,7 @@ class RestorationConditioning(io.ComfyNode):
                 io.Conditioning.Input(
                     "positive",
                     optional=True,
-                    tooltip="A prompt of your own. Unconnected: the empty prompt.",
+                    tooltip="A prompt of your own. Unconnected: empty.",
                 ),
                 io.Conditioning.Input("negative", optional=True, tooltip="Only matters at a cfg above 1."),
             ],

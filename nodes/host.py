@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import comfy.conds
 import comfy.latent_formats
@@ -175,7 +175,9 @@ class RestorerModel(comfy.model_base.BaseModel):
     """A restorer as the host's model: it adds the LQ latent to the conditions."""
 
     def __init__(self, file: RestorerFile, config: RestorerModelConfig, device: torch.device) -> None:
-        super().__init__(config, MODEL_TYPES[file.header.prediction_type], device, unet_model=HostUNet)
+        super().__init__(
+            config, MODEL_TYPES[file.header.prediction_type], device, unet_model=cast(Any, HostUNet)
+        )
         self.image_size = file.header.image_size
         self.null_context = file.null_context
 
@@ -234,12 +236,13 @@ def build_vae(file: RestorerFile) -> comfy.sd.VAE:
     vae = _hollow_vae()
     config = file.autoencoder_config
     backend = Backend(comfy.ops.disable_weight_init, optimized_attention, dtype=vae.vae_dtype)
-    vae.first_stage_model = Autoencoder(config, backend).eval().requires_grad_(False)
-    mm.archive_model_dtypes(vae.first_stage_model)
+    autoencoder = Autoencoder(config, backend).eval().requires_grad_(False)
+    mm.archive_model_dtypes(autoencoder)
+    vae.first_stage_model = cast(Any, autoencoder)
     vae.patcher = comfy.model_patcher.CoreModelPatcher(
-        vae.first_stage_model, load_device=vae.device, offload_device=mm.vae_offload_device()
+        autoencoder, load_device=vae.device, offload_device=mm.vae_offload_device()
     )
-    load_exactly(vae.first_stage_model, file.autoencoder, "autoencoder", assign=vae.patcher.is_dynamic())
+    load_exactly(autoencoder, file.autoencoder, "autoencoder", assign=vae.patcher.is_dynamic())
     vae.downscale_ratio = vae.upscale_ratio = config.downscale
     vae.latent_channels = config.embed_dim
     # The host's estimates are for Stable Diffusion's width and its factor of 8.

@@ -28,7 +28,7 @@ class LoadBaseRestorer(io.ComfyNode):
                     "checkpoint",
                     options=restorer_names(),
                     tooltip="A file of models/restorers or models/checkpoints. pfstorer_tiny comes with the "
-                    "pack and is a demonstration: for real photographs get StableSR's weights (see the README).",
+                    "pack, to try things out: for real photographs get StableSR's weights (README).",
                 ),
                 io.Combo.Input(
                     "prediction_type",

@@ -19,8 +19,8 @@ from ..pfstorer_core.tiling import TileGrid
 from .condition import Conditioning, condition, restorer_of
 from .tiles import Tiles, with_tiles
 
-PIXEL_BUDGET = 1024
-"""Sides of the pixel tiles around the autoencoder, a multiple of every autoencoder's factor."""
+PIXEL_TILE = 1024
+"""Side of the pixel tiles around the autoencoder, a multiple of every autoencoder's factor."""
 
 
 class TiledSRSampler(io.ComfyNode):
@@ -37,29 +37,30 @@ class TiledSRSampler(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="Of LoadBaseRestorer."),
                 io.Image.Input("image", tooltip="The bad picture, at its own size."),
                 io.Float.Input("upscale", default=4.0, min=1.0, max=MAX_UPSCALE, step=0.25,
-                               tooltip="The result has this many times the width and the height of the picture."),
+                               tooltip="The result is this many times as wide and as high."),
                 io.Int.Input("steps", default=20, min=1, max=1000,
                              tooltip="Sampling steps: more is slower and often finer."),
                 io.Float.Input("cfg", default=1.0, min=1.0, max=30.0, step=0.1, round=0.01,
-                               tooltip="Guidance by the prompts. 1 (none) is what StableSR uses, and twice as fast."),
+                               tooltip="Guidance by the prompts. 1 (none) is StableSR's, and twice as fast."),
                 io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="dpmpp_2m",
-                               tooltip="ddpm with scheduler normal is StableSR's own sampler: faithful, wants 50–200 steps."),
+                               tooltip="ddpm with scheduler normal is StableSR's own, for 50–200 steps."),
                 io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="karras",
                                tooltip="How the noise levels are spread over the steps."),
                 io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True,
                              tooltip="Same seed, same picture."),
                 io.Int.Input("tile", default=0, min=0, max=8192, step=8, advanced=True,
-                             tooltip="Side of a tile in pixels of the result. 0: what the restorer was trained on."),
+                             tooltip="Side of a tile in pixels of the result. 0: the restorer's own."),
                 io.Float.Input("overlap", default=0.5, min=0.0, max=0.9, step=0.05, advanced=True,
-                               tooltip="Share of a tile that it has in common with the next one: more hides seams, and is slower."),
+                               tooltip="Share of a tile that the next one covers too: hides seams."),
                 io.Int.Input("tile_batch", default=4, min=1, max=64, advanced=True,
                              tooltip="Tiles at once: more is faster and takes more memory."),
                 io.Float.Input("fidelity", default=0.0, min=0.0, max=1.0, step=0.05,
-                               tooltip="CFW weight w: 0 trusts the model, 1 keeps closest to the bad picture. "
-                               "Above 0 the restorer's VAE has to have CFW weights."),
+                               tooltip="CFW weight w: 0 trusts the model, 1 keeps closest to the bad "
+                               "picture. Above 0 the VAE has to have CFW weights."),
                 io.Combo.Input("color_fix", options=[*COLOR_FIXES, "none"], default="wavelet",
                                tooltip="Gives the result the colours of the bad picture."),
-                io.Conditioning.Input("positive", optional=True, tooltip="A prompt of your own. Unconnected: the empty prompt."),
+                io.Conditioning.Input("positive", optional=True,
+                                      tooltip="A prompt of your own. Unconnected: empty."),
                 io.Conditioning.Input("negative", optional=True, tooltip="Only matters at a cfg above 1."),
             ],
             outputs=[io.Image.Output(), io.Latent.Output()],
@@ -80,9 +81,10 @@ class TiledSRSampler(io.ComfyNode):
 
         cells = max(1, (tile or restorer.image_size) // factor)
         tiled = with_tiles(model, Tiles(cells, int(cells * overlap), tile_batch))
+        prompts = condition(model, lq_latent, positive, negative)
         samples = comfy.sample.sample(
             tiled, comfy.sample.prepare_noise(lq_latent, seed), steps, cfg, sampler_name, scheduler,
-            *condition(model, lq_latent, positive, negative), lq_latent, seed=seed,
+            *prompts, lq_latent, seed=seed,
             callback=latent_preview.prepare_callback(tiled, steps),
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         )  # fmt: skip
@@ -96,8 +98,8 @@ def check_fidelity(vae: Any, fidelity: float) -> None:
     config = getattr(vae.first_stage_model, "config", None)
     if fidelity and not getattr(config, "cfw", False):
         raise ValueError(
-            f"fidelity {fidelity:g} needs a VAE with CFW weights (from LoadBaseRestorer), and this one has none: "
-            "set fidelity to 0."
+            f"fidelity {fidelity:g} needs a VAE with CFW weights (from LoadBaseRestorer), and this one has "
+            "none: set fidelity to 0."
         )
 
 
@@ -111,7 +113,7 @@ def check_finite(samples: Tensor) -> None:
 
 def encode(vae: Any, picture: Tensor) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1] -> unscaled latents; large ones tile by tile."""
-    grid = TileGrid(*picture.shape[-2:], PIXEL_BUDGET, PIXEL_BUDGET // 4)
+    grid = TileGrid.of(picture, PIXEL_TILE, PIXEL_TILE // 4)
     if len(grid) == 1:
         return vae.encode(picture.movedim(1, -1))
     factor = vae.downscale_ratio
@@ -122,8 +124,8 @@ def encode(vae: Any, picture: Tensor) -> Tensor:
 def decode(vae: Any, samples: Tensor, lq: Tensor, fidelity: float) -> Tensor:
     """Unscaled latents -> pictures [B, 3, H, W] in [0, 1]; one at a time, large ones tile by tile."""
     factor = vae.downscale_ratio
-    pixels = TileGrid(*lq.shape[-2:], PIXEL_BUDGET, PIXEL_BUDGET // 4)
-    cells = TileGrid(*samples.shape[-2:], pixels.tile // factor, pixels.overlap // factor)
+    pixels = TileGrid.of(lq, PIXEL_TILE, PIXEL_TILE // 4)
+    cells = TileGrid.of(samples, pixels.tile // factor, pixels.overlap // factor)
 
     def one(latent: Tensor, picture: Tensor) -> Tensor:
         options = (

@@ -24,8 +24,8 @@ class NoTextTower:
         if name.startswith("__"):
             raise AttributeError(name)
         raise RuntimeError(
-            f"{self._checkpoint} has no text tower, so it cannot read prompts. Leave positive and negative of "
-            "the PFStorer nodes unconnected; for a LoRA use LoraLoaderModelOnly."
+            f"{self._checkpoint} has no text tower, so it cannot read prompts. Leave positive and "
+            "negative of the PFStorer nodes unconnected; for a LoRA use LoraLoaderModelOnly."
         )
 
 

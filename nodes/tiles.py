@@ -24,34 +24,36 @@ class Tiles:
     batch: int
 
     def apply_model(
-        self, executor: Any, x: Tensor, t: Tensor, c_concat: Tensor | None = None, c_crossattn: Tensor | None = None,
-        control: dict | None = None, transformer_options: dict | None = None, **conds: Any,
+        self, executor: Any, x: Tensor, t: Tensor, c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None, control: dict | None = None,
+        transformer_options: dict | None = None, **conds: Any,
     ) -> Tensor:  # fmt: skip
-        """APPLY_MODEL wrapper. The predictions of overlapping tiles are averaged, which every prediction
-        type allows, since x0 is linear in it."""
+        """APPLY_MODEL wrapper: predictions of x0 on overlapping tiles are averaged.
+
+        Raises:
+            ValueError: a ControlNet is at work on a canvas of several tiles.
+        """
         options = transformer_options or {}
-        grid = TileGrid(x.shape[-2], x.shape[-1], self.tile, self.overlap)
+        grid = TileGrid.of(x, self.tile, self.overlap)
         if len(grid) == 1:
             return executor(x, t, c_concat, c_crossattn, control, options, **conds)
         if control is not None:
-            raise ValueError(
-                "Tiles and a ControlNet do not work together yet: enlarge the tile to the picture's size."
-            )
+            raise ValueError("A ControlNet cannot work on tiles yet: set the tile to the picture's size.")
         chunks = len(options.get("cond_or_uncond", [0]))
-        canvases = {name: value for name, value in conds.items() if _is_canvas(value, x)} | {"x": x}
-        if c_concat is not None:
-            canvases["c_concat"] = c_concat
-        rows = {name: value for name, value in conds.items() if name not in canvases} | {
-            "t": t,
-            "c_crossattn": c_crossattn,
-        }
+        given = {"x": x, "t": t, "c_concat": c_concat, "c_crossattn": c_crossattn, **conds}
+        canvases = {name: value for name, value in given.items() if _is_canvas(value, x)}
 
         def evaluate(*tiles: Tensor) -> Tensor:
             n = len(tiles[0]) // len(x)
-            given = {name: _chunk_major(tile, n, chunks) for name, tile in zip(canvases, tiles, strict=True)}
-            given |= {name: _repeat(value, n, chunks, len(x)) for name, value in rows.items()}
-            args = (given.pop(name, None) for name in ("x", "t", "c_concat", "c_crossattn"))
-            return _tile_major(executor(*args, None, options, **given), n, chunks)
+            cropped = dict(zip(canvases, tiles, strict=True))
+            now = {
+                name: _chunk_major(cropped[name], n, chunks)
+                if name in cropped
+                else _for_tiles(value, n, chunks, len(x))
+                for name, value in given.items()
+            }
+            args = (now.pop(name) for name in ("x", "t", "c_concat", "c_crossattn"))
+            return _tile_major(executor(*args, None, options, **now), n, chunks)
 
         return grid.map(evaluate, *canvases.values(), tile_batch=self.batch)
 
@@ -74,26 +76,24 @@ def with_tiles(model: ModelPatcher, tiles: Tiles) -> ModelPatcher:
 
 
 def _is_canvas(value: Any, x: Tensor) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.ndim == 4
-        and value.shape[-2:] == x.shape[-2:]
-        and len(value) == len(x)
-    )
+    """Whether a condition lies on the canvas, and has to be cropped with it."""
+    if not isinstance(value, Tensor) or value.ndim != 4:
+        return False
+    return (len(value), *value.shape[-2:]) == (len(x), *x.shape[-2:])
+
+
+def _for_tiles(value: Any, n: int, chunks: int, rows: int) -> Any:
+    """A condition that is given by row of the batch, for n tiles of every row."""
+    if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != rows:
+        return value
+    return _chunk_major(torch.cat([value] * n), n, chunks)
 
 
 def _chunk_major(tiles: Tensor, n: int, chunks: int) -> Tensor:
-    """[n·chunks·B, …] tile by tile -> [chunks·n·B, …], since the host's patches split a batch into
-    its positive and negative chunks."""
+    """[n·chunks·B, …], tile by tile -> [chunks·n·B, …]: the host's patches split a batch into its
+    positive and negative chunks."""
     return tiles.unflatten(0, (n, chunks, -1)).transpose(0, 1).flatten(0, 2)
 
 
 def _tile_major(outputs: Tensor, n: int, chunks: int) -> Tensor:
     return outputs.unflatten(0, (chunks, n, -1)).transpose(0, 1).flatten(0, 2)
-
-
-def _repeat(value: Any, n: int, chunks: int, rows: int) -> Any:
-    """What is given by row of the batch, for n tiles of every row."""
-    if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != rows:
-        return value
-    return _chunk_major(torch.cat([value] * n), n, chunks)

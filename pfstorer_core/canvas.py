@@ -25,7 +25,7 @@ class Canvas:
     target: tuple[int, int]
 
     def finish(self, restored: Tensor) -> Tensor:
-        """Cut off the padding and resize to the target: [B, 3, H, W] -> [B, 3, *target], clipped to [0, 1]."""
+        """[B, 3, H, W] -> [B, 3, *target] in [0, 1]: without the padding, at the size asked for."""
         height, width = self.content
         return resize(restored[..., :height, :width], self.target).clamp(0, 1)
 

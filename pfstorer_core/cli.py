@@ -16,7 +16,9 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from .restorer import save_restorer
+from .pictures import read_picture, write_picture
+from .restore import restore
+from .restorer import load_restorer, save_restorer
 from .training.autoencoder import AutoencoderTraining, load_autoencoder, train_autoencoder
 from .training.base import BaseTraining, train_base
 from .training.pictures import DrawnPictures, drawn_pictures
@@ -34,6 +36,32 @@ Folder = Annotated[
     Path,
     typer.Argument(help="Folder of the run: drawn pictures and checkpoints. A second call resumes."),
 ]
+
+
+@app.command("restore")
+def _restore(
+    restorer: Annotated[Path, typer.Argument(help="A restorer (.safetensors).")],
+    picture: Annotated[Path, typer.Argument(help="The bad picture.")],
+    output: Annotated[Path, typer.Argument(help="Where the restored picture goes (.png).")],
+    upscale: Annotated[float, typer.Option(help="Factor of both sides, 1 to 20.")] = 4.0,
+    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 50,
+    seed: Annotated[int, typer.Option(help="Same seed, same picture.")] = 0,
+    fidelity: Annotated[float, typer.Option(help="CFW weight w, 0 to 1.")] = 0.0,
+) -> None:
+    """Restore and enlarge a picture."""
+    model = load_restorer(restorer)
+    lq = read_picture(picture)
+    with _bars() as show:
+        image = restore(
+            model,
+            lq,
+            upscale=upscale,
+            steps=steps,
+            seed=seed,
+            fidelity=fidelity,
+            on_step=lambda step: show(Progress("restore", step.number + 1, step.total)),
+        )
+    write_picture(image, output)
 
 
 @app.command("train-autoencoder")

@@ -49,6 +49,11 @@ class TileGrid:
                 f"the overlap must be at least 0 and less than the tile ({self.tile}), got {self.overlap}"
             )
 
+    @classmethod
+    def of(cls, canvas: Tensor, tile: int, overlap: int = 0) -> TileGrid:
+        """The grid of a canvas [..., height, width]."""
+        return cls(canvas.shape[-2], canvas.shape[-1], tile, overlap)
+
     @property
     def tile_shape(self) -> tuple[int, int]:
         """Height and width of every tile."""

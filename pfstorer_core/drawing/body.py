@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from .atlas import read
 from .camera import Camera, meet_ellipsoid
 from .fields import Field, noise, step
+from .head import build_head
 from .light import Lamps, shade_matte
 from .person import Person
 from .shot import Shot
@@ -98,7 +99,7 @@ def draw_body(image: Image, person: Person, shot: Shot, camera: Camera, lamps: L
         axes = np.array((0.80 + shot.hair_volume, 0.85 + 0.55 * long, 0.58), np.float32)
         t, normal, inside = meet_ellipsoid(origin, ray, centre, axes)
         x, y, z = t * ray[0], t * ray[1], camera.distance + t * ray[2]
-        sheet = person.head(texels).strands
+        sheet = build_head(person, texels).strands
         bend = person.hair_curl * 0.10 * np.sin(y * (7 + 8 * person.hair_curl) + 3 * x)
         turn = np.arctan2(x - centre[0], z - centre[2] + 0.3) / np.pi * 0.5 + 0.5
         column = ((turn + 0.12 * bend) % 1.0 * (sheet.shape[1] - 1)).astype(np.float32)

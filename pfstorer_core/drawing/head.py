@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,7 @@ def _nose(person: Person, x: Field, y: Field) -> tuple[Field, Field]:
     return lift.astype(np.float32), holes
 
 
+@lru_cache(maxsize=8)  # the photos of one person come in a row
 def build_head(person: Person, texels: int) -> Head:
     """Shape and skin of `person` at `texels` x `texels`."""
     grid = atlas(texels)

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from .head import Head
 
 Colour = tuple[float, float, float]
 Spot = tuple[float, float, float]
@@ -92,17 +87,6 @@ class Person:
     glasses: str
     glasses_colour: Colour
     skew: float
-
-    def head(self, texels: int = 512) -> Head:
-        """The person's surface maps at `texels` x `texels`, built on first use and kept."""
-        return _head(self, texels)
-
-
-@lru_cache(maxsize=8)
-def _head(person: Person, texels: int) -> Head:
-    from .head import build_head
-
-    return build_head(person, texels)
 
 
 def draw_person(rng: np.random.Generator) -> Person:

@@ -16,7 +16,7 @@ from .features import Face, paint_face
 from .fields import Field, step
 from .glasses import draw_glasses
 from .hair import grow
-from .head import NOSE_TOP, Head
+from .head import NOSE_TOP, Head, build_head
 from .light import Lamps, encode, openness, shade_matte, shine, shine_hair
 from .person import Person
 from .scenery import background
@@ -136,7 +136,7 @@ def photograph(person: Person, shot: Shot, size: int = 256) -> Photo:
     inner = round(size * scale)
     # Enough texels for about one to a pixel of the inner picture when the head fills the frame.
     texels = next((t for t in (384, 512, 768) if t >= 1.5 * size), 1024)
-    head = person.head(texels)
+    head = build_head(person, texels)
     camera = Camera.of(shot, inner)
     rng = np.random.default_rng((shot.seed, 1))
     scene = background(rng, shot.background, size, size, shot.background_blur)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -165,9 +165,9 @@ class Encoder(nn.Module):
         self.conv_out = backend.conv(channels, 2 * config.z_channels, 3)
 
     def forward(self, image: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-        """image [B, 3, H, W] in [-1, 1] -> moments before quant_conv, {level: features} of the fusion levels."""
+        """image [B, 3, H, W] in [-1, 1] -> moments before quant_conv, features by fusion level."""
         h, features = self.conv_in(image), {}
-        for level, layers in enumerate(self.down):
+        for level, layers in enumerate(cast("list[Level]", self.down)):
             h = layers(h)
             if level in self.config.fusion_levels:
                 features[level] = h
@@ -202,7 +202,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor, features: Mapping[int, Tensor], fidelity: float) -> Tensor:
         h = self.mid(self.conv_in(z))
-        for level, layers in reversed(list(enumerate(self.up))):
+        for level, layers in reversed(list(enumerate(cast("list[Level]", self.up)))):
             h = layers(h)
             if level in features:
                 h = self.get_submodule(f"fusion_layer_{level}")(features[level], h, fidelity)

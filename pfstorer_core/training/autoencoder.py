@@ -54,13 +54,25 @@ def random_crops(pictures: Tensor, rng: np.random.Generator, batch: int, crop: i
 
 
 def reconstruction_loss(output: Tensor, target: Tensor, edge_weight: float) -> Tensor:
-    """L1 of the pictures, and of their gradients at full and at half size."""
-    loss = F.l1_loss(output, target)
-    for _ in range(2):
-        for dim in (-1, -2):
-            loss = loss + edge_weight * F.l1_loss(output.diff(dim=dim), target.diff(dim=dim))
+    """L1 of the pictures and of their gradients, and of their colours, which are learned last otherwise.
+
+    Gradients count at full and at half size, pictures down to an eighth, the difference of each
+    channel from grey at a quarter and an eighth.
+    """
+    loss = output.new_zeros(())
+    for halvings in range(4):
+        loss = loss + F.l1_loss(output, target)
+        if halvings < 2:
+            for dim in (-1, -2):
+                loss = loss + edge_weight * F.l1_loss(output.diff(dim=dim), target.diff(dim=dim))
+        else:
+            loss = loss + 2 * F.l1_loss(_colour(output), _colour(target))
         output, target = F.avg_pool2d(output, 2), F.avg_pool2d(target, 2)
     return loss
+
+
+def _colour(image: Tensor) -> Tensor:
+    return image - image.mean(dim=1, keepdim=True)
 
 
 def train_autoencoder(

@@ -141,7 +141,7 @@ def train_base(
 
 @torch.no_grad()
 def preview_colours(autoencoder: Autoencoder, pictures: Tensor, scale: float) -> list[list[float]]:
-    """The linear map from latents to small pictures that fits these pictures best (`RestorerHeader.preview`)."""
+    """`RestorerHeader.preview`: the linear map from latents to small pictures that fits best here."""
     small, latents = [], []
     for picture in pictures:
         image = 2 * as_float(picture[None]) - 1

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from ..files import written
 from .progress import Progress, silent
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,12 @@ def learning_rate(settings: LoopSettings, step: int) -> float:
 
 def fit(
     stage: str,
-    module: nn.Module,
+    module: Module,
     loss: Callable[[np.random.Generator], Tensor],
     settings: LoopSettings,
     checkpoint: Path,
     on_progress: Callable[[Progress], None] = silent,
-) -> nn.Module:
+) -> Module:
     """Train the parameters of `module` that require gradients; resumes from `checkpoint` where it exists.
 
     Args:

@@ -61,9 +61,9 @@ def draw_picture(settings: DrawnPictures, index: int) -> np.ndarray:
 def drawn_pictures(
     settings: DrawnPictures, folder: Path, on_progress: Callable[[Progress], None] = silent
 ) -> Tensor:
-    """All pictures of `settings`, uint8 [N, 3, size, size]; drawn on the first call, then read from `folder`."""
-    name = f"drawn-{settings.people}x{settings.photos}+{settings.leaves}-{settings.size}px-seed{settings.seed}.npy"
-    path = folder / name
+    """All pictures, uint8 [N, 3, size, size]; drawn on the first call, then read from `folder`."""
+    counts = f"{settings.people}x{settings.photos}+{settings.leaves}"
+    path = folder / f"drawn-{counts}-{settings.size}px-seed{settings.seed}.npy"
     if not path.exists():
         pictures = np.empty((len(settings), settings.size, settings.size, 3), np.uint8)
         with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -1,4 +1,4 @@
-"""Weights by a formula of their names, as the golden README gives it, so that no weights need to be stored."""
+"""Weights by a formula of their names (golden README), so that none need to be stored."""
 
 import math
 import zlib

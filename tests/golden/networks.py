@@ -32,6 +32,11 @@ def load_lq_encoder(folder: Path) -> LQEncoder:
     return encoder.eval().requires_grad_(False)
 
 
+def struct_cases() -> list[str]:
+    """The cases of the U-Net whose structural features are given."""
+    return [case for case in golden.cases(UNET, "out") if golden.group(UNET, f"{case}.struct")]
+
+
 def loop_cases(name: str) -> list[str]:
     """The sampling loops of a file that can run: those with a text context need the networks."""
     return [

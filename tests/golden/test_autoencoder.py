@@ -11,7 +11,7 @@ from pfstorer_core.models import Autoencoder, AutoencoderConfig
 from . import golden
 
 NAME = "stablesr_cfw"
-CASES = golden.cases(NAME, "image") if golden.has(NAME) else []
+CASES = golden.cases(NAME, "image")
 DECODINGS = [
     (case, float(key.removeprefix("dec.w")))
     for case in CASES
@@ -50,7 +50,7 @@ def test_decode(case: str, w: float):
     fused: dict[str, Tensor] = {}
     layers = autoencoder().decoder.fusion_layers()
     hooks = [
-        layer.register_forward_hook(lambda _m, _i, out, name=name: fused.__setitem__(name, out))
+        layer.register_forward_hook(lambda _m, _i, out, name=name: fused.update({name: out}))
         for name, layer in layers.items()
     ]
     out = autoencoder().decode(given["z"], given["image"], fidelity=w)

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import golden
-from .networks import LQ_ENCODER, UNET, load_lq_encoder, load_unet
+from .networks import load_lq_encoder, load_unet
 
 NAME = "stablesr_train_loss"
-KINDS = golden.cases(NAME, "loss") if golden.has(NAME, UNET, LQ_ENCODER) else []
+KINDS = golden.cases(NAME, "loss")
 
 
 @cache

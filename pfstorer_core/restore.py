@@ -1,0 +1,81 @@
+"""Restoring a picture without a host: StableSR's flow from the bad picture to the good one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .canvas import prepare_canvas
+from .color import color_fix as fix_color
+from .restorer import Restorer
+from .sampling import SamplerStep, sample_ddpm, start_latent
+from .schedule import Schedule
+from .tiling import TileGrid
+
+
+@torch.no_grad()
+def restore(
+    restorer: Restorer,
+    lq: Tensor,
+    *,
+    upscale: float = 4.0,
+    steps: int = 50,
+    seed: int = 0,
+    fidelity: float = 0.0,
+    color_fix: str = "wavelet",
+    tile: int = 0,
+    overlap: float = 0.5,
+    tile_batch: int = 4,
+    on_step: Callable[[SamplerStep], object] | None = None,
+) -> Tensor:
+    """Restore and enlarge pictures by ancestral DDPM sampling on tiles (StableSR section 3).
+
+    Args:
+        lq: bad pictures [B, 3, H, W] in [0, 1].
+        upscale: of the result, 1…20.
+        fidelity: CFW's w, see `Autoencoder.decode`.
+        color_fix: "wavelet", "adain" or "none".
+        tile: side of a tile in pixels of the result; 0 takes the size that the restorer was trained on.
+        overlap: share of a tile that neighbours have in common.
+        on_step: called after each step; raise in it to stop.
+    Returns:
+        [B, 3, H·upscale, W·upscale] in [0, 1], fp32 on the CPU.
+    Raises:
+        ValueError: a setting out of range; the message names it.
+    """
+    unet, autoencoder, header = restorer.unet, restorer.autoencoder, restorer.header
+    factor = autoencoder.config.downscale
+    context = restorer.null_context
+    canvas = prepare_canvas(lq.float().cpu(), upscale, header.image_size, factor)
+    picture = 2 * canvas.picture.to(context) - 1
+    latent = autoencoder.encode(picture).float() * header.scale_factor
+
+    cells = max(1, (tile or header.image_size) // factor)
+    grid = TileGrid.of(latent, cells, int(cells * overlap))
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        def evaluate(x: Tensor, lq_latent: Tensor) -> Tensor:
+            batch = len(x)
+            rows = t.repeat(batch // len(t))
+            return unet(x, rows, context.expand(batch, -1, -1), lq_latent=lq_latent)
+
+        return grid.map(evaluate, x.to(context), latent.to(context), tile_batch=tile_batch)
+
+    schedule = Schedule.scaled_linear()
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(latent.shape, generator=generator).to(latent)
+    x = sample_ddpm(
+        denoise,
+        start_latent(schedule, latent, noise),
+        schedule.respaced(steps),
+        header.prediction_type,
+        generator=generator,
+        callback=on_step,
+    )
+    restored = autoencoder.decode((x / header.scale_factor).to(context), picture, fidelity)
+    restored = ((restored.float() + 1) / 2).cpu()
+    if color_fix != "none":
+        restored = fix_color(restored, canvas.picture, color_fix)
+    return canvas.finish(restored)

@@ -1,0 +1,43 @@
+"""U-Net and LQ encoder with weights by formula, at Stable Diffusion's own level widths."""
+
+import torch
+
+from pfstorer_core.models import LQEncoder, LQEncoderConfig, UNet, UNetConfig
+from pfstorer_core.models.ops import Backend
+
+from . import golden
+from .formula import PREFIXES, filled, formula
+
+FORMULA = "stablesr_formula_1244"
+
+
+def formula_networks() -> tuple[torch.nn.Module, torch.nn.Module]:
+    header = golden.metadata(FORMULA)
+    meta = Backend(device="meta")
+    unet = UNet(UNetConfig.from_ldm(header["unet_config"]), meta)
+    encoder = LQEncoder(LQEncoderConfig.from_ldm(header["structcond_config"]), meta)
+    seed = int(header["formula_seed"])
+    return filled(unet, PREFIXES["unet"], seed), filled(encoder, PREFIXES["lq_encoder"], seed)
+
+
+def test_formula_weights_are_the_reference_s():
+    seed = int(golden.metadata(FORMULA)["formula_seed"])
+    state = {
+        prefix + key: tuple(value.shape)
+        for module, prefix in zip(formula_networks(), (PREFIXES["unet"], PREFIXES["lq_encoder"]), strict=True)
+        for key, value in module.state_dict().items()
+    }
+    probes = golden.group(FORMULA, "probe")
+    assert probes
+    for name, expected in probes.items():
+        ours = formula(name, state[name], seed).flatten()[: len(expected)]
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-7)
+
+
+def test_networks_with_formula_weights():
+    unet, encoder = formula_networks()
+    given = golden.tensors(FORMULA)
+    features = encoder(given["lq_latent"], given["t"])
+    for ours, theirs in zip(features, golden.by_level(golden.group(FORMULA, "struct")), strict=True):
+        golden.assert_near(ours, theirs)
+    golden.assert_near(unet(given["x"], given["t"], given["context"], features), given["out"])
