@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 WORKFLOW = ROOT / "workflows" / "api" / "restore_and_upscale.json"
 UPSCALE = 4.0
 UPSCALE_RANGE = (1.0, 20.0)
+SIDE = 256
+"""Pixels along a side of the pictures that are damaged and restored."""
 SEED = 0
 PATIENCE = 3600.0
 """Seconds that one picture may take."""
@@ -143,17 +145,16 @@ def drawn_face() -> Image.Image:
     rng = np.random.default_rng(7)
     person = draw_person(rng)
     shot = draw_shot(rng, yaw=-8.0, pitch=0.0, roll=0.0, fill=0.75, shift=(0.0, 0.0), eyes_open=1.0)
-    picture = photograph(person, shot, 512).image
+    picture = photograph(person, shot, SIDE).image
     return Image.fromarray((np.asarray(picture) * 255).round().clip(0, 255).astype(np.uint8))
 
 
 def photo() -> Image.Image:
-    """The face of scikit-image's astronaut (NASA, public domain), 512 x 512."""
+    """The face of scikit-image's astronaut (NASA, public domain)."""
     from PIL import Image
     from skimage.data import astronaut
 
-    face = Image.fromarray(astronaut()).crop((96, 0, 352, 256))
-    return face.resize((512, 512), Image.Resampling.LANCZOS)
+    return Image.fromarray(astronaut()).crop((96, 0, 96 + SIDE, SIDE))
 
 
 def read_workflow() -> dict[str, Any]:

@@ -57,7 +57,7 @@ def reconstruction_loss(output: Tensor, target: Tensor, edge_weight: float) -> T
     """L1 of the pictures and of their gradients, and of their colours, which are learned last otherwise.
 
     Gradients count at full and at half size, pictures down to an eighth, the difference of each
-    channel from grey at a quarter and an eighth.
+    channel from grey from a half to an eighth.
     """
     loss = output.new_zeros(())
     for halvings in range(4):
@@ -65,8 +65,8 @@ def reconstruction_loss(output: Tensor, target: Tensor, edge_weight: float) -> T
         if halvings < 2:
             for dim in (-1, -2):
                 loss = loss + edge_weight * F.l1_loss(output.diff(dim=dim), target.diff(dim=dim))
-        else:
-            loss = loss + 2 * F.l1_loss(_colour(output), _colour(target))
+        if halvings > 0:
+            loss = loss + 4 * F.l1_loss(_colour(output), _colour(target))
         output, target = F.avg_pool2d(output, 2), F.avg_pool2d(target, 2)
     return loss
 

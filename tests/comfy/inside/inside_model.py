@@ -1,0 +1,215 @@
+"""Our U-Net as the host's MODEL: the same numbers as the host's own, its patches, its file format."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comfy.ops
+import pytest
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.patcher_extension import WrappersMP
+from pfstorer.nodes.condition import condition
+from pfstorer.nodes.host import HostUNet, build_model, build_vae
+from pfstorer.nodes.tiles import Tiles, with_tiles
+from pfstorer.pfstorer_core.checkpoint import CheckpointError
+from pfstorer.pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, UNet, UNetConfig
+from pfstorer.pfstorer_core.restorer import Restorer, RestorerHeader, open_restorer, save_restorer
+
+SIZES = UNetConfig(
+    model_channels=32,
+    channel_mult=(1, 2, 2),
+    num_res_blocks=1,
+    num_head_channels=16,
+    context_dim=24,
+    sft_channels=32,
+    sft_hidden=16,
+    lq_encoder=LQEncoderConfig(
+        model_channels=32, out_channels=32, channel_mult=(1, 1, 2), num_res_blocks=1, num_heads=2
+    ),
+)
+HEADER = RestorerHeader(
+    prediction_type="v", scale_factor=0.4, image_size=64, num_head_channels=16, lq_num_heads=2
+)
+LATENTS = [(16, 16), (33, 27), (64, 25), (8, 1)]
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(AutoencoderConfig(ch=32, ch_mult=(1, 2, 2), num_res_blocks=1, cfw=True))
+    context = torch.randn(1, 3, SIZES.context_dim)
+    return Restorer(UNet(SIZES).eval(), autoencoder.eval(), context, HEADER)
+
+
+@pytest.fixture(scope="module")
+def path(restorer: Restorer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("restorer") / "small.safetensors"
+    save_restorer(restorer, file, torch.float32)
+    return file
+
+
+@pytest.fixture
+def model(path: Path) -> Any:
+    return build_model(open_restorer(path), torch.float32)
+
+
+def inputs(size: tuple[int, int], batch: int = 2) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(batch, 4, *size, generator=generator)
+    context = torch.randn(batch, 5, SIZES.context_dim, generator=generator)
+    return x, torch.tensor([3, 977][:batch]), context, torch.randn(batch, 4, *size, generator=generator)
+
+
+def host_unet(state: dict[str, torch.Tensor]) -> UNetModel:
+    depth = [1] * len(SIZES.channel_mult) * SIZES.num_res_blocks
+    unet = UNetModel(
+        image_size=32, in_channels=4, out_channels=4, model_channels=SIZES.model_channels,
+        num_res_blocks=[SIZES.num_res_blocks] * 3, channel_mult=SIZES.channel_mult,
+        num_head_channels=SIZES.num_head_channels, use_spatial_transformer=True, transformer_depth=depth,
+        transformer_depth_output=depth * 2, transformer_depth_middle=1, context_dim=SIZES.context_dim,
+        use_linear_in_transformer=True, legacy=False, operations=comfy.ops.disable_weight_init,
+    )  # fmt: skip
+    unet.load_state_dict({k: v for k, v in state.items() if ".spade." not in k and "lq_encoder." not in k})
+    return unet.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", LATENTS)
+def test_without_sft_it_is_the_host_s_unet(restorer: Restorer, model: Any, size: tuple[int, int]) -> None:
+    x, t, context, _ = inputs(size)
+    expected = host_unet(restorer.unet.state_dict())(x, t, context)
+    torch.testing.assert_close(restorer.unet(x, t, context), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(model.model.diffusion_model(x, t, context), expected, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", LATENTS)
+def test_in_the_host_it_is_the_core_s_unet(restorer: Restorer, model: Any, size: tuple[int, int]) -> None:
+    x, t, context, lq = inputs(size)
+    expected = restorer.unet(x, t, context, lq_latent=lq)
+    assert (expected - restorer.unet(x, t, context)).abs().max() > 1e-2, "SFT changes nothing: the test is blind"
+    torch.testing.assert_close(model.model.diffusion_model(x, t, context, lq_latent=lq), expected, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_true_bf16(restorer: Restorer, path: Path) -> None:
+    unet = build_model(open_restorer(path), torch.bfloat16).model.diffusion_model
+    assert {p.dtype for p in unet.parameters()} == {torch.bfloat16}
+    x, t, context, lq = inputs((16, 16))
+    expected = restorer.unet(x, t, context, lq_latent=lq)
+    out = unet(x.bfloat16(), t, context.bfloat16(), lq_latent=lq.bfloat16())
+    assert out.dtype == torch.bfloat16
+    assert (out.float() - expected).norm() < 0.1 * expected.norm()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "patch"),
+    [
+        ("emb_patch", lambda emb, channels, options: emb + channels),
+        ("input_block_patch", lambda h, options: h + (options["block"] == ("input", 1))),
+        ("input_block_patch_after_skip", lambda h, options: h + (options["block"] == ("input", 2))),
+        ("middle_block_after_patch", lambda args: {"h": args["h"] + args["x"].mean()}),
+        ("output_block_patch", lambda h, skip, options: (h, skip * (options["block"][1] != 3))),
+        ("attn1_patch", lambda n, context, value, options: (n, context * 0, value)),
+        ("attn2_output_patch", lambda n, options: n * options["block_index"]),
+    ],
+)
+def test_the_host_s_patches_act_as_on_its_own(restorer: Restorer, model: Any, name: str, patch: Any) -> None:
+    x, t, context, _ = inputs((16, 16))
+    own = host_unet(restorer.unet.state_dict())
+    options = [{"patches": {name: [patch]}} for _ in range(2)]
+    expected = own(x, t, context, transformer_options=options[0])
+    assert (expected - own(x, t, context)).abs().max() > 1e-3, "the patch changes nothing: the test is blind"
+    ours = model.model.diffusion_model(x, t, context, transformer_options=options[1])
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_control_residuals_and_model_wrappers(restorer: Restorer, model: Any) -> None:
+    x, t, context, _ = inputs((16, 16))
+
+    def control() -> dict[str, list[torch.Tensor | None]]:
+        return {"middle": [torch.ones(1, 64, 4, 4)], "output": [torch.ones(1, 64, 4, 4), None]}
+
+    expected = host_unet(restorer.unet.state_dict())(x, t, context, control=control())
+    given = control()
+    unet: HostUNet = model.model.diffusion_model
+    torch.testing.assert_close(unet(x, t, context, control=given), expected, rtol=0, atol=1e-4)
+    assert len(given["middle"]) == 1, "the caller's residuals are used up: a second tile would have none"
+
+    def double(executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return 2 * executor(*args, **kwargs)
+
+    options = {"wrappers": {WrappersMP.DIFFUSION_MODEL: {"test": [double]}}}
+    doubled = unet(x, t, context, control=control(), transformer_options=options)
+    torch.testing.assert_close(doubled, 2 * expected, rtol=0, atol=2e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch", [1, 2])
+def test_tiles_do_not_depend_on_their_batch(model: Any, batch: int) -> None:
+    x, _, _, lq = inputs((26, 21), batch)
+    context = torch.randn(2 * batch, 5, SIZES.context_dim)
+    doubled = {"c_crossattn": context, "lq_latent": torch.cat([lq, lq])}
+    t = torch.full((2 * batch,), 5.0)
+
+    def run(tile: int, tile_batch: int) -> torch.Tensor:
+        patched = with_tiles(model, Tiles(tile, tile // 2, tile_batch))
+        options = {"wrappers": patched.wrappers, "cond_or_uncond": [0, 1]}
+        return patched.model.apply_model(torch.cat([x, x]), t, transformer_options=options, **doubled)
+
+    one = run(12, 1)
+    torch.testing.assert_close(run(12, 4), one, rtol=0, atol=1e-4)
+    torch.testing.assert_close(run(64, 1), model.model.apply_model(torch.cat([x, x]), t, **doubled), rtol=0, atol=0)
+    assert (one - run(64, 1)).abs().max() > 1e-4, "tiles were not used"
+
+
+def test_lq_latent_is_on_both_conditions_and_fits_the_noise(model: Any, path: Path) -> None:
+    model.model.null_context = open_restorer(path).null_context
+    lq = torch.randn(1, 4, 10, 12)
+    positive, negative = condition(model, lq, None, None)
+    assert all(torch.equal(entry[1]["lq_latent"], lq) for entry in (*positive, *negative))
+    conds = model.model.extra_conds(lq_latent=lq, noise=torch.zeros(2, 4, 20, 24), device="cpu")
+    assert conds["lq_latent"].cond.shape == (1, 4, 20, 24)
+    same = model.model.extra_conds(lq_latent=lq, noise=torch.zeros(2, 4, 10, 12), device="cpu")
+    assert torch.equal(same["lq_latent"].cond, lq * HEADER.scale_factor)
+
+
+def test_saved_by_the_host_it_has_the_published_keys(restorer: Restorer, model: Any) -> None:
+    saved = model.model.state_dict_for_saving(model.model.diffusion_model.state_dict())
+    assert "structcond_stage_model.time_embed.0.weight" in saved
+    assert "model.diffusion_model.input_blocks.1.0.spade.mlp_gamma.weight" in saved
+    assert not any("lq_encoder" in key for key in saved)
+
+
+def test_vae(restorer: Restorer, path: Path) -> None:
+    vae = build_vae(open_restorer(path))
+    picture = torch.rand(1, 32, 40, 3)
+    latent = vae.encode(picture)
+    assert latent.shape == (1, 4, 8, 10)
+    lq = 2 * picture.movedim(-1, 1) - 1
+    with torch.no_grad():
+        plain = restorer.autoencoder.decode(latent)
+        fused = restorer.autoencoder.decode(latent, lq, 0.5)
+    for expected, options in ((plain, {}), (fused, {"lq": lq, "fidelity": 0.5})):
+        expected = ((expected + 1) / 2).clamp(0, 1).movedim(1, -1)
+        torch.testing.assert_close(vae.decode(latent, vae_options=options), expected, rtol=0, atol=1e-5)
+
+
+def test_lora_keys_of_every_attention_map(model: Any) -> None:
+    import comfy.lora
+
+    key_map = comfy.lora.model_lora_keys_unet(model.model, {})
+    key = "input_blocks.1.1.transformer_blocks.0.attn2.to_k"
+    assert key_map[f"lora_unet_{key.replace('.', '_')}"] == f"diffusion_model.{key}.weight"
+    diffusers = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    assert key_map[diffusers] == f"diffusion_model.{key}.weight"
+
+
+def test_a_diffusion_model_that_cannot_restore_is_refused(restorer: Restorer, tmp_path: Path) -> None:
+    plain = replace(restorer, unet=UNet(replace(SIZES, sft_channels=0, lq_encoder=None)))
+    save_restorer(plain, tmp_path / "plain.safetensors")
+    with pytest.raises(CheckpointError, match="structcond_stage_model"):
+        open_restorer(tmp_path / "plain.safetensors")

@@ -1,0 +1,29 @@
+"""Runs the tests in inside/ where the host is importable: there, `nodes` is the host's module."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import HOST
+from harness.setup import SITECUSTOMIZE, op_schemas_needed
+
+INSIDE = Path(__file__).parent / "inside"
+
+
+@pytest.mark.parametrize("module", [path.name for path in sorted(INSIDE.glob("inside_*.py"))])
+def test_inside_the_host(module: str, tmp_path: Path) -> None:
+    paths = [str(SITECUSTOMIZE)] if op_schemas_needed() else []
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*paths, str(HOST)]),
+        "PFSTORER_BASE": str(tmp_path),
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
+    result = subprocess.run(
+        [*command, "--rootdir", str(INSIDE), "--confcutdir", str(INSIDE), str(INSIDE / module)],
+        cwd=INSIDE, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
