@@ -98,7 +98,13 @@ RESTORE_AND_UPSCALE = Workflow(
         ),
         Node("image", "LoadImage", (40, 340), (400, 420), "Load Image: the bad picture", {"image": EXAMPLE}),
         Node("restorer", "LoadBaseRestorer", (480, 40), (400, 120)),
-        Node("sampler", "TiledSRSampler", (480, 240), (400, 480), widgets={"upscale": 2.0, "seed": 0, "control_after_generate": "fixed"}),
+        Node(
+            "sampler",
+            "TiledSRSampler",
+            (480, 240),
+            (400, 480),
+            widgets={"upscale": 2.0, "seed": 0, "control_after_generate": "fixed"},
+        ),
         note(
             "settings",
             (480, 820),
@@ -155,7 +161,9 @@ def write(workflow: Workflow, canvas: Canvas) -> None:
     thumbnail = Image.open(BytesIO(canvas.page.screenshot()))
     dump(FOLDER / f"{workflow.title}.json", saved["canvas"])
     dump(FOLDER / "api" / f"{workflow.api}.json", {k: v for k, v in saved["api"].items() if is_run(v)})
-    thumbnail.convert("RGB").resize((640, 400), Image.Resampling.LANCZOS).save(FOLDER / f"{workflow.title}.jpg")
+    thumbnail.convert("RGB").resize((640, 400), Image.Resampling.LANCZOS).save(
+        FOLDER / f"{workflow.title}.jpg"
+    )
     say(f"workflows/{workflow.title}.json")
 
 

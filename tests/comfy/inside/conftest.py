@@ -1,4 +1,4 @@
-"""For tests that run in a process of their own where ComfyUI is importable, and the pack as the host names it."""
+"""For tests in a process of their own, where ComfyUI is importable and the pack has a package name."""
 
 import importlib.util
 import os
@@ -9,7 +9,13 @@ ROOT = Path(__file__).resolve().parents[3]
 
 # The host's modules lie at the top of sys.path (its nodes.py is not our nodes/), and read sys.argv.
 sys.path.insert(0, str(ROOT / ".cache" / "ComfyUI"))
-sys.argv = ["main.py", "--cpu", "--use-pytorch-cross-attention", "--base-directory", os.environ["PFSTORER_BASE"]]
+sys.argv = [
+    "main.py",
+    "--cpu",
+    "--use-pytorch-cross-attention",
+    "--base-directory",
+    os.environ["PFSTORER_BASE"],
+]
 import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
@@ -17,6 +23,7 @@ comfy.options.enable_args_parsing()
 spec = importlib.util.spec_from_file_location(
     "pfstorer", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
 )
-assert spec and spec.loader
+assert spec is not None
+assert spec.loader is not None
 sys.modules["pfstorer"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pfstorer"])

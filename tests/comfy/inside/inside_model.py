@@ -88,8 +88,12 @@ def test_without_sft_it_is_the_host_s_unet(restorer: Restorer, model: Any, size:
 def test_in_the_host_it_is_the_core_s_unet(restorer: Restorer, model: Any, size: tuple[int, int]) -> None:
     x, t, context, lq = inputs(size)
     expected = restorer.unet(x, t, context, lq_latent=lq)
-    assert (expected - restorer.unet(x, t, context)).abs().max() > 1e-2, "SFT changes nothing: the test is blind"
-    torch.testing.assert_close(model.model.diffusion_model(x, t, context, lq_latent=lq), expected, rtol=0, atol=1e-4)
+    assert (expected - restorer.unet(x, t, context)).abs().max() > 1e-2, (
+        "SFT changes nothing: the test is blind"
+    )
+    torch.testing.assert_close(
+        model.model.diffusion_model(x, t, context, lq_latent=lq), expected, rtol=0, atol=1e-4
+    )
 
 
 @torch.no_grad()
@@ -162,7 +166,9 @@ def test_tiles_do_not_depend_on_their_batch(model: Any, batch: int) -> None:
 
     one = run(12, 1)
     torch.testing.assert_close(run(12, 4), one, rtol=0, atol=1e-4)
-    torch.testing.assert_close(run(64, 1), model.model.apply_model(torch.cat([x, x]), t, **doubled), rtol=0, atol=0)
+    torch.testing.assert_close(
+        run(64, 1), model.model.apply_model(torch.cat([x, x]), t, **doubled), rtol=0, atol=0
+    )
     assert (one - run(64, 1)).abs().max() > 1e-4, "tiles were not used"
 
 

@@ -1,0 +1,49 @@
+"""Every shipped workflow on the real canvas: it opens clean, runs, and is what its API file says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from harness import CACHE, ROOT
+from harness.browser import Canvas
+from harness.client import ComfyClient
+from harness.workflows import EXAMPLE, WORKFLOWS, Workflow, is_run
+
+SCREENSHOTS = CACHE / "screenshots"
+
+
+@pytest.fixture
+def example(client: ComfyClient, tmp_path: Path) -> str:
+    """A small picture under the name of the one that ComfyUI brings along."""
+    Image.linear_gradient("L").resize((40, 32)).convert("RGB").save(tmp_path / EXAMPLE)
+    return client.upload_image(tmp_path / EXAMPLE, EXAMPLE)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.api)
+def test_workflow_opens_runs_and_shows_its_picture(canvas: Canvas, example: str, workflow: Workflow) -> None:
+    report = canvas.load(read(ROOT / "workflows" / f"{workflow.title}.json"))
+    assert (report.nodes, list(report.missing), list(report.invalid)) == (len(workflow.nodes), [], [])
+    assert canvas.errors == []
+    api = read(ROOT / "workflows" / "api" / f"{workflow.api}.json")
+    assert {key: value for key, value in canvas.graph_to_prompt().items() if is_run(value)} == api
+
+    record = canvas.queue()
+    assert record["status"]["status_str"] == "success"
+    assert any(
+        image["type"] == "output"
+        for output in record["outputs"].values()
+        for image in output.get("images", [])
+    )
+    canvas.fit()
+    canvas.page.wait_for_timeout(1500)
+    canvas.screenshot(SCREENSHOTS / f"{workflow.api}.png")
+    assert canvas.errors == []
+    assert canvas.external == []
+    assert (ROOT / "workflows" / f"{workflow.title}.jpg").is_file(), "no thumbnail for the template browser"

@@ -1,0 +1,146 @@
+"""Restoration in a real server: the shipped workflow over the API, and native nodes on our MODEL."""
+
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from harness import ROOT
+from harness.client import ComfyClient, ExecutionFailed
+from pfstorer_core.degradation import Degradation, degrade
+from pfstorer_core.drawing import draw_person, draw_shot, photograph
+
+SHIPPED = json.loads((ROOT / "workflows" / "api" / "restore_and_upscale.json").read_text(encoding="utf-8"))
+SAMPLER = next(name for name, node in SHIPPED.items() if node["class_type"] == "TiledSRSampler")
+SIZE = (44, 36)
+"""Width and height of the bad picture; at twice the size it takes several tiles."""
+
+
+@pytest.fixture(scope="module")
+def bad_picture() -> bytes:
+    rng = np.random.default_rng(5)
+    image = photograph(draw_person(rng), draw_shot(rng, yaw=5.0, fill=0.8), 176).image
+    tensor = torch.from_numpy(image[:144]).permute(2, 0, 1)[None]
+    damage = Degradation(blur=1.0, scale=4.0, noise=2.0, gray_noise=False, quality=90, seed=0)
+    pixels = degrade(tensor, damage, keep_size=False)[0].permute(1, 2, 0).numpy()
+    file = BytesIO()
+    Image.fromarray((pixels * 255).round().astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def bad(client: ComfyClient, bad_picture: bytes) -> str:
+    return client.upload_image(bad_picture, "bad.png")
+
+
+def shipped(image: str, **settings: Any) -> dict[str, Any]:
+    prompt = json.loads(json.dumps(SHIPPED))
+    for node in prompt.values():
+        if node["class_type"] == "LoadImage":
+            node["inputs"]["image"] = image
+    prompt[SAMPLER]["inputs"].update({"upscale": 4.0, "steps": 2, **settings})
+    return prompt
+
+
+def picture(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(data)).convert("RGB"))
+
+
+def test_shipped_workflow_restores_over_the_api(client: ComfyClient, bad: str) -> None:
+    events: list[str] = []
+    execution = client.run(shipped(bad), lambda event: events.append(event["type"]))
+    assert SAMPLER in execution.ran
+    assert "progress" in events
+    assert execution.progress[-1] == (SAMPLER, 2, 2)
+    assert execution.previews, "no latent preview while sampling"
+    assert client.history(execution.prompt_id)["status"]["status_str"] == "success"
+    [saved] = execution.images()
+    assert Image.open(BytesIO(client.view(saved))).size == (4 * SIZE[0], 4 * SIZE[1])
+
+
+def test_same_seed_same_bytes(client: ComfyClient, bad: str) -> None:
+    def run(seed: int) -> np.ndarray:
+        client.free()  # else the second run is answered from the cache
+        execution = client.run(shipped(bad, seed=seed))
+        assert SAMPLER in execution.ran
+        assert SAMPLER not in execution.cached
+        return picture(client.view(execution.images()[0]))
+
+    first = run(3)
+    assert (run(3) == first).all()
+    assert (run(4) != first).any()
+
+
+@pytest.mark.parametrize("settings", [{"fidelity": 0.7}, {"color_fix": "none"}, {"overlap": 0.25}])
+def test_settings_act(client: ComfyClient, bad: str, settings: dict[str, Any]) -> None:
+    plain, changed = (
+        picture(client.view(client.run(shipped(bad, **given)).images()[0])) for given in ({}, settings)
+    )
+    assert (plain != changed).any()
+
+
+def test_native_ksampler_on_our_model(client: ComfyClient, bad: str) -> None:
+    prompt = {
+        "image": node("LoadImage", image=bad),
+        "large": node("ImageScaleBy", image=["image", 0], upscale_method="bicubic", scale_by=4.0),
+        "restorer": node("LoadBaseRestorer", checkpoint="pfstorer_tiny.safetensors"),
+        "lq": node("RestorationConditioning", model=["restorer", 0], vae=["restorer", 2], image=["large", 0]),
+        "sample": node(
+            "KSampler", model=["restorer", 0], positive=["lq", 0], negative=["lq", 1], latent_image=["lq", 2],
+            seed=1, steps=8, cfg=1.0, sampler_name="dpmpp_2m", scheduler="karras", denoise=1.0,
+        ),
+        "picture": node("VAEDecode", samples=["sample", 0], vae=["restorer", 2]),
+        "fixed": node(
+            "RestorationColorFix", image=["picture", 0], reference=["image", 0], method="wavelet"
+        ),
+        "save": node("SaveImage", images=["fixed", 0], filename_prefix="native"),
+        "bicubic": node("SaveImage", images=["large", 0], filename_prefix="bicubic"),
+    }  # fmt: skip
+    execution = client.run(prompt)
+    restored, bicubic = (
+        picture(client.view(execution.images(name)[0])).astype(float) for name in ("save", "bicubic")
+    )
+    assert restored.shape == bicubic.shape
+    assert np.abs(restored - bicubic).mean() < 20, "another picture than the one that went in"
+    assert sharpness(restored) > 1.1 * sharpness(bicubic)
+
+
+def test_a_prompt_without_a_text_tower_says_what_to_do(client: ComfyClient) -> None:
+    prompt = {
+        "restorer": node("LoadBaseRestorer", checkpoint="pfstorer_tiny.safetensors"),
+        "text": node("CLIPTextEncode", clip=["restorer", 1], text="a face"),
+        "show": node("PreviewAny", source=["text", 0]),
+    }
+    with pytest.raises(ExecutionFailed, match="no text tower"):
+        client.run(prompt)
+
+
+def test_every_input_has_a_tooltip(client: ComfyClient) -> None:
+    ours = {name: info for name, info in client.object_info().items() if info["category"] == "PFStorer"}
+    assert {"LoadBaseRestorer", "RestorationConditioning", "TiledSRSampler", "RestorationColorFix"} <= set(
+        ours
+    )
+    for name, info in ours.items():
+        for kind in info["input"].values():
+            for key, (_, *options) in kind.items():
+                assert options, f"{name}.{key}"
+                assert options[0].get("tooltip"), f"{name}.{key}"
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def sharpness(image: np.ndarray) -> float:
+    return float(np.abs(np.diff(image, axis=0)).mean() + np.abs(np.diff(image, axis=1)).mean())
+
+
+def test_help_pages_exist_for_every_node(client: ComfyClient) -> None:
+    ours = [name for name, info in client.object_info().items() if info["category"] == "PFStorer"]
+    assert ours
+    assert [name for name in ours if not Path(ROOT, "web", "docs", f"{name}.md").is_file()] == []

@@ -1,0 +1,49 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pfstorer_core.canvas import MAX_UPSCALE, prepare_canvas, resize
+
+
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    upscale=st.floats(1, 4),
+    image_size=st.sampled_from([1, 32, 64]),
+    multiple=st.sampled_from([4, 8]),
+)
+def test_any_size_comes_back_at_the_size_asked_for(
+    height: int, width: int, upscale: float, image_size: int, multiple: int
+) -> None:
+    canvas = prepare_canvas(torch.rand(1, 3, height, width), upscale, image_size, multiple)
+    assert canvas.target == (max(1, round(height * upscale)), max(1, round(width * upscale)))
+    assert min(canvas.content) >= image_size
+    assert all(side % multiple == 0 for side in canvas.picture.shape[-2:])
+    assert all(
+        0 <= side - inner < multiple
+        for side, inner in zip(canvas.picture.shape[-2:], canvas.content, strict=True)
+    )
+    finished = canvas.finish(canvas.picture)
+    assert finished.shape == (1, 3, *canvas.target)
+    assert 0 <= finished.min() <= finished.max() <= 1
+
+
+def test_padding_does_not_reach_the_result() -> None:
+    image = torch.rand(2, 3, 9, 13)
+    canvas = prepare_canvas(image, 1.0, 1, 8)
+    spoiled = canvas.picture.clone()
+    spoiled[..., 9:, :] = 5
+    spoiled[..., :, 13:] = 5
+    torch.testing.assert_close(canvas.finish(spoiled), image)
+
+
+@pytest.mark.parametrize("upscale", [0.5, 0, MAX_UPSCALE + 1])
+def test_upscale_out_of_range_is_named(upscale: float) -> None:
+    with pytest.raises(ValueError, match="upscale"):
+        prepare_canvas(torch.rand(1, 3, 8, 8), upscale, 8, 8)
+
+
+def test_resize_leaves_the_right_size_alone() -> None:
+    image = torch.rand(1, 3, 5, 7)
+    assert resize(image, (5, 7)) is image
