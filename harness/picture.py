@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .console import HarnessError
 
@@ -86,13 +86,14 @@ def plan(size: tuple[int, int], upscale: float) -> tuple[tuple[int, int], float]
 
 def damage(image: Image.Image, seed: int) -> Image.Image:
     """A quarter of the size, blurred, with noise and JPEG artefacts; seeded."""
-    blurred = image.filter(ImageFilter.GaussianBlur(2.0))
-    small = blurred.resize((image.width // 4, image.height // 4), Image.Resampling.BOX)
-    noise = np.random.default_rng(seed).normal(0, 5, (small.height, small.width, 3))
-    noisy = (np.asarray(small) + noise).round().clip(0, 255).astype(np.uint8)
-    encoded = BytesIO()
-    Image.fromarray(noisy).save(encoded, "JPEG", quality=65)
-    return Image.open(encoded).convert("RGB")
+    import torch
+
+    from pfstorer_core.degradation import Degradation, degrade
+
+    parameters = Degradation(blur=1.2, scale=4.0, noise=4.0, gray_noise=False, quality=80, seed=seed)
+    good = torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)[None]
+    bad = degrade(good, parameters, keep_size=False)[0].permute(1, 2, 0).numpy()
+    return Image.fromarray((bad * 255).round().astype(np.uint8))
 
 
 def side_by_side(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..pfstorer_core.canvas import MAX_UPSCALE, Canvas, prepare_canvas
 from ..pfstorer_core.color import COLOR_FIXES, color_fix
-from ..pfstorer_core.tiling import TileGrid
+from ..pfstorer_core.tiling import TileGrid, tile_cells
 from .condition import Conditioning, condition, restorer_of
 from .tiles import Tiles, with_tiles
 
@@ -50,8 +50,8 @@ class TiledSRSampler(io.ComfyNode):
                              tooltip="Same seed, same picture."),
                 io.Int.Input("tile", default=0, min=0, max=8192, step=8, advanced=True,
                              tooltip="Side of a tile in pixels of the result. 0: the restorer's own."),
-                io.Float.Input("overlap", default=0.5, min=0.0, max=0.9, step=0.05, advanced=True,
-                               tooltip="Share of a tile that the next one covers too: hides seams."),
+                io.Int.Input("overlap", default=-1, min=-1, max=4096, advanced=True,
+                             tooltip="Pixels that neighbouring tiles share: more hides seams. -1: half a tile."),
                 io.Int.Input("tile_batch", default=4, min=1, max=64, advanced=True,
                              tooltip="Tiles at once: more is faster and takes more memory."),
                 io.Float.Input("fidelity", default=0.0, min=0.0, max=1.0, step=0.05,
@@ -69,18 +69,18 @@ class TiledSRSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: ModelPatcher, vae: Any, image: Tensor, upscale: float, steps: int, cfg: float,
-        sampler_name: str, scheduler: str, seed: int, tile: int, overlap: float, tile_batch: int,
+        sampler_name: str, scheduler: str, seed: int, tile: int, overlap: int, tile_batch: int,
         fidelity: float, color_fix: str, positive: Conditioning | None = None,
         negative: Conditioning | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         restorer = restorer_of(model)
         factor = vae.downscale_ratio
         check_fidelity(vae, fidelity)
+        cells = tile_cells(tile, overlap, restorer.image_size, factor)
         canvas = prepare_canvas(image[..., :3].movedim(-1, 1), upscale, restorer.image_size, factor)
         lq_latent = encode(vae, canvas.picture)
 
-        cells = max(1, (tile or restorer.image_size) // factor)
-        tiled = with_tiles(model, Tiles(cells, int(cells * overlap), tile_batch))
+        tiled = with_tiles(model, Tiles(*cells, tile_batch))
         prompts = condition(model, lq_latent, positive, negative)
         samples = comfy.sample.sample(
             tiled, comfy.sample.prepare_noise(lq_latent, seed), steps, cfg, sampler_name, scheduler,

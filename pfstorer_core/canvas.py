@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAX_UPSCALE = 20.0
+MAX_ASPECT = 8
+"""Long to short side of the canvases that are enlarged to the restorer's size."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ def prepare_canvas(image: Tensor, upscale: float, image_size: int, multiple: int
     if image.ndim != 4 or not image.numel():
         raise ValueError(f"Expected pictures [B, 3, H, W], got a tensor of shape {list(image.shape)}.")
     target = _times(image.shape[-2:], upscale)
-    content = _times(target, max(1.0, image_size / min(target)))
+    # A panorama is not blown up without end for the sake of its short side.
+    longest = max(1.0, MAX_ASPECT * image_size / max(target))
+    content = _times(target, max(1.0, min(image_size / min(target), longest)))
     padding = [-side % multiple for side in content]
     picture = resize(image, content).clamp(0, 1)
     # A mirrored border would need pictures larger than the padding; the nearest colour always works.

@@ -12,7 +12,7 @@ from .color import color_fix as fix_color
 from .restorer import Restorer
 from .sampling import SamplerStep, sample_ddpm, start_latent
 from .schedule import Schedule
-from .tiling import TileGrid
+from .tiling import TileGrid, tile_cells
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def restore(
     fidelity: float = 0.0,
     color_fix: str = "wavelet",
     tile: int = 0,
-    overlap: float = 0.5,
+    overlap: int = -1,
     tile_batch: int = 4,
     on_step: Callable[[SamplerStep], object] | None = None,
 ) -> Tensor:
@@ -38,7 +38,7 @@ def restore(
         fidelity: CFW's w, see `Autoencoder.decode`.
         color_fix: "wavelet", "adain" or "none".
         tile: side of a tile in pixels of the result; 0 takes the size that the restorer was trained on.
-        overlap: share of a tile that neighbours have in common.
+        overlap: pixels that neighbouring tiles share; -1 for half a tile.
         on_step: called after each step; raise in it to stop.
     Returns:
         [B, 3, H·upscale, W·upscale] in [0, 1], fp32 on the CPU.
@@ -52,8 +52,7 @@ def restore(
     picture = 2 * canvas.picture.to(context) - 1
     latent = autoencoder.encode(picture).float() * header.scale_factor
 
-    cells = max(1, (tile or header.image_size) // factor)
-    grid = TileGrid.of(latent, cells, int(cells * overlap))
+    grid = TileGrid.of(latent, *tile_cells(tile, overlap, header.image_size, factor))
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         def evaluate(x: Tensor, lq_latent: Tensor) -> Tensor:

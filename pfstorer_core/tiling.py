@@ -163,6 +163,25 @@ class TileGrid:
         return self.merge(results(), window)
 
 
+def tile_cells(tile: int, overlap: int, image_size: int, factor: int) -> tuple[int, int]:
+    """Tile and overlap in latent cells, from a user's settings in pixels of the result.
+
+    Args:
+        tile: 0 for `image_size`, the size that the restorer was trained on.
+        overlap: -1 for half a tile, as StableSR has it.
+        factor: pixels along a latent cell.
+
+    Raises:
+        ValueError: if the overlap is not smaller than the tile.
+    """
+    tile = tile or image_size
+    overlap = tile // 2 if overlap < 0 else overlap
+    cells, shared = max(1, tile // factor), overlap // factor
+    if shared >= cells:
+        raise ValueError(f"The overlap ({overlap}) must be smaller than the tile ({tile} pixels).")
+    return cells, shared
+
+
 def gaussian_window(height: int, width: int, *, variance: float = 0.01, y_off_centre: bool = False) -> Tensor:
     """Blending weights: a normal density over the tile, taken as one unit wide and high.
 

@@ -30,7 +30,9 @@ class AutoencoderTraining:
     """
 
     config: AutoencoderConfig = field(
-        default_factory=lambda: AutoencoderConfig(ch=32, ch_mult=(1, 2, 4), num_res_blocks=1, cfw=True)
+        default_factory=lambda: AutoencoderConfig(
+            ch=32, ch_mult=(1, 2, 4), num_res_blocks=1, z_channels=6, embed_dim=6, cfw=True
+        )
     )
     crop: int = 64
     batch: int = 16

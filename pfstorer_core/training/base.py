@@ -35,6 +35,8 @@ class BaseTraining:
 
     config: UNetConfig = field(
         default_factory=lambda: UNetConfig(
+            in_channels=6,
+            out_channels=6,
             model_channels=64,
             channel_mult=(1, 2, 2),
             num_head_channels=32,

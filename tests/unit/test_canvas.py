@@ -3,12 +3,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfstorer_core.canvas import MAX_UPSCALE, prepare_canvas, resize
+from pfstorer_core.canvas import MAX_ASPECT, MAX_UPSCALE, prepare_canvas, resize
 
 
 @given(
     height=st.integers(1, 60),
-    width=st.integers(1, 60),
+    width=st.integers(1, 200),
     upscale=st.floats(1, 4),
     image_size=st.sampled_from([1, 32, 64]),
     multiple=st.sampled_from([4, 8]),
@@ -18,7 +18,8 @@ def test_any_size_comes_back_at_the_size_asked_for(
 ) -> None:
     canvas = prepare_canvas(torch.rand(1, 3, height, width), upscale, image_size, multiple)
     assert canvas.target == (max(1, round(height * upscale)), max(1, round(width * upscale)))
-    assert min(canvas.content) >= image_size
+    assert min(canvas.content) >= image_size or max(canvas.content) >= MAX_ASPECT * image_size - 1
+    assert max(canvas.content) <= max(*canvas.target, MAX_ASPECT * image_size)
     assert all(side % multiple == 0 for side in canvas.picture.shape[-2:])
     assert all(
         0 <= side - inner < multiple

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pfstorer_core.tiling import TileGrid, gaussian_window
+from pfstorer_core.tiling import TileGrid, gaussian_window, tile_cells
 
 sides = st.integers(1, 90)
 
@@ -198,3 +198,11 @@ def test_errors_name_what_is_wrong():
         TileGrid(0, 20, tile=16)
     with pytest.raises(ValueError, match="tile_batch"):
         grid.map(lambda tile: tile, canvas, tile_batch=0)
+
+
+def test_tile_cells():
+    assert tile_cells(0, -1, 512, 8) == (64, 32)
+    assert tile_cells(96, 16, 512, 8) == (12, 2)
+    assert tile_cells(4, 0, 512, 8) == (1, 0)
+    with pytest.raises(ValueError, match="overlap"):
+        tile_cells(64, 64, 512, 8)
