@@ -90,6 +90,10 @@ class Canvas:
         self.page.evaluate(PIN_SEEDS)
         return CanvasReport(**self.page.evaluate(INSPECT))
 
+    def refresh(self) -> None:
+        """Ask the server anew which files there are to choose from."""
+        self.page.evaluate("() => window.app.refreshComboInNodes()")
+
     def graph_to_prompt(self) -> dict[str, Any]:
         """The API-format prompt that the canvas would queue."""
         return self.page.evaluate("async () => (await window.app.graphToPrompt()).output")

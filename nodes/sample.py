@@ -51,7 +51,7 @@ class TiledSRSampler(io.ComfyNode):
                 io.Int.Input("tile", default=0, min=0, max=8192, step=8, advanced=True,
                              tooltip="Side of a tile in pixels of the result. 0: the restorer's own."),
                 io.Int.Input("overlap", default=-1, min=-1, max=4096, advanced=True,
-                             tooltip="Pixels that neighbouring tiles share: more hides seams. -1: half a tile."),
+                             tooltip="Pixels that neighbouring tiles share, against seams. -1: half a tile."),
                 io.Int.Input("tile_batch", default=4, min=1, max=64, advanced=True,
                              tooltip="Tiles at once: more is faster and takes more memory."),
                 io.Float.Input("fidelity", default=0.0, min=0.0, max=1.0, step=0.05,

@@ -28,6 +28,7 @@ def read(path: Path) -> Any:
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.api)
 def test_workflow_opens_runs_and_shows_its_picture(canvas: Canvas, example: str, workflow: Workflow) -> None:
+    canvas.refresh()  # the picture was uploaded after the page was opened
     report = canvas.load(read(ROOT / "workflows" / f"{workflow.title}.json"))
     assert (report.nodes, list(report.missing), list(report.invalid)) == (len(workflow.nodes), [], [])
     assert canvas.errors == []

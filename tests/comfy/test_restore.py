@@ -76,7 +76,7 @@ def test_same_seed_same_bytes(client: ComfyClient, bad: str) -> None:
     assert (run(4) != first).any()
 
 
-@pytest.mark.parametrize("settings", [{"fidelity": 0.7}, {"color_fix": "none"}, {"overlap": 16}])
+@pytest.mark.parametrize("settings", [{"fidelity": 0.7}, {"color_fix": "none"}, {"tile": 64}])
 def test_settings_act(client: ComfyClient, bad: str, settings: dict[str, Any]) -> None:
     plain, changed = (
         picture(client.view(client.run(shipped(bad, **given)).images()[0])) for given in ({}, settings)
