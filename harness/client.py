@@ -136,7 +136,7 @@ class ComfyClient:
             PromptRejected: with the server's complaint about each node.
         """
         body = {"prompt": prompt, "client_id": self.client_id}
-        answer = self._http.post(f"{self.url}/prompt", json=body, timeout=self.timeout)
+        answer = self._send("POST", "/prompt", json=body)
         if answer.status_code == 400:
             raise rejection(answer.json())
         answer.raise_for_status()
@@ -206,9 +206,12 @@ class ComfyClient:
     def _connect(self) -> websocket.WebSocket:
         if self._socket is None or not self._socket.connected:
             address = self.url.replace("http", "ws", 1)
-            self._socket = websocket.create_connection(
-                f"{address}/ws?clientId={self.client_id}", timeout=self.timeout
-            )
+            try:
+                self._socket = websocket.create_connection(
+                    f"{address}/ws?clientId={self.client_id}", timeout=self.timeout
+                )
+            except (websocket.WebSocketException, OSError) as error:
+                raise ComfyError(f"the server does not answer: {error}") from None
         return self._socket
 
     def _disconnect(self) -> None:
@@ -243,10 +246,16 @@ class ComfyClient:
                 return
 
     def _request(self, method: str, path: str, **options: Any) -> requests.Response:
-        answer = self._http.request(method, self.url + path, timeout=self.timeout, **options)
+        answer = self._send(method, path, **options)
         if not answer.ok:
             raise ComfyError(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
         return answer
+
+    def _send(self, method: str, path: str, **options: Any) -> requests.Response:
+        try:
+            return self._http.request(method, self.url + path, timeout=self.timeout, **options)
+        except requests.RequestException as error:
+            raise ComfyError(f"{method} {path}: the server does not answer ({error})") from None
 
 
 def note(execution: Execution, event: Event) -> None:

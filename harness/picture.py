@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from pfstorer_core.pictures import to_rgb
+
 from .console import HarnessError
 
 SMALLEST_SIDE = 16
@@ -58,19 +60,6 @@ def check_size(path: Path, size: tuple[int, int]) -> None:
             f"{path}: {width} x {height} pixels are too many; "
             f"scale it down to {LARGEST_INPUT // 1_000_000} megapixels or fewer"
         )
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of a picture in any of Pillow's modes; transparent parts become white."""
-    if image.mode[0] in "IF":  # 16 and 32 bits a value, which Pillow would clip at 255
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        peak = 65535 if image.mode[0] == "I" else 1 if values.max() <= 1 else 255
-        scaled = (values * (255 / peak)).round().clip(0, 255)
-        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 def plan(size: tuple[int, int], upscale: float) -> tuple[tuple[int, int], float]:

@@ -54,7 +54,6 @@ def main() -> None:
     point_host_link(host_sources())
     key = setup_key()
     if read_stamp().get("key") == key:
-        ensure_chromium()
         return
     STAMP.unlink(missing_ok=True)
     install_packages()

@@ -107,8 +107,8 @@ RESTORE_AND_UPSCALE = Workflow(
         ),
         note(
             "settings",
-            (480, 820),
-            (400, 250),
+            (920, 560),
+            (480, 250),
             "2 · The settings that matter",
             "- **upscale**: how many times larger the result is, 1 to 20.\n"
             "- **steps**: 10 is quick, 20 is good.\n"
@@ -119,7 +119,6 @@ RESTORE_AND_UPSCALE = Workflow(
             "begin with a picture of at most 200 pixels: the time grows with the area of the result.",
         ),
         Node("save", "SaveImage", (920, 40), (480, 440), widgets={"filename_prefix": "PFStorer"}),
-        Node("compare", "ImageCompare", (920, 560), (480, 440), "Before and after"),
         note(
             "consent",
             (40, 820),
@@ -134,8 +133,6 @@ RESTORE_AND_UPSCALE = Workflow(
         ("restorer", "MODEL", "sampler", "model"),
         ("restorer", "VAE", "sampler", "vae"),
         ("sampler", "IMAGE", "save", "images"),
-        ("image", "IMAGE", "compare", "image_a"),
-        ("sampler", "IMAGE", "compare", "image_b"),
     ),
 )
 WORKFLOWS = (RESTORE_AND_UPSCALE,)
@@ -160,16 +157,11 @@ def write(workflow: Workflow, canvas: Canvas) -> None:
     canvas.fit()
     thumbnail = Image.open(BytesIO(canvas.page.screenshot()))
     dump(FOLDER / f"{workflow.title}.json", saved["canvas"])
-    dump(FOLDER / "api" / f"{workflow.api}.json", {k: v for k, v in saved["api"].items() if is_run(v)})
+    dump(FOLDER / "api" / f"{workflow.api}.json", saved["api"])
     thumbnail.convert("RGB").resize((640, 400), Image.Resampling.LANCZOS).save(
         FOLDER / f"{workflow.title}.jpg"
     )
     say(f"workflows/{workflow.title}.json")
-
-
-def is_run(node: dict[str, Any]) -> bool:
-    """Whether a node belongs into the API file: the slider before and after needs eyes."""
-    return node["class_type"] not in ("ImageCompare", "MarkdownNote")
 
 
 def dump(path: Path, content: Any) -> None:

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pfstorer_core.color import COLOR_FIXES, color_fix
+from .images import from_image, to_image
 
 
 class RestorationColorFix(io.ComfyNode):
@@ -32,5 +33,4 @@ class RestorationColorFix(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Tensor, reference: Tensor, method: str) -> io.NodeOutput:
-        fixed = color_fix(image[..., :3].movedim(-1, 1), reference[..., :3].movedim(-1, 1), method)
-        return io.NodeOutput(fixed.clamp(0, 1).movedim(1, -1))
+        return io.NodeOutput(to_image(color_fix(from_image(image), from_image(reference), method)))

@@ -10,31 +10,53 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .host import LQ_LATENT, RestorerModel
+from .images import from_image, to_image
 
 Conditioning = list[list[Any]]
 
 
-def restorer_of(model: ModelPatcher) -> RestorerModel:
-    """The restorer inside a MODEL.
+def restorer_of(model: ModelPatcher, vae: Any) -> RestorerModel:
+    """The restorer inside a MODEL, after a look at whether the VAE belongs to it.
 
     Raises:
-        ValueError: the MODEL is not one of ours.
+        ValueError: the MODEL is not one of ours, or its latents are not the VAE's.
     """
     if not isinstance(model.model, RestorerModel):
         raise ValueError(
             f"This MODEL is a {type(model.model).__name__}, which cannot restore: "
             "connect the MODEL of LoadBaseRestorer."
         )
+    latents = model.model.latent_format
+    wanted = (latents.spacial_downscale_ratio, latents.latent_channels)
+    found = (vae.downscale_ratio, vae.latent_channels)
+    if found != wanted:
+        raise ValueError(
+            f"This VAE does not belong to the MODEL: factor and channels of its latents are {found}, the "
+            f"MODEL's {wanted}. Connect the VAE of the same LoadBaseRestorer."
+        )
     return model.model
 
 
-def condition(model: ModelPatcher, lq_latent: Tensor, *prompts: Conditioning | None) -> list[Conditioning]:
-    """Each prompt, or the empty one, with the LQ latent [B, C, h, w] (unscaled) that steers."""
-    null: Conditioning = [[restorer_of(model).null_context, {}]]
+def prompts_for(restorer: RestorerModel, *prompts: Conditioning | None) -> list[Conditioning]:
+    """Each prompt, or the empty one where there is none.
+
+    Raises:
+        ValueError: a prompt that another kind of CLIP made.
+    """
+    width = restorer.diffusion_model.config.context_dim
+    for prompt in prompts:
+        if prompt and prompt[0][0].shape[-1] != width:
+            raise ValueError(
+                f"A prompt has {prompt[0][0].shape[-1]} channels, this restorer reads {width}: "
+                "encode it with the CLIP of LoadBaseRestorer."
+            )
+    return [prompt or [[restorer.null_context, {}]] for prompt in prompts]
+
+
+def with_lq(prompts: list[Conditioning], lq_latent: Tensor) -> list[Conditioning]:
+    """The prompts with the LQ latent [B, C, h, w] (unscaled) that steers the restoration."""
     # On the negative too: without it the host would run two passes, one of them without structure.
-    return [
-        node_helpers.conditioning_set_values(prompt or null, {LQ_LATENT: lq_latent}) for prompt in prompts
-    ]
+    return [node_helpers.conditioning_set_values(prompt, {LQ_LATENT: lq_latent}) for prompt in prompts]
 
 
 class RestorationConditioning(io.ComfyNode):
@@ -70,5 +92,12 @@ class RestorationConditioning(io.ComfyNode):
         cls, model: ModelPatcher, vae: Any, image: Tensor,
         positive: Conditioning | None = None, negative: Conditioning | None = None,
     ) -> io.NodeOutput:  # fmt: skip
-        lq_latent = vae.encode(image[..., :3])
-        return io.NodeOutput(*condition(model, lq_latent, positive, negative), {"samples": lq_latent})
+        prompts = prompts_for(restorer_of(model, vae), positive, negative)
+        pixels = from_image(image)
+        if min(pixels.shape[-2:]) < vae.downscale_ratio:
+            raise ValueError(
+                f"The image is {pixels.shape[-1]} x {pixels.shape[-2]}; each side needs at least "
+                f"{vae.downscale_ratio} pixels. Enlarge it to the size of the result first."
+            )
+        lq_latent = vae.encode(to_image(pixels))
+        return io.NodeOutput(*with_lq(prompts, lq_latent), {"samples": lq_latent})

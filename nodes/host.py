@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..pfstorer_core.checkpoint import PREFIXES, load_exactly
 from ..pfstorer_core.models import Autoencoder, Backend, BlockHooks, UNet, UNetConfig
-from ..pfstorer_core.restorer import RestorerFile, open_restorer
+from ..pfstorer_core.restorer import HEADER_TENSOR, NULL_CONTEXT, RestorerFile, open_restorer
 from ..pfstorer_core.schedule import PredictionType
 
 LQ_LATENT = "lq_latent"
@@ -178,8 +178,16 @@ class RestorerModel(comfy.model_base.BaseModel):
         super().__init__(
             config, MODEL_TYPES[file.header.prediction_type], device, unet_model=cast(Any, HostUNet)
         )
-        self.image_size = file.header.image_size
+        self.header = file.header
         self.null_context = file.null_context
+
+    def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """What the host's save nodes write: with the header and the null context among the tensors,
+        since the host writes metadata of its own."""
+        extra = {HEADER_TENSOR: self.header.to_tensor()}
+        if self.null_context is not None:
+            extra[NULL_CONTEXT] = self.null_context
+        return super().state_dict_for_saving(*args, **kwargs) | extra
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         conds = super().extra_conds(**kwargs)
@@ -193,12 +201,16 @@ class RestorerModel(comfy.model_base.BaseModel):
 
 
 def build_model(
-    file: RestorerFile, dtype: torch.dtype | None, disable_dynamic: bool = False
+    file: RestorerFile,
+    dtype: torch.dtype | None,
+    null_context: Tensor | None = None,
+    disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
     """The MODEL of an opened restorer.
 
     Args:
         dtype: of weights and arithmetic; None lets the host choose, as it does for its own models.
+        null_context: that of the empty prompt, where the file has none.
     """
     config = RestorerModelConfig(file)
     device = mm.get_torch_device()
@@ -217,6 +229,8 @@ def build_model(
     )
     patcher = patcher_class(model, load_device=device, offload_device=mm.unet_offload_device())
     load_exactly(model.diffusion_model, file.unet, "U-Net", assign=patcher.is_dynamic())
+    if null_context is not None:
+        model.null_context = null_context
     return patcher
 
 
@@ -224,10 +238,16 @@ def load_model(
     path: str,
     prediction_type: PredictionType | None,
     dtype: torch.dtype | None,
+    null_context: Tensor | None,
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
     """Loads a MODEL afresh: what the host calls for a deep copy with weights of its own."""
-    return build_model(open_restorer(path, prediction_type), dtype, disable_dynamic)
+    return build_model(open_restorer(path, prediction_type), dtype, null_context, disable_dynamic)
+
+
+def load_vae(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The same for the patcher of a VAE, which is dynamic wherever the host's own is."""
+    return build_vae(open_restorer(path)).patcher
 
 
 def build_vae(file: RestorerFile) -> comfy.sd.VAE:

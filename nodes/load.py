@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..pfstorer_core.restorer import open_restorer
-from .host import build_model, build_vae, load_model
+from .host import build_model, build_vae, load_model, load_vae
 from .paths import restorer_names, restorer_path
 from .text import build_clip, null_context
 
@@ -60,8 +60,10 @@ class LoadBaseRestorer(io.ComfyNode):
         path = restorer_path(checkpoint)
         options = (PREDICTION_TYPES[prediction_type], DTYPES[dtype])
         file = open_restorer(path, options[0])
-        model = build_model(file, options[1])
-        model.cached_patcher_init = (load_model, (path, *options))
         clip = build_clip(file, checkpoint)
-        model.model.null_context = null_context(file, clip)
-        return io.NodeOutput(model, clip, build_vae(file))
+        context = null_context(file, clip)
+        model = build_model(file, options[1], context)
+        model.cached_patcher_init = (load_model, (path, *options, context))
+        vae = build_vae(file)
+        vae.patcher.cached_patcher_init = (load_vae, (path,))
+        return io.NodeOutput(model, clip, vae)

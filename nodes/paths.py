@@ -16,7 +16,9 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 def register_model_folders() -> None:
     """Add models/restorers, keeping what extra_model_paths.yaml may have said of it, and our assets."""
-    for folder in (os.path.join(folder_paths.models_dir, RESTORERS), str(ASSETS)):
+    own = os.path.join(folder_paths.models_dir, RESTORERS)
+    os.makedirs(own, exist_ok=True)  # so that a user finds it
+    for folder in (own, str(ASSETS)):
         folder_paths.add_model_folder_path(RESTORERS, folder)
     paths, _ = folder_paths.folder_names_and_paths[RESTORERS]
     folder_paths.folder_names_and_paths[RESTORERS] = (paths, EXTENSIONS)  # the host leaves it empty

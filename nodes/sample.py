@@ -16,7 +16,8 @@ from torch import Tensor
 from ..pfstorer_core.canvas import MAX_UPSCALE, Canvas, prepare_canvas
 from ..pfstorer_core.color import COLOR_FIXES, color_fix
 from ..pfstorer_core.tiling import TileGrid, tile_cells
-from .condition import Conditioning, condition, restorer_of
+from .condition import Conditioning, prompts_for, restorer_of, with_lq
+from .images import from_image, to_image
 from .tiles import Tiles, with_tiles
 
 PIXEL_TILE = 1024
@@ -48,20 +49,21 @@ class TiledSRSampler(io.ComfyNode):
                                tooltip="How the noise levels are spread over the steps."),
                 io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True,
                              tooltip="Same seed, same picture."),
-                io.Int.Input("tile", default=0, min=0, max=8192, step=8, advanced=True,
+                io.Int.Input("tile", default=0, min=0, max=8192, step=8, advanced=True, optional=True,
                              tooltip="Side of a tile in pixels of the result. 0: the restorer's own."),
-                io.Int.Input("overlap", default=-1, min=-1, max=4096, advanced=True,
+                io.Int.Input("overlap", default=-1, min=-1, max=4096, advanced=True, optional=True,
                              tooltip="Pixels that neighbouring tiles share, against seams. -1: half a tile."),
-                io.Int.Input("tile_batch", default=4, min=1, max=64, advanced=True,
+                io.Int.Input("tile_batch", default=4, min=1, max=64, advanced=True, optional=True,
                              tooltip="Tiles at once: more is faster and takes more memory."),
-                io.Float.Input("fidelity", default=0.0, min=0.0, max=1.0, step=0.05,
+                io.Float.Input("fidelity", default=0.0, min=0.0, max=1.0, step=0.05, optional=True,
                                tooltip="CFW weight w: 0 trusts the model, 1 keeps closest to the bad "
                                "picture. Above 0 the VAE has to have CFW weights."),
                 io.Combo.Input("color_fix", options=[*COLOR_FIXES, "none"], default="wavelet",
-                               tooltip="Gives the result the colours of the bad picture."),
+                               optional=True, tooltip="Gives the result the colours of the bad picture."),
                 io.Conditioning.Input("positive", optional=True,
                                       tooltip="A prompt of your own. Unconnected: empty."),
-                io.Conditioning.Input("negative", optional=True, tooltip="Only matters at a cfg above 1."),
+                io.Conditioning.Input("negative", optional=True,
+                                      tooltip="Only matters at a cfg above 1."),
             ],
             outputs=[io.Image.Output(), io.Latent.Output()],
         )  # fmt: skip
@@ -69,45 +71,35 @@ class TiledSRSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: ModelPatcher, vae: Any, image: Tensor, upscale: float, steps: int, cfg: float,
-        sampler_name: str, scheduler: str, seed: int, tile: int, overlap: int, tile_batch: int,
-        fidelity: float, color_fix: str, positive: Conditioning | None = None,
-        negative: Conditioning | None = None,
+        sampler_name: str, scheduler: str, seed: int, tile: int = 0, overlap: int = -1,
+        tile_batch: int = 4, fidelity: float = 0.0, color_fix: str = "wavelet",
+        positive: Conditioning | None = None, negative: Conditioning | None = None,
     ) -> io.NodeOutput:  # fmt: skip
-        restorer = restorer_of(model)
-        factor = vae.downscale_ratio
-        check_fidelity(vae, fidelity)
-        cells = tile_cells(tile, overlap, restorer.image_size, factor)
-        canvas = prepare_canvas(image[..., :3].movedim(-1, 1), upscale, restorer.image_size, factor)
+        restorer = restorer_of(model, vae)
+        image_size, factor = restorer.header.image_size, vae.downscale_ratio
+        vae.first_stage_model.check_fidelity(fidelity)
+        prompts = prompts_for(restorer, positive, negative)
+        cells = tile_cells(tile, overlap, image_size, factor)
+        canvas = prepare_canvas(from_image(image), upscale, image_size, factor)
         lq_latent = encode(vae, canvas.picture)
 
         tiled = with_tiles(model, Tiles(*cells, tile_batch))
-        prompts = condition(model, lq_latent, positive, negative)
         samples = comfy.sample.sample(
             tiled, comfy.sample.prepare_noise(lq_latent, seed), steps, cfg, sampler_name, scheduler,
-            *prompts, lq_latent, seed=seed,
+            *with_lq(prompts, lq_latent), lq_latent, seed=seed,
             callback=latent_preview.prepare_callback(tiled, steps),
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         )  # fmt: skip
         check_finite(samples)
         restored = finish(canvas, decode(vae, samples, canvas.picture, fidelity), color_fix)
-        return io.NodeOutput(restored.movedim(1, -1), {"samples": samples})
-
-
-def check_fidelity(vae: Any, fidelity: float) -> None:
-    """Raise before any long work where CFW is asked of a VAE that has none."""
-    config = getattr(vae.first_stage_model, "config", None)
-    if fidelity and not getattr(config, "cfw", False):
-        raise ValueError(
-            f"fidelity {fidelity:g} needs a VAE with CFW weights (from LoadBaseRestorer), and this one has "
-            "none: set fidelity to 0."
-        )
+        return io.NodeOutput(to_image(restored), {"samples": samples})
 
 
 def check_finite(samples: Tensor) -> None:
     if not torch.isfinite(samples).all():
         raise ValueError(
-            "The sampler returned values that are not numbers, which would be a black picture. In fp16 the "
-            "attention overflows: choose dtype bf16 or fp32 in LoadBaseRestorer, or another sampler."
+            "The sampler returned values that are not numbers, which would be a black picture. In fp16 "
+            "attention can overflow: choose dtype bf16 or fp32 in LoadBaseRestorer, or another sampler."
         )
 
 

@@ -21,9 +21,8 @@ class NoTextTower:
         self._checkpoint = checkpoint
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise RuntimeError(
+        # An AttributeError, since the host asks everything in its cache by hasattr what it can do.
+        raise AttributeError(
             f"{self._checkpoint} has no text tower, so it cannot read prompts. Leave positive and "
             "negative of the PFStorer nodes unconnected; for a LoRA use LoraLoaderModelOnly."
         )

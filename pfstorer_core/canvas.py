@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAX_UPSCALE = 20.0
+MAX_PIXELS = 2**28
+"""Of a canvas: 3 GB a picture in fp32, as many again for each copy."""
 MAX_ASPECT = 8
 """Long to short side of the canvases that are enlarged to the restorer's size."""
 
@@ -40,15 +42,21 @@ def prepare_canvas(image: Tensor, upscale: float, image_size: int, multiple: int
         upscale: of the result, 1…20.
         image_size: the side that the restorer was trained on. A result with a shorter side is
             restored larger and reduced afterwards, as StableSR does: below it the restorer is blind.
+            (Panoramas only as far as their long side stays within `MAX_ASPECT` of it.)
         multiple: of the canvas's sides (the autoencoder's factor).
     Raises:
-        ValueError: upscale out of range, or an empty picture.
+        ValueError: upscale out of range, an empty picture, or a result of more than `MAX_PIXELS`.
     """
     if not 1 <= upscale <= MAX_UPSCALE:
         raise ValueError(f"upscale must be from 1 to {MAX_UPSCALE:g}, got {upscale:g}.")
     if image.ndim != 4 or not image.numel():
         raise ValueError(f"Expected pictures [B, 3, H, W], got a tensor of shape {list(image.shape)}.")
     target = _times(image.shape[-2:], upscale)
+    if target[0] * target[1] > MAX_PIXELS:
+        raise ValueError(
+            f"The result would have {target[1]} x {target[0]} pixels, more than {MAX_PIXELS}: lower upscale "
+            f"({upscale:g}), or make the picture ({image.shape[-1]} x {image.shape[-2]}) smaller first."
+        )
     # A panorama is not blown up without end for the sake of its short side.
     longest = max(1.0, MAX_ASPECT * image_size / max(target))
     content = _times(target, max(1.0, min(image_size / min(target), longest)))

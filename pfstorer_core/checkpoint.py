@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def read_checkpoint(path: Path | str) -> tuple[StateDict, dict[str, str]]:
                 f"{path.name} is not a readable safetensors file ({error}): download it again."
             ) from error
     try:
-        loaded = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        loaded = torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise CheckpointError(
             f"{path.name} could not be read as a file of weights alone ({type(error).__name__}). "

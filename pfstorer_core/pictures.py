@@ -24,10 +24,23 @@ def read_picture(path: Path | str) -> Tensor:
         raise FileNotFoundError(f"No picture at {path}.")
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.float32)
+            pixels = np.asarray(to_rgb(ImageOps.exif_transpose(image)), dtype=np.float32)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         raise ValueError(f"{path} is not a picture that can be read ({error}).") from error
     return torch.from_numpy(pixels / 255).permute(2, 0, 1)[None]
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of a picture in any of Pillow's modes; transparent parts become white."""
+    if image.mode[0] in "IF":  # 16 and 32 bits a value, which Pillow would clip at 255
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        peak = 65535 if image.mode[0] == "I" else 1 if values.max() <= 1 else 255
+        scaled = (values * (255 / peak)).round().clip(0, 255)
+        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def write_picture(image: Tensor, path: Path | str) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .canvas import prepare_canvas
+from .color import COLOR_FIXES
 from .color import color_fix as fix_color
 from .restorer import Restorer
 from .sampling import SamplerStep, sample_ddpm, start_latent
@@ -48,6 +49,11 @@ def restore(
     unet, autoencoder, header = restorer.unet, restorer.autoencoder, restorer.header
     factor = autoencoder.config.downscale
     context = restorer.null_context
+    autoencoder.check_fidelity(fidelity)
+    if color_fix not in (*COLOR_FIXES, "none"):
+        raise ValueError(
+            f"No colour fix named {color_fix!r}; choose one of {', '.join(COLOR_FIXES)} or none."
+        )
     canvas = prepare_canvas(lq.float().cpu(), upscale, header.image_size, factor)
     picture = 2 * canvas.picture.to(context) - 1
     latent = autoencoder.encode(picture).float() * header.scale_factor

@@ -28,6 +28,8 @@ from .schedule import PredictionType
 
 FORMAT = "pfstorer.restorer"
 NULL_CONTEXT = "null_context"
+HEADER_TENSOR = "pfstorer.header"
+"""The header as a tensor of bytes, in files that another program wrote and gave metadata of its own."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,17 @@ class RestorerHeader:
             "restorer": json.dumps(asdict(self), sort_keys=True),
         }
 
+    def to_tensor(self) -> Tensor:
+        """As UTF-8 bytes, see `HEADER_TENSOR`."""
+        return torch.tensor(list(self.to_metadata()["restorer"].encode()), dtype=torch.uint8)
+
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str]) -> RestorerHeader:
+    def from_file(cls, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> RestorerHeader:
         """The header of a file, or the defaults where it has none; ignores what a later version added."""
-        fields = json.loads(metadata.get("restorer", "{}"))
+        text = metadata.get("restorer")
+        if text is None and HEADER_TENSOR in tensors:
+            text = bytes(tensors[HEADER_TENSOR].tolist()).decode()
+        fields = json.loads(text or "{}")
         return cls(**{key: value for key, value in fields.items() if key in cls.__dataclass_fields__})
 
 
@@ -89,7 +98,7 @@ def open_restorer(path: Path | str, prediction_type: PredictionType | None = Non
         FileNotFoundError, CheckpointError: no such file; not a restorer.
     """
     tensors, metadata = read_checkpoint(path)
-    header = RestorerHeader.from_metadata(metadata)
+    header = RestorerHeader.from_file(metadata, tensors)
     if prediction_type is not None:
         header = replace(header, prediction_type=prediction_type)
     unet, lq_encoder, autoencoder = (part(tensors, name) for name in ("unet", "lq_encoder", "autoencoder"))

@@ -16,6 +16,9 @@ from math import pi, sqrt
 import torch
 from torch import Tensor
 
+SMALLEST_TILE = 64
+"""Pixels of the result along a tile: in less no face can be recognised."""
+
 
 @dataclass(frozen=True)
 class TileGrid:
@@ -172,8 +175,12 @@ def tile_cells(tile: int, overlap: int, image_size: int, factor: int) -> tuple[i
         factor: pixels along a latent cell.
 
     Raises:
-        ValueError: if the overlap is not smaller than the tile.
+        ValueError: if the tile is smaller than `SMALLEST_TILE`, or the overlap not smaller than the tile.
     """
+    if 0 < tile < SMALLEST_TILE:
+        raise ValueError(
+            f"The tile ({tile}) must be {SMALLEST_TILE} pixels or more, or 0 for the restorer's own."
+        )
     tile = tile or image_size
     overlap = tile // 2 if overlap < 0 else overlap
     cells, shared = max(1, tile // factor), overlap // factor

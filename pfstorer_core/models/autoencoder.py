@@ -239,6 +239,16 @@ class Autoencoder(nn.Module):
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return mean + (0.5 * logvar).exp() * noise
 
+    def check_fidelity(self, fidelity: float) -> None:
+        """Raise ValueError, before any long work, where `decode` could not serve this fidelity."""
+        if not 0 <= fidelity <= 1:
+            raise ValueError(f"fidelity must be from 0 to 1, got {fidelity}.")
+        if fidelity and not self.config.cfw:
+            raise ValueError(
+                f"fidelity {fidelity} needs an autoencoder with CFW weights, and this restorer's has none: "
+                "set fidelity to 0."
+            )
+
     def decode(self, z: Tensor, lq: Tensor | None = None, fidelity: float = 0.0) -> Tensor:
         """Latent -> picture.
 
@@ -253,12 +263,8 @@ class Autoencoder(nn.Module):
         """
         features: dict[int, Tensor] = {}
         if fidelity:
-            if lq is None or not self.config.cfw:
-                missing = (
-                    "the LQ picture (lq)"
-                    if lq is None
-                    else "CFW weights (an autoencoder such as vqgan_cfw_00011)"
-                )
-                raise ValueError(f"fidelity {fidelity} needs {missing}; give them, or set fidelity to 0.")
+            self.check_fidelity(fidelity)
+            if lq is None:
+                raise ValueError(f"fidelity {fidelity} needs the LQ picture (lq).")
             features = self.encoder(lq)[1]
         return self.decoder(self.post_quant_conv(z), features, fidelity)

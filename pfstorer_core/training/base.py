@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,6 +22,9 @@ from ..schedule import PredictionType, Schedule
 from .loop import LoopSettings, fit
 from .pictures import as_float
 from .progress import Progress, silent
+
+PREVIEW_PICTURES = 200
+"""Pictures that the preview colours are fitted to."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,12 @@ def encode_pairs(
 ) -> tuple[Tensor, Tensor]:
     """Latents of good pictures and of their degraded copies, unscaled fp16 [pairs, C, h, w] each.
 
-    Made on the first call, then read from `path`. Pair k degrades picture k (modulo their number)
+    Made on the first call, then read from `path` as long as autoencoder, pictures and settings are
+    the same. Pair k degrades picture k (modulo their number)
     with parameters from seed (seed, k).
     """
-    if not path.exists():
+    key = _pairs_key(autoencoder, pictures, settings)
+    if not (path.exists() and _metadata(path).get("key") == key):
         found: dict[str, list[Tensor]] = {"hq": [], "lq": []}
         for index in range(settings.pairs):
             rng = np.random.default_rng([settings.loop.seed, index])
@@ -86,9 +93,23 @@ def encode_pairs(
                 found[name].append(latent.half())
             on_progress(Progress("latents", index + 1, settings.pairs))
         with written(path) as temporary:
-            save_file({name: torch.stack(latents) for name, latents in found.items()}, temporary)
+            save_file(
+                {name: torch.stack(latents) for name, latents in found.items()}, temporary, {"key": key}
+            )
     pairs = load_file(path)
     return pairs["hq"], pairs["lq"]
+
+
+def _pairs_key(autoencoder: Autoencoder, pictures: Tensor, settings: BaseTraining) -> str:
+    """Names what latents depend on; a few sums tell one training's weights from another's."""
+    weights = [round(p.double().sum().item(), 6) for p in autoencoder.parameters()]
+    drawn = [list(pictures.shape), int(pictures[:: max(1, len(pictures) // 16)].long().sum())]
+    return json.dumps([settings.pairs, settings.loop.seed, settings.loop.bf16, weights[::8], drawn])
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
 
 
 def train_base(
@@ -108,8 +129,9 @@ def train_base(
     schedule = Schedule.scaled_linear(dtype=torch.float32)
     generator = torch.Generator().manual_seed(settings.loop.seed)
     context = torch.randn(1, 1, settings.config.context_dim, generator=generator)
-    torch.manual_seed(settings.loop.seed)
-    unet = UNet(settings.config)
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.loop.seed)
+        unet = UNet(settings.config)
     whole = hq.shape[-1]
 
     def loss(rng: np.random.Generator) -> Tensor:
@@ -135,8 +157,8 @@ def train_base(
         image_size=whole * autoencoder.config.downscale,
         num_head_channels=settings.config.num_head_channels,
         lq_num_heads=settings.config.lq_encoder.num_heads,
-        preview=preview_colours(autoencoder, pictures[: settings.crop**2], scale),
-        training={"data": "drawn pictures", "steps": settings.loop.steps, **asdict(settings.loop)},
+        preview=preview_colours(autoencoder, pictures[:PREVIEW_PICTURES], scale),
+        training={"data": "drawn pictures", **asdict(settings.loop)},
     )
     return Restorer(unet.eval(), autoencoder, context, header)
 

@@ -77,8 +77,21 @@ def test_restore(restorer: Restorer) -> None:
 
 def test_fidelity_without_cfw_is_refused(restorer: Restorer) -> None:
     plain = replace(restorer, autoencoder=Autoencoder(replace(AUTOENCODER, cfw=False)))
-    with pytest.raises(ValueError, match=r"fidelity 0\.5 needs CFW"):
-        restore(plain, torch.rand(1, 3, 8, 8), steps=1, fidelity=0.5)
+    with pytest.raises(ValueError, match=r"fidelity 0\.5 needs .* CFW"):
+        restore(plain, torch.rand(1, 3, 8, 8), steps=1, fidelity=0.5, on_step=unexpected)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("color_fix", "sepia"), ("fidelity", 2.0), ("upscale", 0.1), ("tile", 8), ("overlap", 64)],
+)
+def test_a_wrong_setting_is_named_before_any_step(restorer: Restorer, setting: str, value: object) -> None:
+    with pytest.raises(ValueError, match=setting.replace("color_fix", "sepia")):
+        restore(restorer, torch.rand(1, 3, 8, 8), steps=1, on_step=unexpected, **{setting: value})  # type: ignore[arg-type]
+
+
+def unexpected(step: SamplerStep) -> None:
+    raise AssertionError("work began")
 
 
 @pytest.mark.parametrize(

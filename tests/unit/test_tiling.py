@@ -203,6 +203,8 @@ def test_errors_name_what_is_wrong():
 def test_tile_cells():
     assert tile_cells(0, -1, 512, 8) == (64, 32)
     assert tile_cells(96, 16, 512, 8) == (12, 2)
-    assert tile_cells(4, 0, 512, 8) == (1, 0)
+    assert tile_cells(64, 0, 512, 8) == (8, 0)
+    with pytest.raises(ValueError, match="64 pixels or more"):
+        tile_cells(8, 0, 512, 8)
     with pytest.raises(ValueError, match="overlap"):
         tile_cells(64, 64, 512, 8)

@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from pfstorer_core.models import AutoencoderConfig, LQEncoderConfig, UNetConfig
-from pfstorer_core.training.autoencoder import AutoencoderTraining, load_autoencoder, train_autoencoder
+from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, UNetConfig
+from pfstorer_core.training.autoencoder import (
+    AutoencoderTraining,
+    load_autoencoder,
+    normalize_latents,
+    train_autoencoder,
+)
 from pfstorer_core.training.base import BaseTraining, train_base
 from pfstorer_core.training.loop import LoopSettings, fit, learning_rate
 from pfstorer_core.training.pictures import DrawnPictures, draw_picture, drawn_pictures
@@ -68,8 +73,8 @@ SMALL_AUTOENCODER = AutoencoderTraining(
     config=AutoencoderConfig(ch=32, ch_mult=(1, 1, 1), num_res_blocks=1, cfw=True),
     crop=16,
     batch=2,
-    loop=replace(LOOP, lr=2e-3, steps=12),
-    cfw_loop=replace(LOOP, lr=1e-3, steps=2),
+    loop=replace(LOOP, lr=2e-3, steps=12, bf16=True),
+    cfw_loop=replace(LOOP, lr=1e-3, steps=2, bf16=True),
 )
 SMALL_BASE = BaseTraining(
     config=UNetConfig(
@@ -87,7 +92,7 @@ SMALL_BASE = BaseTraining(
     pairs=6,
     crop=4,
     batch=2,
-    loop=replace(LOOP, steps=3),
+    loop=replace(LOOP, steps=3, bf16=True),
 )
 
 
@@ -124,6 +129,19 @@ def test_from_pictures_to_a_restorer(tmp_path: Path) -> None:
         restorer.unet(latent, torch.tensor([5]), restorer.null_context, lq_latent=latent).shape
         == latent.shape
     )
+
+
+def test_normalizing_the_latents_does_not_change_the_pictures() -> None:
+    torch.manual_seed(0)
+    model = Autoencoder(SMALL_AUTOENCODER.config).eval().requires_grad_(False)
+    model.quant_conv.weight[1] *= 30
+    images = torch.rand(5, 3, 16, 16)
+    before = model.decode(model.encode(2 * images - 1))
+    normalize_latents(model, images)
+    latents = model.encode(2 * images - 1)
+    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-4)
+    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), rtol=0, atol=1e-4)
+    torch.testing.assert_close(model.decode(latents), before, rtol=0, atol=1e-4)
 
 
 def test_an_untrained_autoencoder_is_not_loaded(tmp_path: Path) -> None:

@@ -5,16 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import comfy.ops
+import comfy.sd
 import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
-from pfstorer.nodes.condition import condition
-from pfstorer.nodes.host import HostUNet, build_model, build_vae
+from pfstorer.nodes.condition import RestorationConditioning, prompts_for, restorer_of, with_lq
+from pfstorer.nodes.host import HostUNet, build_model, build_vae, load_model
+from pfstorer.nodes.images import from_image, to_image
+from pfstorer.nodes.text import NoTextTower
 from pfstorer.nodes.tiles import Tiles, with_tiles
 from pfstorer.pfstorer_core.checkpoint import CheckpointError
 from pfstorer.pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, UNet, UNetConfig
-from pfstorer.pfstorer_core.restorer import Restorer, RestorerHeader, open_restorer, save_restorer
+from pfstorer.pfstorer_core.restorer import (
+    Restorer,
+    RestorerHeader,
+    load_restorer,
+    open_restorer,
+    save_restorer,
+)
 
 SIZES = UNetConfig(
     model_channels=32,
@@ -172,10 +181,9 @@ def test_tiles_do_not_depend_on_their_batch(model: Any, batch: int) -> None:
     assert (one - run(64, 1)).abs().max() > 1e-4, "tiles were not used"
 
 
-def test_lq_latent_is_on_both_conditions_and_fits_the_noise(model: Any, path: Path) -> None:
-    model.model.null_context = open_restorer(path).null_context
+def test_lq_latent_is_on_both_conditions_and_fits_the_noise(model: Any) -> None:
     lq = torch.randn(1, 4, 10, 12)
-    positive, negative = condition(model, lq, None, None)
+    positive, negative = with_lq(prompts_for(model.model, None, None), lq)
     assert all(torch.equal(entry[1]["lq_latent"], lq) for entry in (*positive, *negative))
     conds = model.model.extra_conds(lq_latent=lq, noise=torch.zeros(2, 4, 20, 24), device="cpu")
     assert conds["lq_latent"].cond.shape == (1, 4, 20, 24)
@@ -188,6 +196,64 @@ def test_saved_by_the_host_it_has_the_published_keys(restorer: Restorer, model: 
     assert "structcond_stage_model.time_embed.0.weight" in saved
     assert "model.diffusion_model.input_blocks.1.0.spade.mlp_gamma.weight" in saved
     assert not any("lq_encoder" in key for key in saved)
+
+
+def test_what_the_host_saves_loads_again(restorer: Restorer, model: Any, path: Path, tmp_path: Path) -> None:
+    comfy.sd.save_checkpoint(str(tmp_path / "saved.safetensors"), model, None, build_vae(open_restorer(path)))
+    saved = load_restorer(tmp_path / "saved.safetensors")
+    assert saved.header == HEADER
+    assert torch.equal(saved.null_context, restorer.null_context)
+    torch.testing.assert_close(
+        dict(saved.unet.state_dict()), dict(restorer.unet.state_dict()), rtol=0, atol=0
+    )
+
+
+def test_a_deep_copy_has_weights_and_a_null_context_of_its_own(path: Path) -> None:
+    context = torch.randn(1, 2, SIZES.context_dim)
+    options = (str(path), "eps", torch.float32, context)
+    model = build_model(open_restorer(path, "eps"), torch.float32, context)
+    model.cached_patcher_init = (load_model, options)
+    copy = model.clone(force_deepcopy=True)
+    assert copy.model is not model.model
+    assert torch.equal(copy.model.null_context, context)
+    assert copy.model.model_type == model.model.model_type
+    ours, theirs = (m.model.diffusion_model.state_dict() for m in (model, copy))
+    torch.testing.assert_close(dict(ours), dict(theirs), rtol=0, atol=0)
+
+
+def test_misfits_are_named(model: Any, path: Path) -> None:
+    vae = build_vae(open_restorer(path))
+    assert restorer_of(model, vae) is model.model
+    vae.downscale_ratio = 8
+    with pytest.raises(ValueError, match="VAE does not belong"):
+        restorer_of(model, vae)
+    with pytest.raises(ValueError, match="768 channels"):
+        prompts_for(model.model, [[torch.zeros(1, 77, 768), {}]])
+
+
+def test_no_text_tower_can_be_asked_what_it_can_do() -> None:
+    tower = NoTextTower("small")
+    assert not hasattr(tower, "is_dynamic")
+    with pytest.raises(AttributeError, match="small has no text tower"):
+        tower.tokenize("a face")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_of_any_kind_come_in_as_float_rgb(channels: int) -> None:
+    image = torch.rand(2, 5, 7, channels).half()
+    pixels = from_image(image)
+    assert (pixels.shape, pixels.dtype) == ((2, 3, 5, 7), torch.float32)
+    assert torch.equal(to_image(pixels)[..., 0], image[..., 0].float())
+    with pytest.raises(ValueError, match="IMAGE"):
+        from_image(torch.rand(2, 5, 7, 2))
+
+
+def test_small_images_and_off_sizes_in_restoration_conditioning(model: Any, path: Path) -> None:
+    vae = build_vae(open_restorer(path))
+    with pytest.raises(ValueError, match="2 x 90"):
+        RestorationConditioning.execute(model, vae, torch.rand(1, 90, 2, 3))
+    _, _, latent = RestorationConditioning.execute(model, vae, torch.rand(1, 33, 41, 3)).args
+    assert latent["samples"].shape == (1, 4, 8, 10)
 
 
 def test_vae(restorer: Restorer, path: Path) -> None:
