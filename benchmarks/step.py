@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -81,10 +82,11 @@ def host_unet(dtype: torch.dtype) -> torch.nn.Module:
 
         comfy.options.enable_args_parsing()
     import comfy.ops
-    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+    from comfy.ldm.modules.diffusionmodules import openaimodel
 
+    build: Any = openaimodel.UNetModel
     depth = [1, 1, 1, 1, 1, 1, 0, 0]
-    return UNetModel(
+    return build(
         image_size=32, in_channels=4, out_channels=4, model_channels=320, num_res_blocks=[2] * 4,
         channel_mult=(1, 2, 4, 4), num_head_channels=64, use_spatial_transformer=True,
         transformer_depth=depth, transformer_depth_output=[1] * 9 + [0] * 3, transformer_depth_middle=1,

@@ -43,7 +43,7 @@ def prompts_for(restorer: RestorerModel, *prompts: Conditioning | None) -> list[
     Raises:
         ValueError: a prompt that another kind of CLIP made.
     """
-    width = restorer.diffusion_model.config.context_dim
+    width = restorer.sizes.context_dim
     for prompt in prompts:
         if prompt and prompt[0][0].shape[-1] != width:
             raise ValueError(

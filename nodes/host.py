@@ -178,6 +178,7 @@ class RestorerModel(comfy.model_base.BaseModel):
         super().__init__(
             config, MODEL_TYPES[file.header.prediction_type], device, unet_model=cast(Any, HostUNet)
         )
+        self.sizes = file.unet_config
         self.header = file.header
         self.null_context = file.null_context
 

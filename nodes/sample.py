@@ -84,9 +84,10 @@ class TiledSRSampler(io.ComfyNode):
         lq_latent = encode(vae, canvas.picture)
 
         tiled = with_tiles(model, Tiles(*cells, tile_batch))
+        positive, negative = with_lq(prompts, lq_latent)
         samples = comfy.sample.sample(
             tiled, comfy.sample.prepare_noise(lq_latent, seed), steps, cfg, sampler_name, scheduler,
-            *with_lq(prompts, lq_latent), lq_latent, seed=seed,
+            positive, negative, lq_latent, seed=seed,
             callback=latent_preview.prepare_callback(tiled, steps),
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         )  # fmt: skip

@@ -121,13 +121,14 @@ def normalize_latents(model: Autoencoder, images: Tensor) -> None:
     """
     latents = torch.cat([model.encode(2 * image[None] - 1) for image in images])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    into, out = model.quant_conv, model.post_quant_conv
-    channels = len(mean)
-    into.weight[:channels] /= std[:, None, None, None]
-    into.bias[:channels] = (into.bias[:channels] - mean) / std
-    into.bias[channels:] -= 2 * std.log()
-    out.bias += out.weight[:, :, 0, 0] @ mean
-    out.weight *= std[None, :, None, None]
+    weights = model.state_dict()  # the very tensors, to be changed in place
+    mean_rows, logvar_rows = slice(len(mean)), slice(len(mean), None)
+    weights["quant_conv.weight"][mean_rows] /= std[:, None, None, None]
+    weights["quant_conv.bias"][mean_rows] -= mean
+    weights["quant_conv.bias"][mean_rows] /= std
+    weights["quant_conv.bias"][logvar_rows] -= 2 * std.log()
+    weights["post_quant_conv.bias"] += weights["post_quant_conv.weight"][:, :, 0, 0] @ mean
+    weights["post_quant_conv.weight"] *= std[None, :, None, None]
 
 
 def _train_cfw(

@@ -187,6 +187,6 @@ def latent_crops(
             rng.integers(0, hq.shape[-1] - side + 1),
         )
         window = (slice(None), slice(top, top + side), slice(left, left + side))
-        crops.append((hq[index][window], lq[index][window]))
+        crops.append((hq[index][window].float(), lq[index][window].float()))
     good, bad = zip(*crops, strict=True)
-    return torch.stack(good).float(), torch.stack(bad).float()
+    return torch.stack(good), torch.stack(bad)

@@ -134,7 +134,7 @@ def test_from_pictures_to_a_restorer(tmp_path: Path) -> None:
 def test_normalizing_the_latents_does_not_change_the_pictures() -> None:
     torch.manual_seed(0)
     model = Autoencoder(SMALL_AUTOENCODER.config).eval().requires_grad_(False)
-    model.quant_conv.weight[1] *= 30
+    model.state_dict()["quant_conv.weight"][1] *= 30
     images = torch.rand(5, 3, 16, 16)
     before = model.decode(model.encode(2 * images - 1))
     normalize_latents(model, images)
