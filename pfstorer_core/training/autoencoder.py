@@ -31,6 +31,7 @@ class AutoencoderTraining:
         crop, batch: side of the random crops in pixels, and how many a step.
         edge_weight: of the L1 distance between gradients, which keeps edges sharp without the
             pretrained network that a perceptual loss would have to download.
+        colour_weight: of the L1 distance between the colours proper, luminance left out.
         kl_weight: of the mean KL divergence of a latent element from the unit Gaussian.
     """
 
@@ -42,6 +43,7 @@ class AutoencoderTraining:
     crop: int = 64
     batch: int = 16
     edge_weight: float = 1.0
+    colour_weight: float = 2.0
     kl_weight: float = 2e-4
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=3000, lr=1e-3))
     cfw_loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=400, lr=5e-4, save_every=100))
@@ -60,26 +62,27 @@ def random_crops(pictures: Tensor, rng: np.random.Generator, batch: int, crop: i
     return as_float(torch.stack(out))
 
 
-def reconstruction_loss(output: Tensor, target: Tensor, edge_weight: float) -> Tensor:
+def reconstruction_loss(output: Tensor, target: Tensor, settings: AutoencoderTraining) -> Tensor:
     """L1 of the pictures and of their gradients, and of their colours, which are learned last otherwise.
 
-    Gradients count at full and at half size, pictures down to an eighth, the difference of each
-    channel from grey from a half to an eighth.
+    Gradients count at full and at half size; pictures and colours down to an eighth.
     """
     loss = output.new_zeros(())
     for halvings in range(4):
         loss = loss + F.l1_loss(output, target)
+        loss = loss + settings.colour_weight * F.l1_loss(_colours(output), _colours(target))
         if halvings < 2:
             for dim in (-1, -2):
-                loss = loss + edge_weight * F.l1_loss(output.diff(dim=dim), target.diff(dim=dim))
-        if halvings > 0:
-            loss = loss + 4 * F.l1_loss(_colour(output), _colour(target))
+                edges = F.l1_loss(output.diff(dim=dim), target.diff(dim=dim))
+                loss = loss + settings.edge_weight * edges
         output, target = F.avg_pool2d(output, 2), F.avg_pool2d(target, 2)
     return loss
 
 
-def _colour(image: Tensor) -> Tensor:
-    return image - image.mean(dim=1, keepdim=True)
+def _colours(image: Tensor) -> Tensor:
+    """The two axes of colour: red against blue, and green against both."""
+    red, green, blue = image.unbind(dim=1)
+    return torch.stack([red - blue, 2 * green - red - blue], dim=1)
 
 
 def train_autoencoder(
@@ -101,7 +104,7 @@ def train_autoencoder(
         noise = torch.randn(mean.shape, generator=_torch_generator(rng))
         output = model.decode(mean + (0.5 * logvar).exp() * noise)
         kl = 0.5 * (mean.float() ** 2 + logvar.float().exp() - 1 - logvar.float()).mean()
-        return reconstruction_loss(output.float(), image, settings.edge_weight) + settings.kl_weight * kl
+        return reconstruction_loss(output.float(), image, settings) + settings.kl_weight * kl
 
     model = fit("autoencoder", model, loss, settings.loop, folder / "autoencoder.pt", on_progress)
     normalize_latents(model, as_float(pictures[:: max(1, len(pictures) // NORMALIZING_PICTURES)]))
@@ -149,7 +152,7 @@ def _train_cfw(
         with torch.no_grad():
             share = torch.from_numpy(rng.uniform(0.4, 1, (len(hq), 1, 1, 1))).float()
             z = torch.lerp(model.encode(lq).float(), model.encode(hq).float(), share)
-        return reconstruction_loss(model.decode(z, lq, fidelity=1.0).float(), hq, settings.edge_weight)
+        return reconstruction_loss(model.decode(z, lq, fidelity=1.0).float(), hq, settings)
 
     return fit("cfw", model, loss, settings.cfw_loop, folder / "cfw.pt", on_progress)
 
