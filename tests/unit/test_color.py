@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pfstorer_core.color import adain_color_fix, blur, wavelet_color_fix, wavelet_split
+from pfstorer_core.color import (
+    COLOR_FIXES,
+    adain_color_fix,
+    blur,
+    color_fix,
+    wavelet_color_fix,
+    wavelet_split,
+)
 
 FIXES = [adain_color_fix, wavelet_color_fix]
 Fix = Callable[[Tensor, Tensor], Tensor]
@@ -101,3 +108,17 @@ def test_errors_name_the_shapes():
         adain_color_fix(content, image(2, 1, 8, 8))
     with pytest.raises(ValueError, match="expected content"):
         wavelet_color_fix(content, image(3, 3, 8, 8))
+
+
+@pytest.mark.parametrize("method", COLOR_FIXES)
+def test_a_fix_by_its_name_takes_a_style_of_any_size(method: str) -> None:
+    content = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    shifted = (content + torch.tensor([0.2, 0.0, -0.2])[:, None, None])[..., ::2, ::2]
+    fixed = color_fix(content, shifted, method)
+    assert fixed.shape == content.shape
+    torch.testing.assert_close(fixed.mean((-1, -2)), shifted.mean((-1, -2)), rtol=0, atol=0.02)
+
+
+def test_an_unknown_fix_is_named() -> None:
+    with pytest.raises(ValueError, match="sepia"):
+        color_fix(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4), "sepia")
