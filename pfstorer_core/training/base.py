@@ -49,6 +49,7 @@ class BaseTraining:
             sft_channels=64,
             sft_hidden=32,
             lq_encoder=LQEncoderConfig(
+                in_channels=6,
                 model_channels=64,
                 out_channels=64,
                 channel_mult=(1, 1, 2),
