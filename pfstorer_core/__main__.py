@@ -1,6 +1,6 @@
 """``python -m pfstorer_core``"""
 
-from .cli import app
+from .cli import main
 
 if __name__ == "__main__":
-    app()
+    main()

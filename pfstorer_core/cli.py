@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +13,7 @@ import typer
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -24,7 +28,16 @@ from .training.base import BaseTraining, train_base
 from .training.pictures import DrawnPictures, drawn_pictures
 from .training.progress import Progress
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """Run the command line; what a user can mend ends in one line and status 1."""
+    try:
+        app()
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
 
 
 @app.callback()
@@ -49,6 +62,8 @@ def _restore(
     fidelity: Annotated[float, typer.Option(help="CFW weight w, 0 to 1.")] = 0.0,
 ) -> None:
     """Restore and enlarge a picture."""
+    if output.suffix.lower() != ".png":
+        raise ValueError(f"{output} has to end in .png: restored pictures are written as PNG.")
     model = load_restorer(restorer)
     lq = read_picture(picture)
     with _bars() as show:
@@ -104,27 +119,17 @@ def _train_base(
     save_restorer(restorer, output)
 
 
-class _bars:  # noqa: N801 - used like a function
-    """One progress bar a stage."""
+@contextmanager
+def _bars() -> Iterator[Callable[[Progress], None]]:
+    """One progress bar a stage; yields what a training calls after each step."""
+    tasks: dict[str, TaskID] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, TimeRemainingColumn(), TextColumn("{task.fields[loss]}")) as bars:
 
-    def __enter__(self):
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[loss]}"),
-        )
-        self._tasks: dict = {}
-        self._bars.start()
-        return self.show
+        def show(progress: Progress) -> None:
+            if progress.stage not in tasks:
+                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.steps, loss="")
+            loss = "" if progress.loss is None else f"loss {progress.loss:.4f}"
+            bars.update(tasks[progress.stage], completed=progress.step, loss=loss)
 
-    def __exit__(self, *error: object) -> None:
-        self._bars.stop()
-
-    def show(self, progress: Progress) -> None:
-        if progress.stage not in self._tasks:
-            self._tasks[progress.stage] = self._bars.add_task(progress.stage, total=progress.steps, loss="")
-        loss = "" if progress.loss is None else f"loss {progress.loss:.4f}"
-        self._bars.update(self._tasks[progress.stage], completed=progress.step, loss=loss)
+        yield show

@@ -46,7 +46,7 @@ class AutoencoderTraining:
     colour_weight: float = 2.0
     kl_weight: float = 2e-4
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=3000, lr=1e-3))
-    cfw_loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=400, lr=5e-4, save_every=100))
+    cfw_loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=250, lr=5e-4, save_every=100))
 
 
 def random_crops(pictures: Tensor, rng: np.random.Generator, batch: int, crop: int) -> Tensor:

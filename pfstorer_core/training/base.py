@@ -59,12 +59,12 @@ class BaseTraining:
         )
     )
     prediction_type: PredictionType = "v"
-    pairs: int = 5000
+    pairs: int = 4500
     crop: int = 16
     batch: int = 16
     whole_every: int = 4
     null_lq: float = 0.1
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=5000, lr=8e-4))
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=4000, lr=8e-4))
 
 
 def encode_pairs(

@@ -144,6 +144,13 @@ def test_normalizing_the_latents_does_not_change_the_pictures() -> None:
     torch.testing.assert_close(model.decode(latents), before, rtol=0, atol=1e-4)
 
 
+def test_the_default_networks_fit_together() -> None:
+    autoencoder, unet = AutoencoderTraining().config, BaseTraining().config
+    assert unet.lq_encoder is not None
+    assert {unet.in_channels, unet.out_channels, unet.lq_encoder.in_channels} == {autoencoder.embed_dim}
+    assert unet.sft_channels == unet.lq_encoder.out_channels
+
+
 def test_an_untrained_autoencoder_is_not_loaded(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="train-autoencoder"):
         load_autoencoder(SMALL_AUTOENCODER, tmp_path)
