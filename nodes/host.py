@@ -222,8 +222,8 @@ def build_model(
         supported_dtypes=config.supported_inference_dtypes,
         weight_dtype=weight_dtype,
     )
-    cast = None if dtype else mm.unet_manual_cast(chosen, device, config.supported_inference_dtypes)
-    config.set_inference_dtype(chosen, cast)
+    manual_cast = None if dtype else mm.unet_manual_cast(chosen, device, config.supported_inference_dtypes)
+    config.set_inference_dtype(chosen, manual_cast)
     model = RestorerModel(file, config, mm.unet_inital_load_device(parameters, chosen))
     patcher_class = (
         comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
