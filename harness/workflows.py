@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -154,14 +153,17 @@ def write(workflow: Workflow, canvas: Canvas) -> None:
     report = canvas.load(saved["canvas"])
     if report.missing or report.invalid or canvas.errors:
         raise RuntimeError(f"{workflow.title}: {report}, {canvas.errors}")
-    canvas.fit()
-    thumbnail = Image.open(BytesIO(canvas.page.screenshot()))
     dump(FOLDER / f"{workflow.title}.json", saved["canvas"])
     dump(FOLDER / "api" / f"{workflow.api}.json", saved["api"])
-    thumbnail.convert("RGB").resize((640, 400), Image.Resampling.LANCZOS).save(
-        FOLDER / f"{workflow.title}.jpg"
-    )
+    thumbnail(ROOT / "docs" / f"{workflow.api}.png", FOLDER / f"{workflow.title}.jpg")
     say(f"workflows/{workflow.title}.json")
+
+
+def thumbnail(picture: Path, path: Path) -> None:
+    """The template browser shows what a workflow makes: a small copy of its picture in docs/."""
+    image = Image.open(picture).convert("RGB")
+    image.thumbnail((640, 640), Image.Resampling.LANCZOS)
+    image.save(path, quality=88)
 
 
 def dump(path: Path, content: Any) -> None:
