@@ -74,12 +74,12 @@ def plan(size: tuple[int, int], upscale: float) -> tuple[tuple[int, int], float]
 
 
 def damage(image: Image.Image, seed: int) -> Image.Image:
-    """A quarter of the size, blurred, with noise and JPEG artefacts; seeded."""
+    """A quarter of the size, a little blurred, with noise and JPEG artefacts; seeded."""
     import torch
 
     from pfstorer_core.degradation import Degradation, degrade
 
-    parameters = Degradation(blur=1.2, scale=4.0, noise=4.0, gray_noise=False, quality=80, seed=seed)
+    parameters = Degradation(blur=0.8, scale=4.0, noise=1.5, gray_noise=False, quality=92, seed=seed)
     good = torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)[None]
     bad = degrade(good, parameters, keep_size=False)[0].permute(1, 2, 0).numpy()
     return Image.fromarray((bad * 255).round().astype(np.uint8))

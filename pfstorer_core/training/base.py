@@ -64,7 +64,7 @@ class BaseTraining:
     batch: int = 16
     whole_every: int = 4
     null_lq: float = 0.1
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=4000, lr=8e-4))
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=3000, lr=8e-4))
 
 
 def encode_pairs(

@@ -144,3 +144,14 @@ def test_help_pages_exist_for_every_node(client: ComfyClient) -> None:
     ours = [name for name, info in client.object_info().items() if info["category"] == "PFStorer"]
     assert ours
     assert [name for name in ours if not Path(ROOT, "web", "docs", f"{name}.md").is_file()] == []
+
+
+def test_several_pictures_in_one_call(client: ComfyClient, bad: str) -> None:
+    prompt = shipped(bad, tile_batch=8)
+    source = prompt[SAMPLER]["inputs"]["image"]
+    prompt["twice"] = node("RepeatImageBatch", image=source, amount=2)
+    prompt[SAMPLER]["inputs"]["image"] = ["twice", 0]
+    execution = client.run(prompt)
+    first, second = (picture(client.view(image)) for image in execution.images())
+    assert first.shape == second.shape == (4 * SIZE[1], 4 * SIZE[0], 3)
+    assert (first != second).any(), "the pictures of a batch have noise of their own"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
+from pfstorer.nodes import sample
 from pfstorer.nodes.condition import RestorationConditioning, prompts_for, restorer_of, with_lq
 from pfstorer.nodes.host import HostUNet, build_model, build_vae, load_model
 from pfstorer.nodes.images import from_image, to_image
@@ -285,3 +286,29 @@ def test_a_diffusion_model_that_cannot_restore_is_refused(restorer: Restorer, tm
     save_restorer(plain, tmp_path / "plain.safetensors")
     with pytest.raises(CheckpointError, match="structcond_stage_model"):
         open_restorer(tmp_path / "plain.safetensors")
+
+
+class StubVAE:
+    """An autoencoder whose tiles are exactly the whole's: averages one way, repeats the other."""
+
+    downscale_ratio = 4
+    device = "cpu"
+    vae_dtype = torch.float32
+
+    def encode(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(image.movedim(-1, 1), 4)
+
+    def decode(self, latent: torch.Tensor, vae_options: dict[str, Any]) -> torch.Tensor:
+        picture = latent.repeat_interleave(4, -1).repeat_interleave(4, -2)
+        return (picture + vae_options.get("fidelity", 0) * vae_options.get("lq", 0)).movedim(1, -1)
+
+
+@pytest.mark.parametrize("fidelity", [0.0, 0.5])
+def test_large_pictures_go_through_the_vae_in_tiles(monkeypatch: pytest.MonkeyPatch, fidelity: float) -> None:
+    vae, picture = StubVAE(), torch.rand(2, 3, 76, 60)
+    whole_latent = sample.encode(vae, picture)
+    whole = sample.decode(vae, whole_latent, picture, fidelity)
+    monkeypatch.setattr(sample, "PIXEL_TILE", 32)
+    torch.testing.assert_close(sample.encode(vae, picture), whole_latent)
+    torch.testing.assert_close(sample.decode(vae, whole_latent, picture, fidelity), whole)
+    assert whole.shape == picture.shape
