@@ -7,6 +7,8 @@ import pytest
 from harness.client import ComfyClient
 from harness.host import ComfyServer
 
+collect_ignore = ["comfy/inside"]  # runs in a process of its own, by comfy/test_inside.py
+
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ComfyServer]:
