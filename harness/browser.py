@@ -78,14 +78,15 @@ class Canvas:
     errors: list[str] = field(default_factory=list)
     """Errors on the browser's console and uncaught exceptions, since the last `load`."""
     external: list[str] = field(default_factory=list)
-    """Addresses outside the server that the page asked for."""
+    """Addresses outside the server that the page asked for, since the last `load`."""
 
     def load(self, workflow: Mapping[str, Any]) -> CanvasReport:
         """Open a workflow (the canvas format, not the API format) and return what is wrong with it.
 
-        `errors` starts anew: what the page complained of earlier is about another workflow.
+        `errors` and `external` start anew: what was there earlier is about another workflow.
         """
         self.errors.clear()
+        self.external.clear()
         self.page.evaluate(LOAD, workflow)
         self.page.evaluate(PIN_SEEDS)
         return CanvasReport(**self.page.evaluate(INSPECT))
