@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import ResnetBlock
 from .cfw import FusionLayer
 from .ops import Backend
 
@@ -62,23 +63,6 @@ class AutoencoderConfig:
     @property
     def fusion_levels(self) -> list[int]:
         return list(range(1, len(self.ch_mult) - 1)) if self.cfw else []
-
-
-class ResnetBlock(nn.Module):
-    """Residual block without time: two times GroupNorm, SiLU, convolution."""
-
-    def __init__(self, inputs: int, outputs: int, backend: Backend) -> None:
-        super().__init__()
-        self.norm1 = backend.group_norm(inputs, eps=1e-6)
-        self.conv1 = backend.conv(inputs, outputs, 3)
-        self.norm2 = backend.group_norm(outputs, eps=1e-6)
-        self.conv2 = backend.conv(outputs, outputs, 3)
-        self.nin_shortcut = nn.Identity() if inputs == outputs else backend.conv(inputs, outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return self.nin_shortcut(x) + h
 
 
 class AttnBlock(nn.Module):

@@ -72,6 +72,27 @@ class ResBlock(nn.Module):
         return self.skip_connection(x) + h
 
 
+class ResnetBlock(nn.Module):
+    """The autoencoder's residual block, without time: two times GroupNorm, SiLU, convolution."""
+
+    SHORTCUT = "nin_shortcut"
+    """Key of the skip's 1x1 convolution in the published weights."""
+
+    def __init__(self, inputs: int, outputs: int, backend: Backend) -> None:
+        super().__init__()
+        self.norm1 = backend.group_norm(inputs, eps=1e-6)
+        self.conv1 = backend.conv(inputs, outputs, 3)
+        self.norm2 = backend.group_norm(outputs, eps=1e-6)
+        self.conv2 = backend.conv(outputs, outputs, 3)
+        skip = nn.Identity() if inputs == outputs else backend.conv(inputs, outputs, 1)
+        self.add_module(self.SHORTCUT, skip)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return self.get_submodule(self.SHORTCUT)(x) + h
+
+
 class Downsample(nn.Module):
     """Halve the resolution (rounding up) by a strided convolution."""
 

@@ -6,24 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import ResnetBlock
 from .ops import Backend
 
 
-class ConvBlock(nn.Module):
-    """GroupNorm-SiLU-convolution residual block, with the key names of the published CFW weights."""
+class ConvBlock(ResnetBlock):
+    """The autoencoder's residual block, under the key names of the published CFW weights."""
 
-    def __init__(self, inputs: int, outputs: int, backend: Backend) -> None:
-        super().__init__()
-        self.norm1 = backend.group_norm(inputs, eps=1e-6)
-        self.conv1 = backend.conv(inputs, outputs, 3)
-        self.norm2 = backend.group_norm(outputs, eps=1e-6)
-        self.conv2 = backend.conv(outputs, outputs, 3)
-        self.conv_out = nn.Identity() if inputs == outputs else backend.conv(inputs, outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return self.conv_out(x) + h
+    SHORTCUT = "conv_out"
 
 
 class ResidualDenseBlock(nn.Module):
