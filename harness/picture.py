@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from io import BytesIO
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from pfstorer_core.files import written
 from pfstorer_core.pictures import to_rgb
 
 from .console import HarnessError
@@ -112,8 +111,5 @@ def encode(image: Image.Image) -> bytes:
 
 def write_png(image: Image.Image, path: Path) -> None:
     """Write a PNG that appears whole or not at all."""
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(encode(image))
-    Path(partial).chmod(0o644)
-    Path(partial).replace(path)
+    with written(path) as temporary:
+        temporary.write_bytes(encode(image))

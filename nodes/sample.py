@@ -13,8 +13,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.canvas import MAX_UPSCALE, Canvas, prepare_canvas
-from ..pfstorer_core.color import COLOR_FIXES, color_fix
+from ..pfstorer_core.canvas import MAX_UPSCALE, prepare_canvas
+from ..pfstorer_core.color import COLOR_FIXES
 from ..pfstorer_core.tiling import TileGrid, tile_cells
 from .condition import Conditioning, prompts_for, restorer_of, with_lq
 from .images import from_image, to_image
@@ -92,7 +92,7 @@ class TiledSRSampler(io.ComfyNode):
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         )  # fmt: skip
         check_finite(samples)
-        restored = finish(canvas, decode(vae, samples, canvas.picture, fidelity), color_fix)
+        restored = canvas.finish(decode(vae, samples, canvas.picture, fidelity), color_fix)
         return io.NodeOutput(to_image(restored), {"samples": samples})
 
 
@@ -131,10 +131,3 @@ def decode(vae: Any, samples: Tensor, lq: Tensor, fidelity: float) -> Tensor:
         return pixels.merge(one(latent, picture) for latent, picture in crops)
 
     return torch.cat([pieces(index) for index in range(len(samples))])
-
-
-def finish(canvas: Canvas, restored: Tensor, method: str) -> Tensor:
-    """Colours of the bad picture, then the size asked for: [B, 3, H, W] in [0, 1]."""
-    if method != "none":
-        restored = color_fix(restored, canvas.picture, method)
-    return canvas.finish(restored)

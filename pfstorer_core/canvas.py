@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from .color import color_fix
+
 MAX_UPSCALE = 20.0
 MAX_PIXELS = 2**28
 """Of a canvas: 3 GB a picture in fp32, as many again for each copy."""
@@ -28,8 +30,11 @@ class Canvas:
     content: tuple[int, int]
     target: tuple[int, int]
 
-    def finish(self, restored: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, 3, *target] in [0, 1]: without the padding, at the size asked for."""
+    def finish(self, restored: Tensor, fix: str = "none") -> Tensor:
+        """[B, 3, H, W] -> [B, 3, *target] in [0, 1]: without the padding, at the size asked for, in the
+        colours of the bad picture by the colour fix of that name."""
+        if fix != "none":
+            restored = color_fix(restored, self.picture, fix)
         height, width = self.content
         return resize(restored[..., :height, :width], self.target).clamp(0, 1)
 

@@ -120,7 +120,7 @@ def unet_config(tensors: Mapping[str, Tensor], num_head_channels: int = 64) -> U
         raise CheckpointError(_absent("U-Net", PREFIXES["unet"] + "input_blocks.0.0.weight"))
     first = tensors["input_blocks.0.0.weight"]
     model_channels = first.shape[0]
-    mult, resolutions, blocks = _levels(tensors, r"1\.norm\.weight")
+    mult, resolutions, blocks = _levels(tensors)
     shared = tensors.get("input_blocks.1.0.spade.mlp_shared.0.weight")
     transformer = next(
         (key for key in tensors if key.endswith("transformer_blocks.0.attn2.to_k.weight")), None
@@ -146,7 +146,7 @@ def unet_config(tensors: Mapping[str, Tensor], num_head_channels: int = 64) -> U
 def lq_encoder_config(tensors: Mapping[str, Tensor], num_heads: int = 4) -> LQEncoderConfig:
     """Sizes of StableSR's LQ encoder; the number of heads is not in the tensors."""
     first = tensors["input_blocks.0.0.weight"]
-    widths, resolutions, blocks = _levels(tensors, r"1\.norm\.weight")
+    widths, resolutions, blocks = _levels(tensors)
     return LQEncoderConfig(
         in_channels=first.shape[1],
         model_channels=first.shape[0],
@@ -158,7 +158,7 @@ def lq_encoder_config(tensors: Mapping[str, Tensor], num_heads: int = 4) -> LQEn
     )
 
 
-def _levels(tensors: Mapping[str, Tensor], attention: str) -> tuple[list[int], tuple[int, ...], int]:
+def _levels(tensors: Mapping[str, Tensor]) -> tuple[list[int], tuple[int, ...], int]:
     """Width of each level, factors with attention, and residual blocks a level of an LDM encoder."""
     widths: list[list[int]] = [[]]
     resolutions: list[int] = []
@@ -167,7 +167,7 @@ def _levels(tensors: Mapping[str, Tensor], attention: str) -> tuple[list[int], t
             widths.append([])
             continue
         widths[-1].append(tensors[f"input_blocks.{index}.0.out_layers.3.weight"].shape[0])
-        if any(re.match(rf"input_blocks\.{index}\.{attention}", key) for key in tensors):
+        if f"input_blocks.{index}.1.norm.weight" in tensors:
             resolutions.append(2 ** (len(widths) - 1))
     return (
         [level[0] for level in widths],

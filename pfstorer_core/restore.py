@@ -9,7 +9,6 @@ from torch import Tensor
 
 from .canvas import prepare_canvas
 from .color import COLOR_FIXES
-from .color import color_fix as fix_color
 from .restorer import Restorer
 from .sampling import SamplerStep, sample_ddpm, start_latent
 from .schedule import Schedule
@@ -81,6 +80,4 @@ def restore(
     )
     restored = autoencoder.decode((x / header.scale_factor).to(context), picture, fidelity)
     restored = ((restored.float() + 1) / 2).cpu()
-    if color_fix != "none":
-        restored = fix_color(restored, canvas.picture, color_fix)
-    return canvas.finish(restored)
+    return canvas.finish(restored, color_fix)
