@@ -76,11 +76,11 @@ def damage(image: Image.Image, seed: int) -> Image.Image:
     """A quarter of the size, a little blurred, with noise and JPEG artefacts; seeded."""
     import torch
 
-    from pfstorer_core.degradation import Degradation, degrade
+    from pfstorer_core.degradation import Blur, Degradation, GaussianNoise, Jpeg, Resize, degrade
 
-    parameters = Degradation(blur=0.8, scale=4.0, noise=1.5, gray_noise=False, quality=92, seed=seed)
+    degradation = Degradation((Blur(0.8, 0.8), Resize(1 / 4), GaussianNoise(1.5, seed=seed), Jpeg(92)))
     good = torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)[None]
-    bad = degrade(good, parameters, keep_size=False)[0].permute(1, 2, 0).numpy()
+    bad = degrade(good, [degradation], keep_size=False)[0].permute(1, 2, 0).numpy()
     return Image.fromarray((bad * 255).round().astype(np.uint8))
 
 

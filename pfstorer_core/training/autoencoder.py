@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..degradation import degrade, draw_degradation
+from ..degradation import Preset, degrade, draw, first_order, ground_truth
 from ..files import written
 from ..models import Autoencoder, AutoencoderConfig
+from ..progress import Progress, silent
 from .loop import LoopSettings, fit
 from .pictures import as_float
-from .progress import Progress, silent
 
 FINISHED = "autoencoder.safetensors"
 NORMALIZING_PICTURES = 200
@@ -33,6 +33,7 @@ class AutoencoderTraining:
             pretrained network that a perceptual loss would have to download.
         colour_weight: of the L1 distance between the colours proper, luminance left out.
         kl_weight: of the mean KL divergence of a latent element from the unit Gaussian.
+        degradation: what makes the LQ pictures of the CFW stage.
     """
 
     config: AutoencoderConfig = field(
@@ -45,6 +46,11 @@ class AutoencoderTraining:
     edge_weight: float = 1.0
     colour_weight: float = 2.0
     kl_weight: float = 2e-4
+    degradation: Preset = field(
+        default_factory=lambda: first_order(
+            sigma=(0.2, 2), downsample=(1.5, 3), noise=(0, 12), jpeg=(40, 100), modes=("area", "bicubic")
+        )
+    )
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=3000, lr=1e-3))
     cfw_loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=250, lr=5e-4, save_every=100))
 
@@ -147,7 +153,9 @@ def _train_cfw(
 
     def loss(rng: np.random.Generator) -> Tensor:
         hq = random_crops(pictures, rng, settings.batch, settings.crop)
-        lq = torch.cat([degrade(image[None], draw_degradation(rng, max_scale=3.0)) for image in hq])
+        degradations = draw(settings.degradation, len(hq), _torch_generator(rng))
+        hq = ground_truth(hq, degradations)
+        lq = degrade(hq, degradations)
         hq, lq = 2 * hq - 1, 2 * lq - 1
         with torch.no_grad():
             share = torch.from_numpy(rng.uniform(0.4, 1, (len(hq), 1, 1, 1))).float()

@@ -14,14 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..degradation import degrade, draw_degradation
+from ..degradation import Preset, degrade, draw, first_order, ground_truth
 from ..files import written
 from ..models import Autoencoder, LQEncoderConfig, UNet, UNetConfig
+from ..progress import Progress, silent
 from ..restorer import Restorer, RestorerHeader
 from ..schedule import PredictionType, Schedule
 from .loop import LoopSettings, fit
 from .pictures import as_float
-from .progress import Progress, silent
 
 PREVIEW_PICTURES = 200
 """Pictures that the preview colours are fitted to."""
@@ -36,6 +36,7 @@ class BaseTraining:
         crop, batch: side of the latent crops and how many a step. Every `whole_every`-th step sees
             whole pictures instead, as many as have the same area, for the sake of the attention.
         null_lq: share of steps without SFT, so that the U-Net alone is a generator too.
+        degradation: what makes the LQ pictures.
     """
 
     config: UNetConfig = field(
@@ -64,6 +65,11 @@ class BaseTraining:
     batch: int = 16
     whole_every: int = 4
     null_lq: float = 0.1
+    degradation: Preset = field(
+        default_factory=lambda: first_order(
+            sigma=(0.2, 2), downsample=(1.5, 5), noise=(0, 12), jpeg=(40, 100), modes=("area", "bicubic")
+        )
+    )
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=3000, lr=8e-4))
 
 
@@ -87,7 +93,10 @@ def encode_pairs(
             rng = np.random.default_rng([settings.loop.seed, index])
             hq = as_float(pictures[index % len(pictures)][None])
             hq = hq.flip(-1) if rng.random() < 0.5 else hq
-            lq = degrade(hq, draw_degradation(rng))
+            generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+            drawn = draw(settings.degradation, 1, generator)
+            hq = ground_truth(hq, drawn)
+            lq = degrade(hq, drawn)
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=settings.loop.bf16):
                 latents = autoencoder.encode(2 * torch.cat([hq, lq]) - 1)
             for name, latent in zip(found, latents, strict=True):
@@ -105,7 +114,8 @@ def _pairs_key(autoencoder: Autoencoder, pictures: Tensor, settings: BaseTrainin
     """Names what latents depend on; a few sums tell one training's weights from another's."""
     weights = [round(p.double().sum().item(), 6) for p in autoencoder.parameters()]
     drawn = [list(pictures.shape), int(pictures[:: max(1, len(pictures) // 16)].long().sum())]
-    return json.dumps([settings.pairs, settings.loop.seed, settings.loop.bf16, weights[::8], drawn])
+    made = [settings.pairs, asdict(settings.degradation), settings.loop.seed, settings.loop.bf16]
+    return json.dumps([*made, weights[::8], drawn])
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files import written
-from .progress import Progress, silent
+from ..progress import Progress, silent
 
 Module = TypeVar("Module", bound=nn.Module)
 

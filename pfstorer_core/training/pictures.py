@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..files import written
-from .progress import Progress, silent
+from ..progress import Progress, silent
 
 
 @dataclass(frozen=True)

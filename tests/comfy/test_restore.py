@@ -12,7 +12,7 @@ from PIL import Image
 
 from harness import ROOT
 from harness.client import ComfyClient, ExecutionFailed
-from pfstorer_core.degradation import Degradation, degrade
+from pfstorer_core.degradation import Blur, Degradation, GaussianNoise, Jpeg, Resize, degrade
 from pfstorer_core.drawing import draw_person, draw_shot, photograph
 
 SHIPPED = json.loads((ROOT / "workflows" / "api" / "restore_and_upscale.json").read_text(encoding="utf-8"))
@@ -26,8 +26,8 @@ def bad_picture() -> bytes:
     rng = np.random.default_rng(5)
     image = photograph(draw_person(rng), draw_shot(rng, yaw=5.0, fill=0.8), 176).image
     tensor = torch.from_numpy(image[:144]).permute(2, 0, 1)[None]
-    damage = Degradation(blur=1.0, scale=4.0, noise=2.0, gray_noise=False, quality=90, seed=0)
-    pixels = degrade(tensor, damage, keep_size=False)[0].permute(1, 2, 0).numpy()
+    degradation = Degradation((Blur(1.0, 1.0), Resize(1 / 4), GaussianNoise(2.0, seed=0), Jpeg(90)))
+    pixels = degrade(tensor, [degradation], keep_size=False)[0].permute(1, 2, 0).numpy()
     file = BytesIO()
     Image.fromarray((pixels * 255).round().astype(np.uint8)).save(file, "PNG")
     return file.getvalue()

@@ -4,9 +4,11 @@ from . import golden
 
 NEEDS = {
     "test_autoencoder.py": ["stablesr_cfw"],
+    "test_degradation.py": ["degradation"],
     "test_formula.py": ["stablesr_formula_1244"],
     "test_full_size.py": ["stablesr_full_size"],
     "test_lq_encoder.py": ["stablesr_structcond"],
+    "test_text.py": ["text_encoder"],
     "test_train_loss.py": ["stablesr_train_loss", "stablesr_unet", "stablesr_structcond"],
     "test_unet.py": ["stablesr_unet", "stablesr_structcond"],
     "test_unet_modules.py": ["stablesr_unet", "stablesr_unet_intermediates"],

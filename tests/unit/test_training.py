@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, UNetConfig
+from pfstorer_core.progress import Progress
 from pfstorer_core.training.autoencoder import (
     AutoencoderTraining,
     load_autoencoder,
@@ -17,7 +18,6 @@ from pfstorer_core.training.autoencoder import (
 from pfstorer_core.training.base import BaseTraining, train_base
 from pfstorer_core.training.loop import LoopSettings, fit, learning_rate
 from pfstorer_core.training.pictures import DrawnPictures, draw_picture, drawn_pictures
-from pfstorer_core.training.progress import Progress
 
 LOOP = LoopSettings(steps=6, lr=1e-2, warmup=2, save_every=2, bf16=False)
 

@@ -1,4 +1,4 @@
-"""What a training tells its caller after every step."""
+"""What long work tells its caller after every step."""
 
 from __future__ import annotations
 

@@ -1,0 +1,54 @@
+"""The degradation model that makes training pairs.
+
+    degradations = draw("heavy", len(images), generator, p_hq=0.03)
+    hq = ground_truth(images, degradations)
+    lq = degrade(hq, degradations)
+
+Everything random is drawn first: a `Degradation` lists the steps that one picture goes through with all
+their parameters, noise seeds included, is JSON by `to_json`, and may be written by hand as well:
+`Degradation((Blur(0.8, 0.8), Resize(1 / 4), GaussianNoise(2.0, seed=1), Jpeg(90)))`.
+"""
+
+from .draw import draw
+from .pipeline import Degradation, degrade, ground_truth
+from .presets import PRESETS, Preset, first_order
+from .sheet import degradation_sheet
+from .steps import (
+    Blur,
+    EightBit,
+    GaussianNoise,
+    Gray,
+    IspNoise,
+    Jpeg,
+    MedianBlur,
+    MotionBlur,
+    PoissonNoise,
+    Resize,
+    Sharpen,
+    Sinc,
+    Step,
+)
+
+__all__ = [
+    "PRESETS",
+    "Blur",
+    "Degradation",
+    "EightBit",
+    "GaussianNoise",
+    "Gray",
+    "IspNoise",
+    "Jpeg",
+    "MedianBlur",
+    "MotionBlur",
+    "PoissonNoise",
+    "Preset",
+    "Resize",
+    "Sharpen",
+    "Sinc",
+    "Step",
+    "degradation_sheet",
+    "degrade",
+    "draw",
+    "first_order",
+    "ground_truth",
+]

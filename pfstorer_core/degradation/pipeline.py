@@ -1,0 +1,103 @@
+"""Degradations, and carrying them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .resampling import resize
+from .steps import Step, step_from_json, step_to_json
+
+TOLERANCE = 1e-3
+"""By which values may leave [0, 1], as they do where a caller has resampled."""
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """What one picture goes through; it says all, so the same picture gives the same pair again.
+
+    Attributes:
+        steps: from HQ to LQ.
+        target: from the picture to HQ.
+    """
+
+    steps: tuple[Step, ...]
+    target: tuple[Step, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers, strings, lists and dicts only."""
+        return {
+            "target": [step_to_json(step) for step in self.target],
+            "steps": [step_to_json(step) for step in self.steps],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Degradation:
+        """The degradation that `to_json` was called on.
+
+        Raises:
+            ValueError: an unknown step, or not its parameters.
+        """
+        steps, target = (tuple(step_from_json(s) for s in data.get(key, ())) for key in ("steps", "target"))
+        return cls(steps, target)
+
+
+def degrade(images: Tensor, degradations: Sequence[Degradation], *, keep_size: bool = True) -> Tensor:
+    """Make LQ of HQ, each picture by a degradation of its own.
+
+    Args:
+        images: float [B, 3, H, W] in [0, 1], on any device, in any precision.
+        degradations: B of them.
+        keep_size: bring LQ back to H × W bicubically, as training pairs need it.
+    Returns:
+        float32 [B, 3, H, W] in [0, 1]; without `keep_size` at the size that was drawn. Never narrower
+        than float32, and deaf to autocast: 8-bit pictures do not survive bf16.
+
+    Raises:
+        ValueError: other images than these, not one degradation each, or sizes that differ without
+            `keep_size`.
+    """
+    lqs = _carry_out(images, degradations, [d.steps for d in degradations])
+    if keep_size:
+        lqs = [resize(lq, (images.shape[-2], images.shape[-1]), "bicubic") for lq in lqs]
+    elif len({lq.shape for lq in lqs}) > 1:
+        raise ValueError(
+            "The degraded pictures have different sizes and make no batch: "
+            "pass keep_size=True, or one picture at a time."
+        )
+    return torch.cat(lqs)
+
+
+def ground_truth(images: Tensor, degradations: Sequence[Degradation]) -> Tensor:
+    """What `degrade` is to start from and a restorer to aim at: some presets sharpen it, or make it gray.
+
+    Args, returns and raises as `degrade` with `keep_size`.
+    """
+    return torch.cat(_carry_out(images, degradations, [d.target for d in degradations]))
+
+
+def _carry_out(
+    images: Tensor, degradations: Sequence[Degradation], programs: Iterable[Iterable[Step]]
+) -> list[Tensor]:
+    if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not images.is_floating_point():
+        raise ValueError(f"expected float images [B, 3, H, W], got {images.dtype} {list(images.shape)}")
+    if len(degradations) != len(images):
+        raise ValueError(f"got {len(degradations)} degradations for {len(images)} images; pass one for each")
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        images = images.float()
+        low, high = torch.stack(images.aminmax()).tolist()
+        if not -TOLERANCE <= low <= high <= 1 + TOLERANCE:
+            raise ValueError(f"expected images in [0, 1], got values from {low:.4g} to {high:.4g}")
+        full = (images.shape[-2], images.shape[-1])
+        pairs = zip(images.clamp(0, 1).split(1), programs, strict=True)
+        return [_run(image, program, full) for image, program in pairs]
+
+
+def _run(image: Tensor, program: Iterable[Step], full: tuple[int, int]) -> Tensor:
+    for step in program:
+        image = step.apply(image, full).clamp(0, 1)
+    return image
