@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -20,9 +21,9 @@ from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.ldm.modules.attention import BasicTransformerBlock, optimized_attention
 from torch import Tensor
 
-from ..pfstorer_core.checkpoint import PREFIXES, load_exactly
+from ..pfstorer_core.checkpoint import load_exactly
 from ..pfstorer_core.models import Autoencoder, Backend, BlockHooks, UNet, UNetConfig
-from ..pfstorer_core.restorer import HEADER_TENSOR, NULL_CONTEXT, RestorerFile, open_restorer
+from ..pfstorer_core.restorer import HEADER_TENSOR, NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from ..pfstorer_core.schedule import PredictionType
 
 LQ_LATENT = "lq_latent"
@@ -164,11 +165,7 @@ class RestorerModelConfig(comfy.supported_models.SD20):
 
     def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """Back to the key names of StableSR's checkpoints."""
-        prefixes = {"lq_encoder.": PREFIXES["lq_encoder"], "": PREFIXES["unet"]}
-        return {
-            next(new + key.removeprefix(old) for old, new in prefixes.items() if key.startswith(old)): value
-            for key, value in state_dict.items()
-        }
+        return unet_keys(state_dict)
 
 
 class RestorerModel(comfy.model_base.BaseModel):
@@ -237,18 +234,24 @@ def build_model(
 
 def load_model(
     path: str,
+    addons: Sequence[str],
     prediction_type: PredictionType | None,
     dtype: torch.dtype | None,
     null_context: Tensor | None,
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
     """Loads a MODEL afresh: what the host calls for a deep copy with weights of its own."""
-    return build_model(open_restorer(path, prediction_type), dtype, null_context, disable_dynamic)
+    return build_model(open_restorer(path, addons, prediction_type), dtype, null_context, disable_dynamic)
 
 
-def load_vae(path: str, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+def load_vae(
+    path: str,
+    addons: Sequence[str],
+    prediction_type: PredictionType | None,
+    disable_dynamic: bool = False,
+) -> comfy.model_patcher.ModelPatcher:
     """The same for the patcher of a VAE, which is dynamic wherever the host's own is."""
-    return build_vae(open_restorer(path)).patcher
+    return build_vae(open_restorer(path, addons, prediction_type)).patcher
 
 
 def build_vae(file: RestorerFile) -> comfy.sd.VAE:

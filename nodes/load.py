@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..pfstorer_core.restorer import open_restorer
 from .host import build_model, build_vae, load_model, load_vae
-from .paths import restorer_names, restorer_path
+from .paths import ADDONS, NONE, VAES, addon_names, addon_paths, restorer_names, restorer_path
 from .text import build_clip, null_context
 
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,13 +31,29 @@ class LoadBaseRestorer(io.ComfyNode):
                     "pack, to try things out: for real photographs get StableSR's weights (README).",
                 ),
                 io.Combo.Input(
+                    "stablesr_weights",
+                    options=addon_names(ADDONS),
+                    default=NONE,
+                    optional=True,
+                    tooltip="StableSR's own weights alone (models/stablesr), such as webui_768v_139.ckpt, "
+                    "for a checkpoint that is plain Stable Diffusion 2.1.",
+                ),
+                io.Combo.Input(
+                    "cfw_autoencoder",
+                    options=addon_names(ADDONS, VAES),
+                    default=NONE,
+                    optional=True,
+                    tooltip="StableSR's CFW autoencoder (models/stablesr or models/vae), such as "
+                    "vqgan_cfw_00011.ckpt: what the samplers' fidelity needs.",
+                ),
+                io.Combo.Input(
                     "prediction_type",
                     options=list(PREDICTION_TYPES),
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="What the network predicts. auto: what the file says, else eps. "
-                    "StableSR's 512 model is eps; its 768 and face models are v.",
+                    tooltip="What the network predicts. auto: what the file says, else its name "
+                    "(768v and face are v), else eps.",
                 ),
                 io.Combo.Input(
                     "dtype",
@@ -56,14 +72,20 @@ class LoadBaseRestorer(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, checkpoint: str, prediction_type: str = "auto", dtype: str = "auto") -> io.NodeOutput:
-        path = restorer_path(checkpoint)
-        options = (PREDICTION_TYPES[prediction_type], DTYPES[dtype])
-        file = open_restorer(path, options[0])
+    def execute(
+        cls, checkpoint: str, stablesr_weights: str = NONE, cfw_autoencoder: str = NONE,
+        prediction_type: str = "auto", dtype: str = "auto",
+    ) -> io.NodeOutput:  # fmt: skip
+        source = (
+            restorer_path(checkpoint),
+            addon_paths(stablesr_weights, cfw_autoencoder),
+            PREDICTION_TYPES[prediction_type],
+        )
+        file = open_restorer(*source)
         clip = build_clip(file, checkpoint)
         context = null_context(file, clip)
-        model = build_model(file, options[1], context)
-        model.cached_patcher_init = (load_model, (path, *options, context))
+        model = build_model(file, DTYPES[dtype], context)
+        model.cached_patcher_init = (load_model, (*source, DTYPES[dtype], context))
         vae = build_vae(file)
-        vae.patcher.cached_patcher_init = (load_vae, (path,))
+        vae.patcher.cached_patcher_init = (load_vae, source)
         return io.NodeOutput(model, clip, vae)

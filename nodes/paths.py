@@ -1,4 +1,4 @@
-"""Model folders: models/restorers beside the host's own models/checkpoints, and the shipped tiny restorer."""
+"""Model folders: models/restorers and models/stablesr beside the host's, and the shipped restorer."""
 
 from __future__ import annotations
 
@@ -9,39 +9,55 @@ import folder_paths
 
 RESTORERS = "restorers"
 CHECKPOINTS = "checkpoints"
+ADDONS = "stablesr"
+VAES = "vae"
+NONE = "none"
+"""The choice of no add-on."""
 TINY_RESTORER = "pfstorer_tiny.safetensors"
 EXTENSIONS = {".safetensors", ".ckpt", ".pt", ".pth"}
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
 def register_model_folders() -> None:
-    """Add models/restorers, keeping what extra_model_paths.yaml may have said of it, and our assets."""
-    own = os.path.join(folder_paths.models_dir, RESTORERS)
-    os.makedirs(own, exist_ok=True)  # so that a user finds it
-    for folder in (own, str(ASSETS)):
-        folder_paths.add_model_folder_path(RESTORERS, folder)
-    paths, _ = folder_paths.folder_names_and_paths[RESTORERS]
-    folder_paths.folder_names_and_paths[RESTORERS] = (paths, EXTENSIONS)  # the host leaves it empty
+    """Add models/restorers, with our assets, and models/stablesr, keeping what extra_model_paths.yaml
+    may have said of them."""
+    for name, folders in {RESTORERS: [str(ASSETS)], ADDONS: []}.items():
+        own = os.path.join(folder_paths.models_dir, name)
+        os.makedirs(own, exist_ok=True)  # so that a user finds it
+        for folder in (own, *folders):
+            folder_paths.add_model_folder_path(name, folder)
+        paths, _ = folder_paths.folder_names_and_paths[name]
+        folder_paths.folder_names_and_paths[name] = (paths, EXTENSIONS)  # the host leaves it empty
 
 
 def restorer_names() -> list[str]:
     """Every file that may hold a restorer; ours first, so that it is the default."""
-    restorers = folder_paths.get_filename_list(RESTORERS)
-    names = dict.fromkeys([*restorers, *folder_paths.get_filename_list(CHECKPOINTS)])
+    names = _names(RESTORERS, CHECKPOINTS)
     return sorted(names, key=lambda name: (name != TINY_RESTORER, name.lower()))
 
 
-def restorer_path(name: str) -> str:
-    """The file of that name.
+def addon_names(*folders: str) -> list[str]:
+    """Every file that may go on top of a restorer; none first."""
+    return [NONE, *sorted(_names(*folders), key=str.lower)]
 
-    Raises:
-        FileNotFoundError: lists the folders that were searched.
-    """
-    for folder in (RESTORERS, CHECKPOINTS):
+
+def restorer_path(name: str) -> str:
+    """The restorer of that name; raises FileNotFoundError, with the folders that were searched."""
+    return _path(name, RESTORERS, CHECKPOINTS)
+
+
+def addon_paths(*names: str) -> tuple[str, ...]:
+    """The add-ons of these names, none left out; raises FileNotFoundError as `restorer_path` does."""
+    return tuple(_path(name, ADDONS, VAES) for name in names if name != NONE)
+
+
+def _names(*folders: str) -> list[str]:
+    return list(dict.fromkeys(name for folder in folders for name in folder_paths.get_filename_list(folder)))
+
+
+def _path(name: str, *folders: str) -> str:
+    for folder in folders:
         if path := folder_paths.get_full_path(folder, name):
             return path
-    searched = [
-        *folder_paths.get_folder_paths(RESTORERS),
-        *folder_paths.get_folder_paths(CHECKPOINTS),
-    ]
-    raise FileNotFoundError(f"No restorer named {name}. Folders searched: {', '.join(searched)}.")
+    searched = ", ".join(path for folder in folders for path in folder_paths.get_folder_paths(folder))
+    raise FileNotFoundError(f"No file named {name}. Folders searched: {searched}.")

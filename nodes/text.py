@@ -10,7 +10,7 @@ import comfy.utils
 import folder_paths
 from torch import Tensor
 
-from ..pfstorer_core.checkpoint import PREFIXES
+from ..pfstorer_core.layouts import PREFIXES
 from ..pfstorer_core.restorer import RestorerFile
 
 

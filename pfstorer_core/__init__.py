@@ -7,7 +7,7 @@
 Pictures are float tensors [B, 3, H, W] in [0, 1].
 """
 
-from .checkpoint import CheckpointError
+from .layouts import CheckpointError
 from .restore import restore
 from .restorer import Restorer, RestorerHeader, load_restorer, save_restorer
 

@@ -1,65 +1,96 @@
-"""Checkpoint files: reading them safely, and telling the sizes of networks from their tensors."""
+"""Checkpoint files: reading them safely, giving their tensors to the networks, and writing them."""
 
 from __future__ import annotations
 
+import errno
+import json
 import pickle
-import re
+import shutil
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from .models import AutoencoderConfig, LQEncoderConfig, UNetConfig
-
-StateDict = dict[str, Tensor]
-
-PREFIXES = {
-    "unet": "model.diffusion_model.",
-    "lq_encoder": "structcond_stage_model.",
-    "autoencoder": "first_stage_model.",
-    "text": "cond_stage_model.",
-}
-"""Where a Stable Diffusion or StableSR checkpoint keeps each network."""
+from .files import written
+from .layouts import CheckpointError, StateDict, first
 
 WRAPPERS = ("state_dict", "model", "params_ema", "params")
 """Entries under which training frameworks store the state dict itself."""
 
+NO_CHECKPOINT = {
+    b"version https://git-lfs": "a pointer that git left in place of the file: fetch it with git lfs pull",
+    b"<": "a web page instead of the file: download it again",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x1f\x8b": "a compressed archive: unpack it",
+    b"GGUF": "a GGUF file, which is not supported",
+}
+"""First bytes of what people have by mistake."""
 
-class CheckpointError(ValueError):
-    """A file that is not what it has to be; the message says what was expected and found."""
+SAFETENSORS_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+    torch.bool: "BOOL",
+}  # fmt: skip
 
 
 def read_checkpoint(path: Path | str) -> tuple[StateDict, dict[str, str]]:
-    """Tensors and header of a .safetensors or .ckpt/.pt/.pth file.
+    """Tensors and header of a .safetensors or .ckpt/.pt/.pth file, told apart by their first bytes.
 
+    The tensors are mapped from the file, so that reading takes no memory before they are used.
     Pickled files are read with `weights_only=True`: they cannot execute code.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError, PermissionError: no such file; not readable.
         CheckpointError: damaged, of another kind, or holding more than weights.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"No checkpoint at {path}.")
-    if path.suffix == ".safetensors":
+    magic, size = _magic(path)
+    for mark, what in NO_CHECKPOINT.items():
+        if magic.startswith(mark):
+            raise CheckpointError(f"{path.name} is {what}.")
+    if magic[8:9] == b"{":
         try:
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
         except SafetensorError as error:
-            raise CheckpointError(
-                f"{path.name} is not a readable safetensors file ({error}): download it again."
-            ) from error
+            raise _damaged(path, size, f"as a safetensors file ({error})") from error
+    zipped = zipfile.is_zipfile(path)
+    if not zipped and not magic.startswith(b"\x80"):
+        raise _damaged(path, size, "as a safetensors or PyTorch file")
     try:
-        loaded = torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        loaded = torch.load(path, weights_only=True, map_location="cpu", mmap=zipped)
+    except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path.name} could not be read as a file of weights alone ({type(error).__name__}). "
-            "It is damaged or holds code, which is never executed: get a .safetensors version."
+            f"{path.name} holds code or objects besides weights, which are never executed: "
+            "get a .safetensors version."
         ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise _damaged(path, size, f"as a PyTorch file ({type(error).__name__})") from error
     return _unwrapped(loaded, path.name), {}
+
+
+def _magic(path: Path) -> tuple[bytes, int]:
+    """The first bytes of a file and its size, or a clear error."""
+    try:
+        with path.open("rb") as file:
+            return file.read(32), path.stat().st_size
+    except FileNotFoundError:
+        raise FileNotFoundError(f"No checkpoint at {path}.") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path} is a folder: name the checkpoint file in it.") from None
+    except PermissionError:
+        raise PermissionError(f"No permission to read {path}: check its owner and mode.") from None
+
+
+def _damaged(path: Path, size: int, how: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path.name} ({size:,} bytes) cannot be read {how}: it is cut short, damaged or of another kind. "
+        "Compare its size with the published one and download it again."
+    )
 
 
 def _unwrapped(loaded: object, name: str) -> StateDict:
@@ -78,129 +109,119 @@ def _unwrapped(loaded: object, name: str) -> StateDict:
     return tensors
 
 
-def part(tensors: Mapping[str, Tensor], name: str) -> StateDict:
-    """The state dict of one network ("unet", "lq_encoder", "autoencoder", "text"), without its prefix."""
-    prefix = PREFIXES[name]
-    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+def check_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raise CheckpointError, with the first missing, unexpected and mis-shaped keys, unless `tensors`
+    has exactly the keys and shapes of `expected`; `what` names the network in it."""
+    faults = {
+        "missing": [key for key in expected if key not in tensors],
+        "unexpected": [key for key in tensors if key not in expected],
+        "of another shape": [
+            f"{key} {list(tensors[key].shape)} instead of {list(value.shape)}"
+            for key, value in expected.items()
+            if key in tensors and tensors[key].shape != value.shape
+        ],
+    }
+    listed = "; ".join(f"{len(keys)} {fault}: {first(keys)}" for fault, keys in faults.items() if keys)
+    if listed:
+        raise CheckpointError(f"The {what} of this checkpoint does not fit the architecture: {listed}.")
 
 
-def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], what: str, assign: bool = False) -> None:
+def is_finite(value: Tensor) -> bool:
+    """Whether a tensor is free of NaN and infinity."""
+    # The sum is one pass without a temporary copy; only a suspicious one is worth a closer look.
+    return (
+        not value.is_floating_point()
+        or bool(value.sum(dtype=torch.float32).isfinite())
+        or bool(value.isfinite().all())
+    )
+
+
+def load_exactly(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    what: str,
+    *,
+    assign: bool = False,
+    placement: Mapping[str, Any] | None = None,
+) -> None:
     """Load a state dict that has to fit.
 
     Args:
         what: the module's name in the error.
         assign: let the module keep these very tensors (in its own dtype) instead of copying them.
+        placement: dtype and device of the tensors that a module on the meta device is to get; they are
+            converted one by one, so that the peak of memory is hardly above the result.
     Raises:
-        CheckpointError: lists the first missing, unexpected and mis-shaped keys.
+        CheckpointError: lists the first missing, unexpected and mis-shaped keys, or names a tensor
+            with values that are not finite.
     """
     expected = module.state_dict()
-    missing = [key for key in expected if key not in tensors]
-    unexpected = [key for key in tensors if key not in expected]
-    misshaped = [
-        f"{key} {list(tensors[key].shape)} instead of {list(value.shape)}"
-        for key, value in expected.items()
-        if key in tensors and tensors[key].shape != value.shape
-    ]
-    if missing or unexpected or misshaped:
-        faults = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
-        listed = "; ".join(f"{len(keys)} {fault}: {_first(keys)}" for fault, keys in faults.items() if keys)
-        raise CheckpointError(f"The {what} of this checkpoint does not fit the architecture: {listed}.")
-    if assign:
+    check_fit(expected, tensors, what)
+    for key, value in tensors.items():
+        if not is_finite(value):
+            raise CheckpointError(
+                f"{key} of the {what} holds NaN or infinity: the file is damaged, download it again."
+            )
+    if placement is not None:
+        tensors = {key: value.to(**placement, copy=True) for key, value in tensors.items()}
+    elif assign:
         tensors = {key: value.to(expected[key].dtype) for key, value in tensors.items()}
-    module.load_state_dict(dict(tensors), assign=assign)
+    module.load_state_dict(dict(tensors), assign=assign or placement is not None)
 
 
-def _first(keys: list[str], count: int = 4) -> str:
-    return ", ".join(keys[:count]) + (", …" if len(keys) > count else "")
+def write_safetensors(
+    path: Path | str,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    dtype: torch.dtype | None = None,
+    on_tensor: Callable[[int, int], object] | None = None,
+) -> None:
+    """Write a .safetensors file tensor by tensor: where the tensors are mapped from a file, that takes
+    little more memory than the largest of them (the library's own writer wants all of them converted).
+
+    Args:
+        dtype: of all floating-point tensors in the file; None keeps theirs.
+        on_tensor: called with (written, of how many) after each tensor; raise in it to stop.
+    Raises:
+        CheckpointError: a value is not finite, or does not fit `dtype`; names its tensor.
+        OSError: the disk has no room, which is checked before anything is written.
+    """
+    path = Path(path)
+    stored = {
+        key: dtype if dtype and value.is_floating_point() else value.dtype for key, value in tensors.items()
+    }
+    # Wide numbers first, so that each tensor starts at a multiple of its item size.
+    order = sorted(tensors, key=lambda key: (-stored[key].itemsize, key))
+    header, end = {"__metadata__": dict(metadata)}, 0
+    for key in order:
+        start, end = end, end + tensors[key].numel() * stored[key].itemsize
+        shape = list(tensors[key].shape)
+        header[key] = {"dtype": SAFETENSORS_DTYPES[stored[key]], "shape": shape, "data_offsets": [start, end]}  # type: ignore[dict-item]
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    with written(path) as temporary:
+        _check_room(path, 8 + len(head) + end)
+        with temporary.open("wb") as file:
+            file.write(len(head).to_bytes(8, "little") + head)
+            for number, key in enumerate(order):
+                value = tensors[key].detach().to("cpu", stored[key]).contiguous()
+                if not is_finite(value):
+                    raise CheckpointError(_not_finite(key, tensors[key], stored[key]))
+                file.write(value.reshape(-1).view(torch.uint8).numpy().data)
+                if on_tensor is not None:
+                    on_tensor(number + 1, len(order))
 
 
-def unet_config(tensors: Mapping[str, Tensor], num_head_channels: int = 64) -> UNetConfig:
-    """Sizes of the U-Net of a state dict without prefix; the head width is not in the tensors."""
-    if "input_blocks.0.0.weight" not in tensors:
-        raise CheckpointError(_absent("U-Net", PREFIXES["unet"] + "input_blocks.0.0.weight"))
-    first = tensors["input_blocks.0.0.weight"]
-    model_channels = first.shape[0]
-    mult, resolutions, blocks = _levels(tensors)
-    shared = tensors.get("input_blocks.1.0.spade.mlp_shared.0.weight")
-    transformer = next(
-        (key for key in tensors if key.endswith("transformer_blocks.0.attn2.to_k.weight")), None
-    )
-    if transformer is None:
-        raise CheckpointError(_absent("U-Net", "…transformer_blocks.0.attn2.to_k.weight"))
-    depths = [int(m[1]) for key in tensors if (m := re.search(r"transformer_blocks\.(\d+)\.", key))]
-    return UNetConfig(
-        in_channels=first.shape[1],
-        out_channels=tensors["out.2.weight"].shape[0],
-        model_channels=model_channels,
-        channel_mult=tuple(width // model_channels for width in mult),
-        num_res_blocks=blocks,
-        attention_resolutions=resolutions,
-        num_head_channels=num_head_channels,
-        context_dim=tensors[transformer].shape[1],
-        transformer_depth=max(depths) + 1,
-        sft_channels=0 if shared is None else shared.shape[1],
-        sft_hidden=0 if shared is None else shared.shape[0],
-    )
+def _check_room(path: Path, size: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise OSError(
+            errno.ENOSPC,
+            f"{path} needs {size / 1e9:.2f} GB, its disk has {free / 1e9:.2f} GB left: make room",
+        )
 
 
-def lq_encoder_config(tensors: Mapping[str, Tensor], num_heads: int = 4) -> LQEncoderConfig:
-    """Sizes of StableSR's LQ encoder; the number of heads is not in the tensors."""
-    first = tensors["input_blocks.0.0.weight"]
-    widths, resolutions, blocks = _levels(tensors)
-    return LQEncoderConfig(
-        in_channels=first.shape[1],
-        model_channels=first.shape[0],
-        out_channels=tensors["fea_tran.0.out_layers.3.weight"].shape[0],
-        channel_mult=tuple(width // first.shape[0] for width in widths),
-        num_res_blocks=blocks,
-        attention_resolutions=resolutions,
-        num_heads=num_heads,
-    )
-
-
-def _levels(tensors: Mapping[str, Tensor]) -> tuple[list[int], tuple[int, ...], int]:
-    """Width of each level, factors with attention, and residual blocks a level of an LDM encoder."""
-    widths: list[list[int]] = [[]]
-    resolutions: list[int] = []
-    for index in range(1, 1 + max(_numbers(tensors, r"^input_blocks\.(\d+)\."))):
-        if f"input_blocks.{index}.0.op.weight" in tensors:
-            widths.append([])
-            continue
-        widths[-1].append(tensors[f"input_blocks.{index}.0.out_layers.3.weight"].shape[0])
-        if f"input_blocks.{index}.1.norm.weight" in tensors:
-            resolutions.append(2 ** (len(widths) - 1))
-    return (
-        [level[0] for level in widths],
-        tuple(sorted(set(resolutions), reverse=True)),
-        len(widths[0]),
-    )
-
-
-def autoencoder_config(tensors: Mapping[str, Tensor]) -> AutoencoderConfig:
-    """Sizes of a KL autoencoder with or without CFW."""
-    if "encoder.conv_in.weight" not in tensors:
-        raise CheckpointError(_absent("autoencoder", PREFIXES["autoencoder"] + "encoder.conv_in.weight"))
-    ch = tensors["encoder.conv_in.weight"].shape[0]
-    levels = sorted(set(_numbers(tensors, r"^encoder\.down\.(\d+)\.")))
-    return AutoencoderConfig(
-        in_channels=tensors["encoder.conv_in.weight"].shape[1],
-        out_ch=tensors["decoder.conv_out.weight"].shape[0],
-        ch=ch,
-        ch_mult=tuple(
-            tensors[f"encoder.down.{level}.block.0.conv2.weight"].shape[0] // ch for level in levels
-        ),
-        num_res_blocks=1 + max(_numbers(tensors, r"^encoder\.down\.0\.block\.(\d+)\.")),
-        z_channels=tensors["decoder.conv_in.weight"].shape[1],
-        embed_dim=tensors["post_quant_conv.weight"].shape[1],
-        cfw=any(key.startswith("decoder.fusion_layer_") for key in tensors),
-    )
-
-
-def _numbers(keys: Iterable[str], pattern: str) -> list[int]:
-    return [int(match[1]) for key in keys if (match := re.search(pattern, key))]
-
-
-def _absent(what: str, key: str) -> str:
-    return (
-        f"This checkpoint has no {what}: expected keys such as {key}. Is it a StableSR or PFStorer restorer?"
-    )
+def _not_finite(key: str, value: Tensor, dtype: torch.dtype) -> str:
+    if is_finite(value):
+        return f"{key} has values that do not fit {str(dtype).removeprefix('torch.')}: choose bf16."
+    return f"{key} holds NaN or infinity: the file is damaged, or the training that made it diverged."

@@ -21,6 +21,7 @@ def restore(
     lq: Tensor,
     *,
     upscale: float = 4.0,
+    prompt: str = "",
     steps: int = 50,
     seed: int = 0,
     fidelity: float = 0.0,
@@ -35,6 +36,7 @@ def restore(
     Args:
         lq: bad pictures [B, 3, H, W] in [0, 1].
         upscale: of the result, 1…20.
+        prompt: what the picture shows; anything but "" needs the restorer's text tower.
         fidelity: CFW's w, see `Autoencoder.decode`.
         color_fix: "wavelet", "adain" or "none".
         tile: side of a tile in pixels of the result; 0 takes the size that the restorer was trained on.
@@ -47,7 +49,7 @@ def restore(
     """
     unet, autoencoder, header = restorer.unet, restorer.autoencoder, restorer.header
     factor = autoencoder.config.downscale
-    context = restorer.null_context
+    context = restorer.context(prompt)
     autoencoder.check_fidelity(fidelity)
     if color_fix not in (*COLOR_FIXES, "none"):
         raise ValueError(

@@ -1,30 +1,36 @@
-"""A base restorer: the networks of one file and what has to be known to use them."""
+"""A base restorer: the networks of one or more files and what has to be known to use them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from .checkpoint import (
+from .checkpoint import check_fit, load_exactly, read_checkpoint, write_safetensors
+from .context import null_context
+from .layouts import (
+    BASE,
+    CFW,
+    OWN_WEIGHTS,
     PREFIXES,
+    RESTORER,
     CheckpointError,
-    autoencoder_config,
-    load_exactly,
-    lq_encoder_config,
+    Layout,
+    StateDict,
+    identify,
     part,
-    read_checkpoint,
-    unet_config,
+    with_prefixes,
 )
-from .files import written
-from .models import Autoencoder, AutoencoderConfig, Backend, UNet, UNetConfig
+from .models import Autoencoder, AutoencoderConfig, Backend, TextTower, UNet, UNetConfig
 from .schedule import PredictionType
+from .sizes import autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
+from .tokenizer import tokenize
 
 FORMAT = "pfstorer.restorer"
 NULL_CONTEXT = "null_context"
@@ -66,59 +72,126 @@ class RestorerHeader:
         return torch.tensor(list(self.to_metadata()["restorer"].encode()), dtype=torch.uint8)
 
     @classmethod
-    def from_file(cls, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> RestorerHeader:
-        """The header of a file, or the defaults where it has none; ignores what a later version added."""
+    def from_file(
+        cls, metadata: Mapping[str, str], tensors: Mapping[str, Tensor], name: str
+    ) -> RestorerHeader:
+        """The header of a file, or what its name says; ignores what a later version added."""
         text = metadata.get("restorer")
         if text is None and HEADER_TENSOR in tensors:
             text = bytes(tensors[HEADER_TENSOR].tolist()).decode()
-        fields = json.loads(text or "{}")
+        if text is None:
+            return cls.from_name(name)
+        fields = json.loads(text)
         return cls(**{key: value for key, value in fields.items() if key in cls.__dataclass_fields__})
+
+    @classmethod
+    def from_name(cls, name: str) -> RestorerHeader:
+        """The header of a published file, whose name is all that tells the kinds apart: StableSR's models
+        for 768 pixels and for faces predict v, the others eps."""
+        name = name.lower()
+        large = "768" in name
+        v = large or re.search(r"face|v[-_]?pred|[-_]v[-_.]", name)
+        return cls(prediction_type="v" if v else "eps", image_size=768 if large else 512)
 
 
 @dataclass(frozen=True)
 class RestorerFile:
-    """An opened restorer: tensors by network, the sizes that they tell, and the header."""
+    """An opened restorer: tensors by network, still in their files, and the sizes that they tell.
 
-    unet: dict[str, Tensor]
-    autoencoder: dict[str, Tensor]
-    text: dict[str, Tensor]
+    Attributes:
+        unet: with the LQ encoder under ``lq_encoder.``.
+        text: of the text tower; empty where there is none.
+    """
+
+    unet: StateDict
+    autoencoder: StateDict
+    text: StateDict
     null_context: Tensor | None
     unet_config: UNetConfig
     autoencoder_config: AutoencoderConfig
     header: RestorerHeader
 
+    def check_fit(self) -> None:
+        """Raise CheckpointError, with the keys, where a network is not complete or of another shape."""
+        unet, autoencoder = self.build(Backend(device="meta"))
+        check_fit(unet.state_dict(), self.unet, "U-Net")
+        check_fit(autoencoder.state_dict(), self.autoencoder, "autoencoder")
 
-def open_restorer(path: Path | str, prediction_type: PredictionType | None = None) -> RestorerFile:
+    def build(self, backend: Backend) -> tuple[UNet, Autoencoder]:
+        """The networks, without their weights."""
+        return UNet(self.unet_config, backend), Autoencoder(self.autoencoder_config, backend)
+
+
+def open_restorer(
+    path: Path | str,
+    addons: Sequence[Path | str] = (),
+    prediction_type: PredictionType | None = None,
+) -> RestorerFile:
     """Read a restorer and tell its sizes, without building the networks.
 
     Args:
-        path: a file with the keys of StableSR's full checkpoint, ours or the published.
-        prediction_type: overrides the header's.
+        path: a StableSR checkpoint, one of our restorers, or an SD 2.1 checkpoint (see `layouts`).
+        addons: StableSR's own weights alone, which go on top of an SD 2.1 checkpoint; a CFW autoencoder.
+        prediction_type: overrides what header and file name say.
     Raises:
-        FileNotFoundError, CheckpointError: no such file; not a restorer.
+        FileNotFoundError, PermissionError: see `read_checkpoint`.
+        CheckpointError: not a restorer, or one that lacks a part; the message says which file to add.
     """
+    path = Path(path)
     tensors, metadata = read_checkpoint(path)
-    header = RestorerHeader.from_file(metadata, tensors)
+    tensors = with_prefixes(tensors)
+    layout = identify(tensors, path.name)
+    if layout not in (RESTORER, BASE):
+        raise CheckpointError(
+            f"{path.name} is {layout.name}: it goes on top of a checkpoint. Choose {_WHERE[layout]} as the "
+            "checkpoint, and this file as an add-on."
+        )
+    header = RestorerHeader.from_file(metadata, tensors, path.name)
+    for addon in map(Path, addons):
+        extra = with_prefixes(read_checkpoint(addon)[0])
+        kind = identify(extra, addon.name)
+        if kind not in (OWN_WEIGHTS, CFW):
+            raise CheckpointError(
+                f"{addon.name} is {kind.name}, not an add-on: choose it as the checkpoint itself."
+            )
+        tensors |= extra
+        if kind is OWN_WEIGHTS:
+            layout, header = RESTORER, RestorerHeader.from_name(addon.name)
+    if layout is BASE:
+        raise CheckpointError(
+            f"{path.name} is {BASE.name}: it can draw pictures, but not restore them. Add StableSR's own "
+            f"weights ({PREFIXES['lq_encoder']}* and *.spade.*), such as webui_768v_139.ckpt."
+        )
     if prediction_type is not None:
         header = replace(header, prediction_type=prediction_type)
+    try:
+        return _restorer_file(tensors, header)
+    except (KeyError, IndexError, ValueError) as error:
+        raise CheckpointError(f"{path.name} is damaged or of another architecture: {error}.") from error
+
+
+_WHERE: dict[Layout, str] = {
+    OWN_WEIGHTS: "an SD 2.1 checkpoint (of 768 pixels for a 768v file)",
+    CFW: "a StableSR checkpoint",
+}
+
+
+def _restorer_file(tensors: StateDict, header: RestorerHeader) -> RestorerFile:
     unet, lq_encoder, autoencoder = (part(tensors, name) for name in ("unet", "lq_encoder", "autoencoder"))
-    config = unet_config(unet, header.num_head_channels)
-    if not lq_encoder or not config.sft_channels:
-        raise CheckpointError(
-            f"{Path(path).name} is a diffusion model without StableSR's own weights "
-            f"({PREFIXES['lq_encoder']}* and *.spade.*): it can draw pictures, but not restore them."
-        )
-    config = replace(config, lq_encoder=lq_encoder_config(lq_encoder, header.lq_num_heads))
-    unet.update({f"lq_encoder.{key}": value for key, value in lq_encoder.items()})
-    return RestorerFile(
-        unet,
-        autoencoder,
-        part(tensors, "text"),
-        tensors.get(NULL_CONTEXT),
-        config,
-        autoencoder_config(autoencoder),
-        header,
+    sizes = replace(
+        unet_config(unet, header.num_head_channels),
+        lq_encoder=lq_encoder_config(lq_encoder, header.lq_num_heads),
     )
+    autoencoder_sizes = autoencoder_config(autoencoder)
+    channels = (sizes.in_channels, sizes.lq_encoder.in_channels, autoencoder_sizes.embed_dim)  # type: ignore[union-attr]
+    if len(set(channels)) > 1:
+        raise ValueError(
+            f"U-Net, LQ encoder and autoencoder have {channels} latent channels, which have to be the same "
+            "(inpainting and depth models cannot restore)"
+        )
+    unet |= {f"lq_encoder.{key}": value for key, value in lq_encoder.items()}
+    text = part(tensors, "text")
+    return RestorerFile(unet, autoencoder, text, tensors.get(NULL_CONTEXT), sizes, autoencoder_sizes, header)
 
 
 @dataclass(frozen=True)
@@ -127,57 +200,100 @@ class Restorer:
 
     Attributes:
         null_context: text context of the empty prompt [1, M, context_dim].
+        text: reads prompts; None where it was not asked for.
     """
 
     unet: UNet
     autoencoder: Autoencoder
     null_context: Tensor
     header: RestorerHeader
+    text: TextTower | None = None
+
+    def context(self, prompt: str = "") -> Tensor:
+        """Text context [1, M, context_dim] of a prompt.
+
+        Raises:
+            ValueError: a prompt that is not empty, and no text tower.
+        """
+        if not prompt:
+            return self.null_context
+        if self.text is None:
+            raise ValueError("Prompts need the text tower: load the restorer with text=True.")
+        tokens = tokenize([prompt], self.text.config.context_length)
+        return self.text(tokens.to(self.null_context.device))
 
 
 def load_restorer(
     path: Path | str,
-    *,
+    *addons: Path | str,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     prediction_type: PredictionType | None = None,
+    text: bool = False,
 ) -> Restorer:
     """Load a restorer for use without a host.
 
+    Args:
+        path, addons, prediction_type: see `open_restorer`.
+        text: also load the text tower, for prompts other than the empty one.
     Raises:
-        FileNotFoundError, CheckpointError: see `open_restorer`; also where the file has no null
-            context, which needs a text tower.
+        FileNotFoundError, PermissionError, CheckpointError: see `open_restorer`; also where there is
+            neither a null context nor a text tower to make it.
     """
-    file = open_restorer(path, prediction_type)
-    if file.null_context is None:
+    file = open_restorer(path, addons, prediction_type)
+    context = file_context(file, Path(path).name)
+    if text and not file.text:
+        raise CheckpointError(f"{Path(path).name} has no text tower, so it cannot read prompts.")
+    placement = {"device": device, "dtype": dtype}
+    unet, autoencoder = file.build(Backend(device="meta"))
+    load_exactly(unet, file.unet, "U-Net", placement=placement)
+    load_exactly(autoencoder, file.autoencoder, "autoencoder", placement=placement)
+    tower = TextTower(text_config(file.text), Backend(device="meta")) if text else None
+    if tower is not None:
+        load_exactly(tower, text_weights(file.text), "text tower", placement=placement)
+    for network in (unet, autoencoder, tower):
+        if network is not None:
+            network.eval().requires_grad_(False)
+    return Restorer(unet, autoencoder, context.to(device, dtype), file.header, tower)
+
+
+def file_context(file: RestorerFile, name: str) -> Tensor:
+    """The context of the empty prompt: the file's own, else that of its text tower, in fp32."""
+    if file.null_context is not None:
+        return file.null_context.float()
+    if not file.text:
         raise CheckpointError(
-            f"{Path(path).name} carries no {NULL_CONTEXT}: the context of the empty prompt is missing."
+            f"{name} carries neither {NULL_CONTEXT} nor a text tower: the context of the empty prompt is "
+            "missing."
         )
-    backend = Backend(dtype=dtype, device=device)
-    unet, autoencoder = (
-        UNet(file.unet_config, backend),
-        Autoencoder(file.autoencoder_config, backend),
-    )
-    load_exactly(unet, file.unet, "U-Net")
-    load_exactly(autoencoder, file.autoencoder, "autoencoder")
-    null_context = file.null_context.to(device, dtype)
-    return Restorer(
-        unet.eval().requires_grad_(False),
-        autoencoder.eval().requires_grad_(False),
-        null_context,
-        file.header,
-    )
+    return null_context(file.text)
 
 
 def save_restorer(restorer: Restorer, path: Path | str, dtype: torch.dtype = torch.float16) -> None:
     """Write a restorer as one file, under the key names of StableSR's checkpoints."""
-    tensors: dict[str, Tensor] = {NULL_CONTEXT: restorer.null_context}
-    for key, value in restorer.unet.state_dict().items():
-        own = "lq_encoder."
-        name = PREFIXES["lq_encoder"] + key[len(own) :] if key.startswith(own) else PREFIXES["unet"] + key
-        tensors[name] = value
-    for key, value in restorer.autoencoder.state_dict().items():
-        tensors[PREFIXES["autoencoder"] + key] = value
-    stored = {key: value.detach().to("cpu", dtype).contiguous() for key, value in tensors.items()}
-    with written(path) as temporary:
-        save_file(stored, temporary, restorer.header.to_metadata())
+    text = restorer.text.state_dict() if restorer.text else {}
+    tensors = file_tensors(
+        restorer.unet.state_dict(), restorer.autoencoder.state_dict(), text, restorer.null_context
+    )
+    write_safetensors(path, tensors, restorer.header.to_metadata(), dtype)
+
+
+def file_tensors(
+    unet: Mapping[str, Tensor],
+    autoencoder: Mapping[str, Tensor],
+    text: Mapping[str, Tensor],
+    null_context: Tensor,
+) -> StateDict:
+    """The state dicts of the networks under the keys of a StableSR checkpoint."""
+    named = {PREFIXES["autoencoder"] + key: value for key, value in autoencoder.items()}
+    named |= {PREFIXES["text"] + key: value for key, value in text.items()}
+    return {NULL_CONTEXT: null_context, **unet_keys(unet), **named}
+
+
+def unet_keys(unet: Mapping[str, Tensor]) -> StateDict:
+    """The state dict of a U-Net, its LQ encoder included, under the keys of a StableSR checkpoint."""
+    own = "lq_encoder."
+    return {
+        PREFIXES["lq_encoder"] + key[len(own) :] if key.startswith(own) else PREFIXES["unet"] + key: value
+        for key, value in unet.items()
+    }

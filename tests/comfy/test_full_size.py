@@ -1,75 +1,131 @@
-"""A stand-in of StableSR's full checkpoint, keys and shapes as published, in a real server in true bf16."""
+"""Stand-ins of the published files, keys, shapes and layouts as published, in a real server in true bf16."""
 
-import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
-from harness import ROOT
-from harness.client import ComfyClient
 from harness.host import ComfyServer
+from harness.stand_ins import FOLDER, stand_in
+from pfstorer_core.convert import convert
 
-MANIFEST = ROOT / "tests" / "golden" / "data" / "manifests" / "stablesr_full.json"
-NAME = "stablesr_stand_in.safetensors"
-SIDE = 256
+SIDE = 512
+ONE_FILE = "stablesr.safetensors"
 
 
-def stand_in(path: Path) -> None:
-    """Random weights of a size that lets activations live, in fp16: 2.7 GB."""
-    generator = torch.Generator().manual_seed(0)
-    tensors = {}
-    for key, (shape, _) in json.loads(MANIFEST.read_text(encoding="utf-8")).items():
-        if len(shape) < 2:
-            tensors[key] = torch.full(shape, float(key.endswith("weight")), dtype=torch.float16)
-        else:
-            spread = (shape[1:] and torch.Size(shape[1:]).numel()) ** -0.5
-            tensors[key] = torch.randn(shape, generator=generator, dtype=torch.float16) * spread
-    save_file(tensors, path)
+@dataclass(frozen=True)
+class Case:
+    """Files as a user puts them: name in the server -> (folder, stand-in); what the node is told; what
+    the host has to make of it."""
+
+    checkpoint: str
+    files: dict[str, tuple[str, str]]
+    loader: dict[str, str] = field(default_factory=dict)
+    model_type: str = "EPS"
+    sampler: dict[str, Any] = field(default_factory=dict)
+    text: bool = True
+
+
+CHECKPOINT = "stablesr_000117.ckpt"
+SD21, OWN, CFW = "v2-1_512-ema-pruned.safetensors", "webui_768v_139.ckpt", "vqgan_cfw_00011.ckpt"
+FULL = {CHECKPOINT: ("checkpoints", CHECKPOINT)}
+CASES = {
+    "checkpoint": Case(CHECKPOINT, FULL),
+    "768v": Case(
+        "stablesr_768v_000139.ckpt",
+        {"stablesr_768v_000139.ckpt": ("restorers", CHECKPOINT)},
+        model_type="V_PREDICTION",
+    ),
+    "turbo": Case(
+        "stablesr_turbo.ckpt", {"stablesr_turbo.ckpt": ("checkpoints", CHECKPOINT)}, sampler={"steps": 4}
+    ),
+    "own weights on SD 2.1": Case(
+        SD21,
+        {SD21: ("checkpoints", SD21), OWN: ("stablesr", OWN)},
+        {"stablesr_weights": OWN},
+        model_type="V_PREDICTION",
+    ),
+    "CFW autoencoder": Case(CHECKPOINT, FULL | {CFW: ("stablesr", CFW)}, {"cfw_autoencoder": CFW}),
+    "converted": Case(ONE_FILE, {ONE_FILE: ("restorers", ONE_FILE)}, text=False),
+}
+
+
+@pytest.fixture(scope="module")
+def large_server() -> Iterator[ComfyServer]:
+    with ComfyServer() as server:
+        yield server
 
 
 @pytest.fixture
-def checkpoint(server: ComfyServer) -> Any:
-    path = server.base / "models" / "checkpoints" / NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stand_in(path)
-    yield NAME
-    path.unlink()
+def case(request: pytest.FixtureRequest, large_server: ComfyServer) -> Iterator[Case]:
+    case = CASES[request.param]
+    links = []
+    for name, (folder, source) in case.files.items():
+        link = large_server.base / "models" / folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(converted() if source == ONE_FILE else stand_in(source))
+        links.append(link)
+    yield case
+    for link in links:
+        link.unlink()
 
 
-@pytest.mark.full
-def test_a_full_checkpoint_restores_in_the_host(
-    server: ComfyServer, client: ComfyClient, checkpoint: str, tmp_path: Path
-) -> None:
-    Image.linear_gradient("L").convert("RGB").save(tmp_path / "bad.png")
-    image = client.upload_image(tmp_path / "bad.png", "bad.png")
+def converted() -> Path:
+    path = FOLDER / ONE_FILE
+    convert(path, stand_in(CHECKPOINT), [stand_in(CFW)], dtype="bf16", text=False)
+    return path
 
-    def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-        return {"class_type": class_type, "inputs": inputs}
 
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(name, marks=[] if name == "checkpoint" else pytest.mark.full) for name in CASES],
+    indirect=True,
+)
+def test_published_files_restore_in_the_host(case: Case, large_server: ComfyServer, tmp_path: Path) -> None:
+    Image.linear_gradient("L").convert("RGB").resize((SIDE, SIDE)).save(tmp_path / "bad.png")
+    log_before = len(large_server.log.read_text())
+    with large_server.client() as client:
+        client.free()
+        prompt = workflow(case, client.upload_image(tmp_path / "bad.png", "bad.png"))
+        execution = client.run(prompt, timeout=900)
+        (tmp_path / "full.png").write_bytes(client.view(execution.images()[0]))
+    assert Image.open(tmp_path / "full.png").size == (SIDE, SIDE)
+    log = large_server.log.read_text()[log_before:]
+    assert f"model_type {case.model_type}\n" in log
+    assert "model weight dtype torch.bfloat16, manual cast: None" in log
+    assert "missing" not in log.lower()
+    assert "unexpected" not in log.lower()
+
+
+def workflow(case: Case, image: str) -> dict[str, Any]:
+    sampler = {"steps": 2, "cfg": 1.0, "sampler_name": "ddpm", "scheduler": "normal", **case.sampler}
     prompt = {
         "image": node("LoadImage", image=image),
-        "large": node(
-            "ImageScale", image=["image", 0], upscale_method="bicubic", width=SIDE, height=SIDE, crop="center"
-        ),
-        "restorer": node("LoadBaseRestorer", checkpoint=checkpoint, dtype="bf16"),
-        "text": node("CLIPTextEncode", clip=["restorer", 1], text="a face"),
+        "restorer": node("LoadBaseRestorer", checkpoint=case.checkpoint, dtype="bf16", **case.loader),
         "lq": node(
-            "RestorationConditioning", model=["restorer", 0], vae=["restorer", 2], image=["large", 0],
-            positive=["text", 0],
+            "RestorationConditioning", model=["restorer", 0], vae=["restorer", 2], image=["image", 0]
         ),
         "sample": node(
-            "KSampler", model=["restorer", 0], positive=["lq", 0], negative=["lq", 1], latent_image=["lq", 2],
-            seed=1, steps=2, cfg=2.0, sampler_name="ddpm", scheduler="normal", denoise=1.0,
+            "KSampler", model=["restorer", 0], positive=["lq", 0], negative=["lq", 1],
+            latent_image=["lq", 2], seed=1, denoise=1.0, **sampler,
         ),
         "picture": node("VAEDecode", samples=["sample", 0], vae=["restorer", 2]),
         "save": node("SaveImage", images=["picture", 0], filename_prefix="full"),
     }  # fmt: skip
-    execution = client.run(prompt, timeout=900)
-    (tmp_path / "full.png").write_bytes(client.view(execution.images()[0]))
-    assert Image.open(tmp_path / "full.png").size == (SIDE, SIDE)
-    assert "model weight dtype torch.bfloat16, manual cast: None" in server.log.read_text()
-    assert "missing" not in server.log_tail(40).lower()
+    if case.text:
+        prompt["text"] = node("CLIPTextEncode", clip=["restorer", 1], text="a face")
+        prompt["lq"]["inputs"]["positive"] = ["text", 0]
+    if "cfw_autoencoder" in case.loader:
+        prompt["picture"] = node(
+            "TiledSRSampler", model=["restorer", 0], vae=["restorer", 2], image=["image", 0], upscale=1.0,
+            steps=2, cfg=1.0, sampler_name="ddpm", scheduler="normal", seed=1, fidelity=0.5,
+        )  # fmt: skip
+        del prompt["sample"], prompt["lq"], prompt["text"]
+    return prompt

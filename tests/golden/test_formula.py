@@ -2,11 +2,12 @@
 
 import torch
 
+from harness.stand_ins import formula
 from pfstorer_core.models import LQEncoder, LQEncoderConfig, UNet, UNetConfig
 from pfstorer_core.models.ops import Backend
 
 from . import golden
-from .formula import PREFIXES, filled, formula
+from .formula import PREFIXES, filled
 
 FORMULA = "stablesr_formula_1244"
 

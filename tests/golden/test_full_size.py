@@ -2,7 +2,17 @@
 
 import torch
 
-from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoder, LQEncoderConfig, UNet, UNetConfig
+from pfstorer_core import layouts
+from pfstorer_core.models import (
+    Autoencoder,
+    AutoencoderConfig,
+    LQEncoder,
+    LQEncoderConfig,
+    TextTower,
+    TextTowerConfig,
+    UNet,
+    UNetConfig,
+)
 from pfstorer_core.models.ops import Backend
 
 from . import golden
@@ -38,3 +48,9 @@ def test_autoencoder():
         golden.assert_near(
             model.decode(given["z"], given["image"], float(key.removeprefix("dec.w"))), given[key]
         )
+
+
+def test_text_tower():
+    given = golden.group(NAME, "text")
+    tower = filled(TextTower(TextTowerConfig(), META), layouts.PREFIXES["text"], seed())
+    golden.assert_near(tower(given["tokens"]), given["out"])

@@ -1,18 +1,15 @@
 """Keys and shapes of the networks against those of the published checkpoints."""
 
-import json
-
 import pytest
 from torch import nn
 
-from pfstorer_core.checkpoint import autoencoder_config, lq_encoder_config, unet_config
+from harness import stand_ins
 from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoder, LQEncoderConfig, UNet, UNetConfig
 from pfstorer_core.models.ops import Backend
+from pfstorer_core.sizes import autoencoder_config, lq_encoder_config, unet_config
 
-from . import golden
 from .formula import PREFIXES
 
-MANIFESTS = golden.HERE / "data" / "manifests"
 META = Backend(device="meta")
 NETWORKS = {
     "unet": ("stablesr_full", lambda: UNet(UNetConfig(), META), unet_config),
@@ -37,10 +34,8 @@ def network(part: str) -> nn.Module:
 
 def test_keys_and_shapes_are_the_published_ones(part: str, network: nn.Module):
     manifest, prefix = NETWORKS[part][0], PREFIXES[part]
-    listed = json.loads((MANIFESTS / f"{manifest}.json").read_text(encoding="utf-8"))
-    expected = {
-        key[len(prefix) :]: tuple(entry[0]) for key, entry in listed.items() if key.startswith(prefix)
-    }
+    listed = stand_ins.manifest(manifest)
+    expected = {key[len(prefix) :]: shape for key, shape in listed.items() if key.startswith(prefix)}
     assert {key: tuple(value.shape) for key, value in network.state_dict().items()} == expected
 
 

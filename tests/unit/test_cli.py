@@ -11,6 +11,7 @@ from harness import ROOT
 from pfstorer_core.pictures import read_picture, write_picture
 
 TINY = ROOT / "assets" / "pfstorer_tiny.safetensors"
+PICTURE = ROOT / "docs" / "restore_and_upscale.png"
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -30,10 +31,10 @@ def test_restore(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("none.safetensors", "bad.png", "good.png"), "none.safetensors"),
+        (("none.safetensors", PICTURE, "good.png"), "none.safetensors"),
         ((TINY, "none.png", "good.png"), "none.png"),
         ((TINY, "bad.png", "good.jpg"), "good.jpg"),
-        ((ROOT / "README.md", "bad.png", "good.png"), "README.md"),
+        ((ROOT / "README.md", PICTURE, "good.png"), "README.md"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments: tuple, named: str) -> None:

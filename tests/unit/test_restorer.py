@@ -97,9 +97,9 @@ def unexpected(step: SamplerStep) -> None:
 @pytest.mark.parametrize(
     ("drop", "expected"),
     [
-        ("structcond_stage_model.", "without StableSR's own weights"),
-        ("model.diffusion_model.", "no U-Net"),
-        ("first_stage_model.", "no autoencoder"),
+        ("structcond_stage_model.", r"PFStorer restorer \(no structcond_stage_model\."),
+        ("model.diffusion_model.", r"PFStorer restorer \(no model\.diffusion_model\."),
+        ("first_stage_model.", r"PFStorer restorer \(no first_stage_model\."),
         ("null_context", "null_context"),
         ("model.diffusion_model.out.2.bias", r"1 missing: out\.2\.bias"),
     ],

@@ -16,7 +16,7 @@ from pfstorer.nodes.host import HostUNet, build_model, build_vae, load_model
 from pfstorer.nodes.images import from_image, to_image
 from pfstorer.nodes.text import NoTextTower
 from pfstorer.nodes.tiles import Tiles, with_tiles
-from pfstorer.pfstorer_core.checkpoint import CheckpointError
+from pfstorer.pfstorer_core.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, UNet, UNetConfig
 from pfstorer.pfstorer_core.restorer import (
     Restorer,

@@ -1,0 +1,113 @@
+"""Stand-ins for the published files: their keys, shapes and layouts, with weights by formula.
+
+The files themselves can't be part of a repository, nor of a test. The formula is that of the golden data.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pfstorer_core.files import written
+
+from . import CACHE, ROOT
+
+MANIFESTS = ROOT / "tests" / "golden" / "data" / "manifests"
+FOLDER = CACHE / "stand_ins"
+SEED = 4242
+
+
+def formula(name: str, shape: tuple[int, ...], seed: int = SEED) -> Tensor:
+    """The fp32 value of the parameter of that full key name: uniform, of the size that lets activations
+    live (golden README)."""
+    start = np.uint32((zlib.crc32(name.encode()) ^ seed) & 0xFFFFFFFF)
+    h = np.arange(math.prod(shape), dtype=np.uint32)
+    h *= np.uint32(0x9E3779B1)
+    h += start
+    h ^= h >> np.uint32(16)
+    h *= np.uint32(0x85EBCA6B)
+    h ^= h >> np.uint32(13)
+    h *= np.uint32(0xC2B2AE35)
+    h ^= h >> np.uint32(16)
+    h >>= np.uint32(8)
+    u = h.astype(np.float32)
+    u *= np.float32(2.0**-23)
+    u -= np.float32(1)
+    if len(shape) >= 2:
+        u *= np.float32(math.sqrt(3.0 / math.prod(shape[1:])))
+    elif name.endswith(".weight"):
+        u *= np.float32(0.25)
+        u += np.float32(1)
+    else:
+        u *= np.float32(0.125)
+    return torch.from_numpy(u.reshape(shape))
+
+
+@cache
+def manifest(name: str) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of a published state dict."""
+    listed = json.loads((MANIFESTS / f"{name}.json").read_text(encoding="utf-8"))
+    return {key: tuple(shape) for key, (shape, _) in listed.items()}
+
+
+def state_dict(
+    name: str, dtype: torch.dtype, wanted: Callable[[str], bool] = lambda key: True
+) -> dict[str, Tensor]:
+    """The wanted keys of a published state dict, in `dtype`."""
+    return {key: formula(key, shape).to(dtype) for key, shape in manifest(name).items() if wanted(key)}
+
+
+def own(key: str) -> bool:
+    """Whether a key of the full checkpoint is StableSR's and not Stable Diffusion's."""
+    return ".spade." in key or key.startswith("structcond_stage_model.")
+
+
+def stablesr(path: Path) -> None:
+    """As stablesr_000117.ckpt: everything, pickled under ``state_dict``; in fp16."""
+    torch.save({"state_dict": state_dict("stablesr_full", torch.float16), "global_step": 117}, path)
+
+
+def stable_diffusion(path: Path) -> None:
+    """As an SD 2.1 checkpoint: the same less StableSR's own; in bf16 and with two keys of its EMA."""
+    tensors = state_dict("stablesr_full", torch.bfloat16, lambda key: not own(key))
+    ema = {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(1)}
+    save_file({**tensors, **ema}, path)
+
+
+def own_weights(path: Path) -> None:
+    """As webui_768v_139.ckpt: StableSR's own weights alone, bare and in fp32."""
+    torch.save(state_dict("stablesr_full", torch.float32, own), path)
+
+
+def cfw_autoencoder(path: Path) -> None:
+    """As vqgan_cfw_00011.ckpt: the autoencoder alone, with what only its training needs; in fp32."""
+    tensors = state_dict("stablesr_cfw_full", torch.float32)
+    tensors |= state_dict("stablesr_cfw_loss_keys", torch.float32)
+    torch.save({"state_dict": tensors}, path)
+
+
+FILES = {
+    "stablesr_000117.ckpt": stablesr,
+    "v2-1_512-ema-pruned.safetensors": stable_diffusion,
+    "webui_768v_139.ckpt": own_weights,
+    "vqgan_cfw_00011.ckpt": cfw_autoencoder,
+}
+"""Published names of the layouts, and what writes their stand-ins."""
+
+
+def stand_in(name: str) -> Path:
+    """The file of that published name (see `FILES`), written into the cache if it is not there."""
+    path = FOLDER / name
+    if not path.exists():
+        with written(path) as temporary:
+            FILES[name](temporary)
+    return path

@@ -1,0 +1,140 @@
+"""What a checkpoint is, told from its keys; and where each network stands in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+StateDict = dict[str, Tensor]
+
+PREFIXES = {
+    "unet": "model.diffusion_model.",
+    "lq_encoder": "structcond_stage_model.",
+    "autoencoder": "first_stage_model.",
+    "text": "cond_stage_model.",
+}
+"""Where a Stable Diffusion or StableSR checkpoint keeps each network."""
+
+UNET = PREFIXES["unet"] + "input_blocks.0.0.weight"
+SFT = PREFIXES["unet"] + "input_blocks.1.0.spade.mlp_shared.0.weight"
+LQ_ENCODER = PREFIXES["lq_encoder"] + "input_blocks.0.0.weight"
+AUTOENCODER = PREFIXES["autoencoder"] + "encoder.conv_in.weight"
+FUSION = "decoder.fusion_layer_1.encode_enc_1.conv1.weight"
+
+
+class CheckpointError(ValueError):
+    """A file that is not what it has to be; the message says what was expected and found."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A kind of file that can be loaded.
+
+    Attributes:
+        has, lacks: keys that tell it from the others.
+    """
+
+    name: str
+    has: tuple[str, ...]
+    lacks: tuple[str, ...] = ()
+
+
+RESTORER = Layout("a full StableSR checkpoint or PFStorer restorer", (UNET, SFT, LQ_ENCODER, AUTOENCODER))
+OWN_WEIGHTS = Layout("StableSR's own weights alone", (SFT, LQ_ENCODER), lacks=(UNET,))
+CFW = Layout("a CFW autoencoder, or its fusion layers alone", (FUSION,), lacks=(UNET, LQ_ENCODER))
+BASE = Layout("a Stable Diffusion 2.1 checkpoint", (UNET, AUTOENCODER), lacks=(SFT, LQ_ENCODER))
+LAYOUTS = (RESTORER, OWN_WEIGHTS, CFW, BASE)
+
+FOREIGN = {
+    "a LoRA": r"lora_(up|down|A|B|unet|te)|\.hada_w|\.lokr_",
+    "an SDXL checkpoint": r"^conditioner\.embedders\.|\.label_emb\.0\.0\.",
+    "a Stable Diffusion 1.x checkpoint": r"^cond_stage_model\.transformer\.text_model\.",
+    "a Stable Diffusion 3, Flux or other transformer": r"(^|\.)(joint|double|single)_blocks\.|x_embedder\.",
+    "a ControlNet": r"^control_model\.|(^|\.)input_hint_block\.|^controlnet_|(^|\.)zero_convs\.",
+    "a model in the layout of diffusers": r"(^|\.)(down_blocks|mid_block|up_blocks)\.",
+    "a textual inversion": r"^(emb_params|string_to_param|string_to_token|clip_[gl])",
+    "a text or image encoder": r"^(text_model|vision_model|visual|transformer\.resblocks)\b",
+    "an upscaler or restorer of another architecture": r"^(conv_first|model\.0|body\.0|stylegan_decoder)\.",
+}
+"""Well-known models that people try to load here, and keys that only they have."""
+
+CONTEXT_WIDTHS = {768: "a Stable Diffusion 1.x checkpoint", 2048: "an SDXL checkpoint"}
+VAE = "a plain VAE"
+
+
+def with_prefixes(tensors: Mapping[str, Tensor]) -> StateDict:
+    """The tensors of a file under the keys that a full checkpoint has for them: an autoencoder alone
+    gets its prefix, and what only its training needs (``loss.*``) is left out."""
+    bare = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+    if not any(key.startswith(bare) for key in tensors):
+        return dict(tensors)
+    return {PREFIXES["autoencoder"] + key: value for key, value in tensors.items() if key.startswith(bare)}
+
+
+def part(tensors: Mapping[str, Tensor], name: str) -> StateDict:
+    """The state dict of one network ("unet", "lq_encoder", "autoencoder", "text"), without its prefix."""
+    prefix = PREFIXES[name]
+    return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def identify(tensors: Mapping[str, Tensor], name: str) -> Layout:
+    """Which of `LAYOUTS` a file is.
+
+    Args:
+        tensors: of a file, `with_prefixes`.
+        name: of the file, for the error.
+    Raises:
+        CheckpointError: none of them; names the well-known model that it is instead, or else the
+            layouts that were tried with the keys that decided.
+    """
+    for layout in LAYOUTS:
+        if _is(tensors, layout) and not (layout is BASE and foreign(tensors)):
+            return layout
+    tried = "; ".join(f"{layout.name} ({_against(tensors, layout)})" for layout in LAYOUTS)
+    if known := foreign(tensors):
+        raise CheckpointError(
+            f"{name} is {known}, which cannot restore. Expected StableSR's weights; tried: {tried}."
+        )
+    raise CheckpointError(
+        f"{name} is none of the files that can be loaded. Tried: {tried}. "
+        f"Its own keys begin with: {first(tensors)}."
+    )
+
+
+def foreign(tensors: Mapping[str, Tensor]) -> str | None:
+    """The well-known model of another kind that these keys belong to, if any."""
+    keys = "\n".join(tensors)
+    for name, pattern in FOREIGN.items():
+        if re.search(pattern, keys, re.MULTILINE):
+            return name
+    width = next(
+        (value.shape[1] for key, value in tensors.items() if key.endswith(".attn2.to_k.weight")), None
+    )
+    if width in CONTEXT_WIDTHS:
+        return CONTEXT_WIDTHS[width]
+    return VAE if AUTOENCODER in tensors and UNET not in tensors else None
+
+
+def first(keys: Iterable[str], count: int = 4) -> str:
+    """The first keys of a list, for an error."""
+    listed = list(keys)
+    return ", ".join(listed[:count]) + (", …" if len(listed) > count else "")
+
+
+def _is(tensors: Mapping[str, Tensor], layout: Layout) -> bool:
+    return all(_holds(tensors, key) for key in layout.has) and not any(
+        _holds(tensors, key) for key in layout.lacks
+    )
+
+
+def _holds(tensors: Mapping[str, Tensor], key: str) -> bool:
+    return key in tensors or PREFIXES["autoencoder"] + key in tensors
+
+
+def _against(tensors: Mapping[str, Tensor], layout: Layout) -> str:
+    missing = [f"no {key}" for key in layout.has if not _holds(tensors, key)]
+    surplus = [f"but has {key}" for key in layout.lacks if _holds(tensors, key)]
+    return (missing + surplus or ["of another width"])[0]
