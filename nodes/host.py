@@ -197,6 +197,28 @@ class RestorerModel(comfy.model_base.BaseModel):
             conds[LQ_LATENT] = comfy.conds.CONDNoiseShape(lq)
         return conds
 
+    def _apply_model(
+        self, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Any = None, control: Any = None,
+        transformer_options: dict | None = None, **conds: Any,
+    ) -> Tensor:  # fmt: skip
+        options = transformer_options or {}
+        if (lq := conds.get(LQ_LATENT)) is not None:
+            conds[LQ_LATENT] = distinct_rows(lq, t, len(options.get("cond_or_uncond", [0])))
+        return super()._apply_model(x, t, c_concat, c_crossattn, control, options, **conds)
+
+
+def distinct_rows(lq_latent: Tensor, timesteps: Tensor, chunks: int) -> Tensor:
+    """The first rows of a batch [B, …], where the others only repeat them: both branches of CFG see the
+    same LQ picture, and so do all variations of one picture. The rest needs no LQ encoder and no SFT."""
+
+    def repeats(values: Tensor, rows: int) -> bool:
+        return bool((values.unflatten(0, (-1, rows)) == values[:rows]).all())
+
+    for rows in (1, len(lq_latent) // chunks):
+        if repeats(lq_latent, rows) and repeats(timesteps, rows):
+            return lq_latent[:rows]
+    return lq_latent
+
 
 def build_model(
     file: RestorerFile,

@@ -195,7 +195,8 @@ class UNet(nn.Module):
             context: text context [B, M, context_dim].
             lq_features: of `LQEncoder`, finest level first; None leaves SFT out, which makes this
                 exactly Stable Diffusion.
-            lq_latent: [B, in_channels, H, W], instead of `lq_features`: they are computed here.
+            lq_latent: [b, in_channels, H, W], instead of `lq_features`: they are computed here. b is B,
+                or divides it where rows i, i + b, i + 2b, … share LQ picture and time step.
             control: see `Control`. The lists are not changed.
             personalization: per site name ("output_blocks.4.1") what replaces the site's tokens.
             hooks: see `BlockHooks`.
@@ -206,7 +207,7 @@ class UNet(nn.Module):
             [B, out_channels, H, W].
         """
         if lq_latent is not None:
-            lq_features = self.encode_lq(lq_latent, timesteps)
+            lq_features = self.encode_lq(lq_latent, timesteps[: len(lq_latent)])
         where = {} if where is None else where
         where.update(original_shape=list(x.shape), transformer_index=0)
         residuals = {name: list(residual) for name, residual in (control or {}).items()}

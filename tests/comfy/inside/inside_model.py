@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.ops
+import comfy.samplers
 import comfy.sd
 import pytest
 import torch
@@ -176,9 +177,9 @@ def test_tiles_do_not_depend_on_their_batch(model: Any, batch: int) -> None:
 
     one = run(12, 1)
     torch.testing.assert_close(run(12, 4), one, rtol=0, atol=1e-4)
-    torch.testing.assert_close(
-        run(64, 1), model.model.apply_model(torch.cat([x, x]), t, **doubled), rtol=0, atol=0
-    )
+    options = {"cond_or_uncond": [0, 1]}
+    whole = model.model.apply_model(torch.cat([x, x]), t, transformer_options=options, **doubled)
+    assert torch.equal(run(64, 1), whole)
     assert (one - run(64, 1)).abs().max() > 1e-4, "tiles were not used"
 
 
@@ -211,8 +212,8 @@ def test_what_the_host_saves_loads_again(restorer: Restorer, model: Any, path: P
 
 def test_a_deep_copy_has_weights_and_a_null_context_of_its_own(path: Path) -> None:
     context = torch.randn(1, 2, SIZES.context_dim)
-    options = (str(path), "eps", torch.float32, context)
-    model = build_model(open_restorer(path, "eps"), torch.float32, context)
+    options = (str(path), (), "eps", torch.float32, context)
+    model = build_model(open_restorer(path, prediction_type="eps"), torch.float32, context)
     model.cached_patcher_init = (load_model, options)
     copy = model.clone(force_deepcopy=True)
     assert copy.model is not model.model
@@ -312,3 +313,39 @@ def test_large_pictures_go_through_the_vae_in_tiles(monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(sample.encode(vae, picture), whole_latent)
     torch.testing.assert_close(sample.decode(vae, whole_latent, picture, fidelity), whole)
     assert whole.shape == picture.shape
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("lq_rows", "timesteps", "encoded"),
+    [
+        ([0, 0, 0, 0], [5.0, 5.0, 5.0, 5.0], 1),  # variations of one picture, with CFG
+        ([0, 1, 0, 1], [5.0, 5.0, 5.0, 5.0], 2),  # two pictures, with CFG
+        ([0, 1, 1, 0], [5.0, 5.0, 5.0, 5.0], 4),
+        ([0, 0, 0, 0], [5.0, 2.0, 1.0, 9.0], 4),  # a training batch
+    ],
+)
+def test_shared_lq_rows_are_encoded_once(
+    model: Any, lq_rows: list[int], timesteps: list[float], encoded: int
+) -> None:
+    x, _, context, lq = inputs((16, 16))
+    x, context = torch.cat([x, x + 1]), torch.cat([context, context - 1])
+    lq, sigma = lq[lq_rows], torch.tensor(timesteps)
+    seen: list[int] = []
+    encoder = model.model.diffusion_model.lq_encoder
+    handle = encoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    options = {"cond_or_uncond": [0, 1]}
+    together = model.model.apply_model(x, sigma, None, context, None, options, lq_latent=lq)
+    assert seen == [encoded]
+    handle.remove()
+    for row in range(4):
+        of = slice(row, row + 1)
+        alone = model.model.apply_model(x[of], sigma[of], None, context[of], None, {}, lq_latent=lq[of])
+        torch.testing.assert_close(together[of], alone, rtol=0, atol=1e-4)
+
+
+def test_the_host_s_ddpm_takes_stablesr_turbo_s_steps(model: Any) -> None:
+    sampling = model.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", 4)
+    assert sampling.timestep(sigmas[:-1]).round().int().tolist() == [999, 666, 333, 0]
+    assert sigmas[-1] == 0
