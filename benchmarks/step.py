@@ -1,7 +1,8 @@
 """Seconds of one sampling step at full size against ComfyUI's plain SD 2.1 U-Net in the same run.
 
-`python -m benchmarks.step [--latent 64] [--runs 3] [--dtype fp32 bf16] [--json FILE]`; a step is the LQ
-encoder and the U-Net with SFT, batch 1, random weights; the runs of both are interleaved, medians count.
+`python -m benchmarks.step [--device cuda] [--latent 64] [--runs 5] [--dtype fp32 bf16] [--json FILE]`; a
+step is the LQ encoder and the U-Net with SFT, batch 1, random weights; the runs of both are interleaved,
+medians count. On CUDA both are also measured under torch.compile, as `<dtype>_compiled`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs by its path
+
 from harness import HOST
 from pfstorer_core.files import written
 from pfstorer_core.models import LQEncoderConfig, UNet, UNetConfig
@@ -27,44 +30,62 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--latent", type=int, default=64, help="side of the latent")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    results = {name: measure(DTYPES[name], options.latent, options.runs) for name in options.dtype}
-    for name, row in results.items():
-        sys.stdout.write(f"{name}: " + ", ".join(f"{key} {value:.2f}" for key, value in row.items()) + "\n")
+    results: dict[str, dict[str, float]] = {}
+    for name in options.dtype:
+        for compiled in [False, True] if options.device.type == "cuda" else [False]:
+            row = measure(DTYPES[name], options.latent, options.runs, options.device, compiled)
+            results[f"{name}_compiled" if compiled else name] = row
+            listed = ", ".join(f"{key} {value:.4g}" for key, value in row.items())
+            sys.stdout.write(f"{name}{' compiled' if compiled else ''}: {listed}\n")
     if options.json:
         with written(options.json) as temporary:
             temporary.write_text(json.dumps(results, indent=2))
 
 
 @torch.inference_mode()
-def measure(dtype: torch.dtype, side: int, runs: int) -> dict[str, float]:
+def measure(
+    dtype: torch.dtype, side: int, runs: int, device: torch.device, compiled: bool = False
+) -> dict[str, float]:
     """Median seconds of the host's U-Net, of our LQ encoder and of our U-Net, and the ratio."""
     sizes = UNetConfig(lq_encoder=LQEncoderConfig())
-    unet = randomized(UNet(sizes, Backend(dtype=dtype)))
-    host = randomized(host_unet(dtype))
-    x = torch.randn(1, 4, side, side, dtype=dtype)
-    t = torch.tensor([500])
-    context = torch.randn(1, 77, sizes.context_dim, dtype=dtype)
+    unet = randomized(UNet(sizes, Backend(dtype=dtype, device=device)))
+    host = randomized(host_unet(dtype, device))
+    placement = {"dtype": dtype, "device": device}
+    x = torch.randn(1, 4, side, side, **placement)
+    t = torch.tensor([500], device=device)
+    context = torch.randn(1, 77, sizes.context_dim, **placement)
     features = unet.encode_lq(x, t)
+    networks: list[Any] = [host, unet.encode_lq, unet]
+    host_call, encode, call = (torch.compile(f) for f in networks) if compiled else networks
     timed: dict[str, Callable[[], object]] = {
-        "host_unet_s": lambda: host(x, t, context),
-        "encoder_s": lambda: unet.encode_lq(x, t),
-        "unet_s": lambda: unet(x, t, context, features),
+        "host_unet_s": lambda: host_call(x, t, context),
+        "encoder_s": lambda: encode(x, t),
+        "unet_s": lambda: call(x, t, context, features),
     }
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for run in range(runs + 1):
-        for name, call in timed.items():
-            started = time.perf_counter()
-            call()
+        for name, evaluate in timed.items():
+            elapsed = stopwatch(evaluate, device)
             if run:  # the first run warms up
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(elapsed)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     medians["ratio"] = (medians["encoder_s"] + medians["unet_s"]) / medians["host_unet_s"]
     return medians
+
+
+def stopwatch(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a call, what it left to do on the device included."""
+    started = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
 
 
 def randomized(module: torch.nn.Module) -> UNet:
@@ -73,11 +94,12 @@ def randomized(module: torch.nn.Module) -> UNet:
     return module.eval()  # type: ignore[return-value]
 
 
-def host_unet(dtype: torch.dtype) -> torch.nn.Module:
+def host_unet(dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
     """ComfyUI's U-Net at SD 2.1's sizes, with PyTorch's attention."""
     if str(HOST) not in sys.path:
         sys.path.insert(0, str(HOST))
-        sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention"]
+        cpu = ["--cpu"] if device.type == "cpu" else []
+        sys.argv = [sys.argv[0], *cpu, "--use-pytorch-cross-attention"]
         import comfy.options
 
         comfy.options.enable_args_parsing()
@@ -90,7 +112,7 @@ def host_unet(dtype: torch.dtype) -> torch.nn.Module:
         image_size=32, in_channels=4, out_channels=4, model_channels=320, num_res_blocks=[2] * 4,
         channel_mult=(1, 2, 4, 4), num_head_channels=64, use_spatial_transformer=True,
         transformer_depth=depth, transformer_depth_output=[1] * 9 + [0] * 3, transformer_depth_middle=1,
-        context_dim=1024, use_linear_in_transformer=True, legacy=False, dtype=dtype,
+        context_dim=1024, use_linear_in_transformer=True, legacy=False, dtype=dtype, device=device,
         operations=comfy.ops.disable_weight_init,
     )  # fmt: skip
 
