@@ -100,7 +100,7 @@ RESTORE_AND_UPSCALE = Workflow(
         Node(
             "sampler",
             "TiledSRSampler",
-            (480, 240),
+            (480, 310),
             (400, 480),
             widgets={"upscale": 2.0, "steps": 10, "seed": 0, "control_after_generate": "fixed"},
         ),
