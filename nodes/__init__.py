@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .color import RestorationColorFix
 from .condition import RestorationConditioning
+from .degrade import DegradeImage
 from .load import LoadBaseRestorer
 from .paths import register_model_folders
 from .sample import TiledSRSampler
@@ -16,4 +17,4 @@ class PFStorerExtension(ComfyExtension):
         register_model_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadBaseRestorer, RestorationConditioning, TiledSRSampler, RestorationColorFix]
+        return [LoadBaseRestorer, RestorationConditioning, TiledSRSampler, RestorationColorFix, DegradeImage]

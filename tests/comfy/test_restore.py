@@ -110,6 +110,32 @@ def test_native_ksampler_on_our_model(client: ComfyClient, bad: str) -> None:
     assert sharpness(restored) > 1.1 * sharpness(bicubic)
 
 
+@pytest.mark.parametrize("keep_size", [True, False])
+def test_degrade_image(client: ComfyClient, bad: str, keep_size: bool) -> None:
+    prompt = {
+        "image": node("LoadImage", image=bad),
+        "large": node("ImageScaleBy", image=["image", 0], upscale_method="bicubic", scale_by=4.0),
+        "good": node("SaveImage", images=["large", 0], filename_prefix="good"),
+    }
+    for name, seed in {"first": 1, "again": 1, "other": 2}.items():
+        prompt[name] = node(
+            "DegradeImage", image=["large", 0], preset="severe", seed=seed, keep_size=keep_size
+        )
+        prompt[f"save {name}"] = node("SaveImage", images=[name, 0], filename_prefix=name)
+    execution = client.run(prompt)
+    good, first, again, other = (
+        picture(client.view(execution.images(name)[0])).astype(float)
+        for name in ("good", "save first", "save again", "save other")
+    )
+    assert (first == again).all()
+    if keep_size:
+        assert first.shape == other.shape == good.shape
+        assert 2 < np.abs(first - good).mean() < 60
+        assert (first != other).any()
+    else:
+        assert first.shape[0] * 8 <= good.shape[0] + 8
+
+
 def test_a_prompt_without_a_text_tower_says_what_to_do(client: ComfyClient) -> None:
     prompt = {
         "restorer": node("LoadBaseRestorer", checkpoint="pfstorer_tiny.safetensors"),
@@ -122,9 +148,10 @@ def test_a_prompt_without_a_text_tower_says_what_to_do(client: ComfyClient) -> N
 
 def test_every_input_has_a_tooltip(client: ComfyClient) -> None:
     ours = {name: info for name, info in client.object_info().items() if info["category"] == "PFStorer"}
-    assert {"LoadBaseRestorer", "RestorationConditioning", "TiledSRSampler", "RestorationColorFix"} <= set(
-        ours
-    )
+    assert set(ours) == {
+        "LoadBaseRestorer", "RestorationConditioning", "TiledSRSampler", "RestorationColorFix",
+        "DegradeImage",
+    }  # fmt: skip
     for name, info in ours.items():
         for kind in info["input"].values():
             for key, (_, *options) in kind.items():
