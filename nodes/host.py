@@ -22,8 +22,9 @@ from comfy.ldm.modules.attention import BasicTransformerBlock, optimized_attenti
 from torch import Tensor
 
 from ..pfstorer_core.checkpoint import load_exactly
+from ..pfstorer_core.header import HEADER_TENSOR
 from ..pfstorer_core.models import Autoencoder, Backend, BlockHooks, UNet, UNetConfig
-from ..pfstorer_core.restorer import HEADER_TENSOR, NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
+from ..pfstorer_core.restorer import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from ..pfstorer_core.schedule import PredictionType
 
 LQ_LATENT = "lq_latent"

@@ -82,8 +82,9 @@ class LoadBaseRestorer(io.ComfyNode):
             PREDICTION_TYPES[prediction_type],
         )
         file = open_restorer(*source)
+        file.check_fit()
         clip = build_clip(file, checkpoint)
-        context = null_context(file, clip)
+        context = null_context(file, clip, checkpoint)
         model = build_model(file, DTYPES[dtype], context)
         model.cached_patcher_init = (load_model, (*source, DTYPES[dtype], context))
         vae = build_vae(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
@@ -23,7 +24,8 @@ def register_model_folders() -> None:
     may have said of them."""
     for name, folders in {RESTORERS: [str(ASSETS)], ADDONS: []}.items():
         own = os.path.join(folder_paths.models_dir, name)
-        os.makedirs(own, exist_ok=True)  # so that a user finds it
+        with suppress(OSError):  # models may be read-only
+            os.makedirs(own, exist_ok=True)  # so that a user finds it
         for folder in (own, *folders):
             folder_paths.add_model_folder_path(name, folder)
         paths, _ = folder_paths.folder_names_and_paths[name]

@@ -11,7 +11,7 @@ import folder_paths
 from torch import Tensor
 
 from ..pfstorer_core.layouts import PREFIXES
-from ..pfstorer_core.restorer import RestorerFile
+from ..pfstorer_core.restorer import RestorerFile, file_context
 
 
 class NoTextTower:
@@ -45,8 +45,8 @@ def build_clip(file: RestorerFile, checkpoint: str) -> Any:
     )
 
 
-def null_context(file: RestorerFile, clip: Any) -> Tensor:
+def null_context(file: RestorerFile, clip: Any, checkpoint: str) -> Tensor:
     """The context [1, M, C] of the empty prompt: the file's own, else CLIP's."""
-    if file.null_context is not None:
-        return file.null_context.float()
-    return clip.encode_from_tokens(clip.tokenize("")).float()
+    if file.null_context is None and file.text:
+        return clip.encode_from_tokens(clip.tokenize("")).float()
+    return file_context(file, checkpoint)

@@ -7,8 +7,9 @@
 Pictures are float tensors [B, 3, H, W] in [0, 1].
 """
 
+from .header import RestorerHeader
 from .layouts import CheckpointError
 from .restore import restore
-from .restorer import Restorer, RestorerHeader, load_restorer, save_restorer
+from .restorer import Restorer, load_restorer, save_restorer
 
 __all__ = ["CheckpointError", "Restorer", "RestorerHeader", "load_restorer", "restore", "save_restorer"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import pickle
+import re
 import shutil
-import zipfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .files import written
-from .layouts import CheckpointError, StateDict, first
+from .layouts import CheckpointError, StateDict, first, foreign
 
 WRAPPERS = ("state_dict", "model", "params_ema", "params")
 """Entries under which training frameworks store the state dict itself."""
+
+INERT = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+)
+"""What trainers pickle beside the weights: read as objects that do nothing."""
 
 NO_CHECKPOINT = {
     b"version https://git-lfs": "a pointer that git left in place of the file: fetch it with git lfs pull",
@@ -40,8 +49,8 @@ SAFETENSORS_DTYPES = {
 def read_checkpoint(path: Path | str) -> tuple[StateDict, dict[str, str]]:
     """Tensors and header of a .safetensors or .ckpt/.pt/.pth file, told apart by their first bytes.
 
-    The tensors are mapped from the file, so that reading takes no memory before they are used.
-    Pickled files are read with `weights_only=True`: they cannot execute code.
+    The tensors are mapped from the file, so that reading takes no memory before they are used (but for
+    pickles of before PyTorch 1.6). Pickles are read with `weights_only=True`: they cannot execute code.
 
     Raises:
         FileNotFoundError, PermissionError: no such file; not readable.
@@ -49,28 +58,56 @@ def read_checkpoint(path: Path | str) -> tuple[StateDict, dict[str, str]]:
     """
     path = Path(path)
     magic, size = _magic(path)
-    for mark, what in NO_CHECKPOINT.items():
-        if magic.startswith(mark):
-            raise CheckpointError(f"{path.name} is {what}.")
     if magic[8:9] == b"{":
         try:
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
         except SafetensorError as error:
             raise _damaged(path, size, f"as a safetensors file ({error})") from error
-    zipped = zipfile.is_zipfile(path)
+    for mark, what in NO_CHECKPOINT.items():
+        if magic.lstrip().startswith(mark):
+            raise CheckpointError(f"{path.name} is {what}.")
+    zipped = magic.startswith(b"PK\x03\x04")
     if not zipped and not magic.startswith(b"\x80"):
         raise _damaged(path, size, "as a safetensors or PyTorch file")
     try:
-        loaded = torch.load(path, weights_only=True, map_location="cpu", mmap=zipped)
+        loaded = _unpickled(path, zipped)
     except pickle.UnpicklingError as error:
+        found = re.search(r" GLOBAL ([\w.]+)", str(error))
+        named = f" ({found[1]})" if found else ""
         raise CheckpointError(
-            f"{path.name} holds code or objects besides weights, which are never executed: "
-            "get a .safetensors version."
+            f"{path.name} holds code or objects besides weights{named}, which are never executed, or is "
+            "damaged: get a .safetensors version."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # what a damaged pickle leads to has no limits
         raise _damaged(path, size, f"as a PyTorch file ({type(error).__name__})") from error
     return _unwrapped(loaded, path.name), {}
+
+
+def _unpickled(path: Path, zipped: bool) -> object:
+    with path.open("rb") as file, _inert_globals():
+        if path.suffix == ".safetensors":  # torch would go by the name
+            return torch.load(file, weights_only=True, map_location="cpu")
+        return torch.load(path, weights_only=True, map_location="cpu", mmap=zipped)
+
+
+class _Inert:
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+@contextmanager
+def _inert_globals() -> Iterator[None]:
+    stand_ins = []
+    for name in INERT:
+        module, _, own = name.rpartition(".")
+        stand_ins.append(type(own, (_Inert,), {"__module__": module}))
+    with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pickle protocols that may not be supported: an error says so
+        yield
 
 
 def _magic(path: Path) -> tuple[bytes, int]:
@@ -97,14 +134,15 @@ def _unwrapped(loaded: object, name: str) -> StateDict:
     for wrapper in WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
-    tensors = (
-        {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
-        if isinstance(loaded, dict)
-        else {}
-    )
+    entries = loaded if isinstance(loaded, dict) else {}
+    tensors = {
+        key: value for key, value in entries.items() if isinstance(key, str) and isinstance(value, Tensor)
+    }
     if not tensors:
+        what = foreign(dict.fromkeys(map(str, entries), torch.empty(0))) or "no state dict"
         raise CheckpointError(
-            f"{name} holds no tensors: expected a state dict, plain or under {', '.join(WRAPPERS)}."
+            f"{name} is {what}: expected tensors by their names, plain or under {', '.join(WRAPPERS)}; "
+            f"it holds {first(map(str, entries)) or type(loaded).__name__}."
         )
     return tensors
 
@@ -184,7 +222,7 @@ def write_safetensors(
         on_tensor: called with (written, of how many) after each tensor; raise in it to stop.
     Raises:
         CheckpointError: a value is not finite, or does not fit `dtype`; names its tensor.
-        OSError: the disk has no room, which is checked before anything is written.
+        OSError: the file cannot be written; whether the disk has room is checked before anything is.
     """
     path = Path(path)
     stored = {
@@ -199,29 +237,30 @@ def write_safetensors(
         header[key] = {"dtype": SAFETENSORS_DTYPES[stored[key]], "shape": shape, "data_offsets": [start, end]}  # type: ignore[dict-item]
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
-    with written(path) as temporary:
-        _check_room(path, 8 + len(head) + end)
-        with temporary.open("wb") as file:
-            file.write(len(head).to_bytes(8, "little") + head)
-            for number, key in enumerate(order):
-                value = tensors[key].detach().to("cpu", stored[key]).contiguous()
-                if not is_finite(value):
-                    raise CheckpointError(_not_finite(key, tensors[key], stored[key]))
-                file.write(value.reshape(-1).view(torch.uint8).numpy().data)
-                if on_tensor is not None:
-                    on_tensor(number + 1, len(order))
+    try:
+        with written(path) as temporary:
+            _check_room(path, 8 + len(head) + end)
+            with temporary.open("wb") as file:
+                file.write(len(head).to_bytes(8, "little") + head)
+                for number, key in enumerate(order):
+                    value = tensors[key].detach().to("cpu", stored[key]).contiguous()
+                    if not is_finite(value):
+                        raise CheckpointError(_not_finite(key, tensors[key], stored[key]))
+                    file.write(value.reshape(-1).view(torch.uint8).numpy().data)
+                    if on_tensor is not None:
+                        on_tensor(number + 1, len(order))
+    except OSError as error:
+        reason = error.strerror or error
+        raise type(error)(f"{path} cannot be written: {reason}. Nothing was changed.") from error
 
 
 def _check_room(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < size:
-        raise OSError(
-            errno.ENOSPC,
-            f"{path} needs {size / 1e9:.2f} GB, its disk has {free / 1e9:.2f} GB left: make room",
-        )
+        raise OSError(f"it needs {size / 1e9:.2f} GB, and its disk has {free / 1e9:.2f} GB left")
 
 
 def _not_finite(key: str, value: Tensor, dtype: torch.dtype) -> str:
     if is_finite(value):
-        return f"{key} has values that do not fit {str(dtype).removeprefix('torch.')}: choose bf16."
+        return f"{key} has values that do not fit {str(dtype).removeprefix('torch.')}: choose bf16 or fp32."
     return f"{key} holds NaN or infinity: the file is damaged, or the training that made it diverged."

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .layouts import StateDict
+from .checkpoint import check_fit, is_finite
+from .layouts import CheckpointError, StateDict
 from .models import Backend, TextTower
 from .sizes import text_config, text_weights
 from .tokenizer import tokenize
@@ -21,9 +22,13 @@ def null_context(text: Mapping[str, Tensor]) -> Tensor:
 
     Args:
         text: state dict of a text tower, without prefix.
+    Raises:
+        CheckpointError: a tower that is not complete or of another kind, or whose context is not finite.
+        ImportError: see `tokenize`.
     """
     tower = TextTower(text_config(text), Backend(device="meta")).eval()
     weights = text_weights(text)
+    check_fit(tower.state_dict(), weights, "text tower")
     layers = tower.model
     layers.positional_embedding = nn.Parameter(weights["model.positional_embedding"].float())
     blocks = {f"transformer.resblocks.{i}": block for i, block in enumerate(layers.transformer["resblocks"])}  # type: ignore[arg-type]
@@ -34,7 +39,13 @@ def null_context(text: Mapping[str, Tensor]) -> Tensor:
     }.items():
         prefix = f"model.{name}."
         _lend(layer, {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)})
-    return tower(tokenize([""], tower.config.context_length))
+    tokens = tokenize([""], tower.config.context_length)
+    if tower.config.vocab <= tokens.max():
+        raise CheckpointError(f"The text tower knows only {tower.config.vocab} tokens: it is not CLIP's.")
+    context = tower(tokens)
+    if not is_finite(context):
+        raise CheckpointError("The text tower holds NaN or infinity: the file is damaged, download it again.")
+    return context
 
 
 def _lend(layer: nn.Module, weights: StateDict) -> None:

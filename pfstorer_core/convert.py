@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import CheckpointError, write_safetensors
+from .checkpoint import write_safetensors
 from .progress import Progress, silent
 from .restorer import file_context, file_tensors, open_restorer
 from .schedule import PredictionType
@@ -34,24 +34,28 @@ def convert(
         text: keep the text tower (0.7 GB in fp16), which only prompts need.
         on_step: called after each tensor; raise in it to stop.
     Raises:
-        ValueError: another ending than .safetensors, or a dtype that is none of these.
+        ValueError: another ending than .safetensors, a dtype that is none of these, or an output that is
+            one of the files.
         FileNotFoundError, PermissionError, CheckpointError: see `open_restorer`; also where a network
             is not complete, or a value is not finite or does not fit the dtype.
-        OSError: no room on the disk. Nothing is left of a file that could not be finished.
+        OSError: the file cannot be written, such as for no room on the disk. Nothing is left of a file
+            that could not be finished.
     """
     output = Path(output)
     if output.suffix != ".safetensors":
         raise ValueError(f"{output} has to end in .safetensors.")
     if dtype not in DTYPES:
         raise ValueError(f"No dtype named {dtype!r}; choose one of {', '.join(DTYPES)}.")
-    if output.exists() and any(output.samefile(source) for source in (path, *addons)):
-        raise CheckpointError(f"{output} is one of the files to convert: choose another name for the result.")
     file = open_restorer(path, addons, prediction_type)
-    file.check_fit()
+    if output.exists() and any(output.samefile(source) for source in (path, *addons)):
+        raise ValueError(f"{output} is one of the files to convert: choose another name for the result.")
+    # The causal mask, which some versions stored, is infinite by nature and made anew by all.
+    kept = {key: value for key, value in file.text.items() if text and not key.endswith("attn_mask")}
+    replace(file, text=kept).check_fit()
     context = file_context(file, Path(path).name)
     sources = [Path(source).name for source in (path, *addons)]
     header = replace(file.header, training={**file.header.training, "converted_from": sources})
-    tensors = file_tensors(file.unet, file.autoencoder, file.text if text else {}, context)
+    tensors = file_tensors(file.unet, file.autoencoder, kept, context)
 
     def written(number: int, of: int) -> None:
         on_step(Progress("convert", number, of))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from .checkpoint import check_fit, read_checkpoint
+from .header import HEADER_ENTRY, HEADER_TENSOR, RestorerHeader
 from .layouts import (
     BASE,
     CFW,
@@ -24,10 +25,12 @@ from .layouts import (
     with_prefixes,
 )
 from .models import Autoencoder, Backend, LQEncoder, TextTower, UNet
-from .restorer import FORMAT, HEADER_TENSOR, NULL_CONTEXT, RestorerHeader
+from .restorer import NULL_CONTEXT
 from .sizes import autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
 
 META = Backend(device="meta")
+OWN_TENSORS = {NULL_CONTEXT, HEADER_TENSOR}
+"""Tensors of a restorer that belong to none of its networks."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,14 @@ class Network:
 
     Attributes:
         dtypes: number formats with the number of tensors in each, the most frequent first.
-        sizes: the network's configuration, as told from the tensors.
+        sizes: the network's configuration, as told from the tensors; empty of a part of a network.
         faults: what does not fit the architecture; empty where all is well.
     """
 
     name: str
     parameters: int
     dtypes: dict[str, int]
-    sizes: str
+    sizes: dict[str, Any]
     faults: str = ""
 
 
@@ -53,7 +56,8 @@ class Inspection:
 
     Attributes:
         kind: the layout's name.
-        header: what is known besides the tensors; `header_source` says whence: "header" or "file name".
+        header: what is known besides the tensors; None of an autoencoder. `header_source` says whence:
+            "header" or "file name".
         missing: what has to come from elsewhere, and what cannot be done without it.
         ignored: keys that nothing here uses, such as buffers that are recomputed.
     """
@@ -62,7 +66,7 @@ class Inspection:
     bytes: int
     kind: str
     networks: list[Network]
-    header: RestorerHeader
+    header: RestorerHeader | None
     header_source: str
     missing: list[str]
     ignored: int
@@ -79,16 +83,15 @@ def inspect_checkpoint(path: Path | str) -> Inspection:
     tensors = with_prefixes(tensors)
     layout = identify(tensors, path.name)
     header = RestorerHeader.from_file(metadata, tensors, path.name)
-    has_header = metadata.get("format") == FORMAT or HEADER_TENSOR in tensors
     networks = _networks(tensors, header)
-    used = sum(len(part(tensors, name)) for name in PREFIXES) + (NULL_CONTEXT in tensors)
+    used = sum(len(part(tensors, name)) for name in PREFIXES) + len(tensors.keys() & OWN_TENSORS)
     return Inspection(
         str(path),
         path.stat().st_size,
         layout.name,
         networks,
-        header,
-        "header" if has_header else "file name",
+        None if layout is CFW else header,
+        "header" if HEADER_ENTRY in metadata or HEADER_TENSOR in tensors else "file name",
         _missing(layout, tensors),
         len(tensors) - used,
     )
@@ -125,16 +128,15 @@ def _networks(tensors: StateDict, header: RestorerHeader) -> list[Network]:
 def _network(
     name: str, counted: StateDict, fitted: Mapping[str, Tensor], build: Callable[[], Any] | None
 ) -> Network:
-    sizes = faults = ""
+    sizes: dict[str, Any] = {}
+    faults = ""
     if build is not None:
         try:
             model = build()
-            sizes = str(model.config)
+            sizes = {key: value for key, value in asdict(model.config).items() if value is not None}
             check_fit(model.state_dict(), fitted, name)
         except CheckpointError as error:
             faults = str(error)
-        except (KeyError, IndexError, ValueError) as error:
-            faults = f"The {name} is not complete: {error}."
     dtypes = Counter(str(value.dtype).removeprefix("torch.") for value in counted.values())
     parameters = sum(value.numel() for value in counted.values())
     return Network(name, parameters, dict(dtypes.most_common()), sizes, faults)

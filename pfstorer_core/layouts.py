@@ -22,7 +22,7 @@ UNET = PREFIXES["unet"] + "input_blocks.0.0.weight"
 SFT = PREFIXES["unet"] + "input_blocks.1.0.spade.mlp_shared.0.weight"
 LQ_ENCODER = PREFIXES["lq_encoder"] + "input_blocks.0.0.weight"
 AUTOENCODER = PREFIXES["autoencoder"] + "encoder.conv_in.weight"
-FUSION = "decoder.fusion_layer_1.encode_enc_1.conv1.weight"
+FUSION = PREFIXES["autoencoder"] + "decoder.fusion_layer_1.encode_enc_1.conv1.weight"
 
 
 class CheckpointError(ValueError):
@@ -49,29 +49,34 @@ BASE = Layout("a Stable Diffusion 2.1 checkpoint", (UNET, AUTOENCODER), lacks=(S
 LAYOUTS = (RESTORER, OWN_WEIGHTS, CFW, BASE)
 
 FOREIGN = {
-    "a LoRA": r"lora_(up|down|A|B|unet|te)|\.hada_w|\.lokr_",
-    "an SDXL checkpoint": r"^conditioner\.embedders\.|\.label_emb\.0\.0\.",
-    "a Stable Diffusion 1.x checkpoint": r"^cond_stage_model\.transformer\.text_model\.",
+    "a LoRA": r"lora[._](up|down|A|B|unet|te)|\.hada_w|\.lokr_",
+    "an unCLIP checkpoint": r"^noise_augmentor\.",
+    "an SDXL or SD Turbo checkpoint": r"^conditioner\.embedders\.|\.label_emb\.0\.0\.",
+    "a Stable Diffusion 1.x checkpoint": r"^cond_stage_model\.transformer\.",
     "a Stable Diffusion 3, Flux or other transformer": r"(^|\.)(joint|double|single)_blocks\.|x_embedder\.",
     "a ControlNet": r"^control_model\.|(^|\.)input_hint_block\.|^controlnet_|(^|\.)zero_convs\.",
     "a model in the layout of diffusers": r"(^|\.)(down_blocks|mid_block|up_blocks)\.",
-    "a textual inversion": r"^(emb_params|string_to_param|string_to_token|clip_[gl])",
-    "a text or image encoder": r"^(text_model|vision_model|visual|transformer\.resblocks)\b",
-    "an upscaler or restorer of another architecture": r"^(conv_first|model\.0|body\.0|stylegan_decoder)\.",
+    "a textual inversion": r"^(emb_params|string_to_param|string_to_token|clip_[gl])$",
+    "a text or image encoder": r"^(text_model|vision_model|visual|transformer\.resblocks|encoder\.block)\.",
+    "an upscaler or restorer of another architecture": r"^(conv_first|model\.0|body\.0|stylegan_decoder)\."
+    r"|^(fuse_convs_dict|vqvae)\.",
 }
 """Well-known models that people try to load here, and keys that only they have."""
 
 CONTEXT_WIDTHS = {768: "a Stable Diffusion 1.x checkpoint", 2048: "an SDXL checkpoint"}
+"""Those of U-Nets without a text encoder beside them, by the width of the context that they read."""
+
 VAE = "a plain VAE"
 
 
 def with_prefixes(tensors: Mapping[str, Tensor]) -> StateDict:
-    """The tensors of a file under the keys that a full checkpoint has for them: an autoencoder alone
-    gets its prefix, and what only its training needs (``loss.*``) is left out."""
-    bare = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
-    if not any(key.startswith(bare) for key in tensors):
+    """The tensors of a file under the keys that a full checkpoint has for them: an autoencoder alone, or
+    its fusion layers alone, get their prefix."""
+    prefix = PREFIXES["autoencoder"]
+    if not any(key.removeprefix(prefix) in tensors for key in (AUTOENCODER, FUSION)):
         return dict(tensors)
-    return {PREFIXES["autoencoder"] + key: value for key, value in tensors.items() if key.startswith(bare)}
+    bare = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
+    return {prefix + key if key.startswith(bare) else key: value for key, value in tensors.items()}
 
 
 def part(tensors: Mapping[str, Tensor], name: str) -> StateDict:
@@ -100,7 +105,7 @@ def identify(tensors: Mapping[str, Tensor], name: str) -> Layout:
         )
     raise CheckpointError(
         f"{name} is none of the files that can be loaded. Tried: {tried}. "
-        f"Its own keys begin with: {first(tensors)}."
+        f"Its own keys: {first(tensors) or 'none'}."
     )
 
 
@@ -110,11 +115,10 @@ def foreign(tensors: Mapping[str, Tensor]) -> str | None:
     for name, pattern in FOREIGN.items():
         if re.search(pattern, keys, re.MULTILINE):
             return name
-    width = next(
-        (value.shape[1] for key, value in tensors.items() if key.endswith(".attn2.to_k.weight")), None
-    )
-    if width in CONTEXT_WIDTHS:
-        return CONTEXT_WIDTHS[width]
+    widths = {value.shape[-1:] for key, value in tensors.items() if key.endswith(".attn2.to_k.weight")}
+    for width, name in CONTEXT_WIDTHS.items():
+        if (width,) in widths:
+            return name
     return VAE if AUTOENCODER in tensors and UNET not in tensors else None
 
 
@@ -125,16 +129,10 @@ def first(keys: Iterable[str], count: int = 4) -> str:
 
 
 def _is(tensors: Mapping[str, Tensor], layout: Layout) -> bool:
-    return all(_holds(tensors, key) for key in layout.has) and not any(
-        _holds(tensors, key) for key in layout.lacks
-    )
-
-
-def _holds(tensors: Mapping[str, Tensor], key: str) -> bool:
-    return key in tensors or PREFIXES["autoencoder"] + key in tensors
+    return all(key in tensors for key in layout.has) and not any(key in tensors for key in layout.lacks)
 
 
 def _against(tensors: Mapping[str, Tensor], layout: Layout) -> str:
-    missing = [f"no {key}" for key in layout.has if not _holds(tensors, key)]
-    surplus = [f"but has {key}" for key in layout.lacks if _holds(tensors, key)]
-    return (missing + surplus or ["of another width"])[0]
+    missing = [f"no {key}" for key in layout.has if key not in tensors]
+    surplus = [f"but has {key}" for key in layout.lacks if key in tensors]
+    return (missing + surplus or ["of another kind"])[0]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .checkpoint import check_fit, load_exactly, read_checkpoint, write_safetensors
+from .checkpoint import check_fit, is_finite, load_exactly, read_checkpoint, write_safetensors
 from .context import null_context
+from .header import RestorerHeader
 from .layouts import (
     BASE,
     CFW,
@@ -32,66 +30,7 @@ from .schedule import PredictionType
 from .sizes import autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
 from .tokenizer import tokenize
 
-FORMAT = "pfstorer.restorer"
 NULL_CONTEXT = "null_context"
-HEADER_TENSOR = "pfstorer.header"
-"""The header as a tensor of bytes, in files that another program wrote and gave metadata of its own."""
-
-
-@dataclass(frozen=True)
-class RestorerHeader:
-    """What the tensors do not tell. The defaults are those of StableSR on SD 2.1, whose files have no header.
-
-    Attributes:
-        prediction_type: "eps" or "v".
-        scale_factor: unscaled latent × this is what the U-Net sees.
-        image_size: side in pixels of the pictures that it was trained on: the tile size to use.
-        num_head_channels, lq_num_heads: attention heads of the U-Net and of the LQ encoder.
-        preview: rough colours of a latent: a row [r, g, b] (−1…1) for every channel and one for the
-            bias, to be multiplied with the scaled latent; empty where unknown.
-        training: record of how it was made.
-    """
-
-    prediction_type: PredictionType = "eps"
-    scale_factor: float = 0.18215
-    image_size: int = 512
-    num_head_channels: int = 64
-    lq_num_heads: int = 4
-    preview: list[list[float]] = field(default_factory=list)
-    training: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_metadata(self) -> dict[str, str]:
-        return {
-            "format": FORMAT,
-            "format_version": "1",
-            "restorer": json.dumps(asdict(self), sort_keys=True),
-        }
-
-    def to_tensor(self) -> Tensor:
-        """As UTF-8 bytes, see `HEADER_TENSOR`."""
-        return torch.tensor(list(self.to_metadata()["restorer"].encode()), dtype=torch.uint8)
-
-    @classmethod
-    def from_file(
-        cls, metadata: Mapping[str, str], tensors: Mapping[str, Tensor], name: str
-    ) -> RestorerHeader:
-        """The header of a file, or what its name says; ignores what a later version added."""
-        text = metadata.get("restorer")
-        if text is None and HEADER_TENSOR in tensors:
-            text = bytes(tensors[HEADER_TENSOR].tolist()).decode()
-        if text is None:
-            return cls.from_name(name)
-        fields = json.loads(text)
-        return cls(**{key: value for key, value in fields.items() if key in cls.__dataclass_fields__})
-
-    @classmethod
-    def from_name(cls, name: str) -> RestorerHeader:
-        """The header of a published file, whose name is all that tells the kinds apart: StableSR's models
-        for 768 pixels and for faces predict v, the others eps."""
-        name = name.lower()
-        large = "768" in name
-        v = large or re.search(r"face|v[-_]?pred|[-_]v[-_.]", name)
-        return cls(prediction_type="v" if v else "eps", image_size=768 if large else 512)
 
 
 @dataclass(frozen=True)
@@ -113,9 +52,13 @@ class RestorerFile:
 
     def check_fit(self) -> None:
         """Raise CheckpointError, with the keys, where a network is not complete or of another shape."""
-        unet, autoencoder = self.build(Backend(device="meta"))
+        meta = Backend(device="meta")
+        unet, autoencoder = self.build(meta)
         check_fit(unet.state_dict(), self.unet, "U-Net")
         check_fit(autoencoder.state_dict(), self.autoencoder, "autoencoder")
+        if self.text:
+            tower = TextTower(text_config(self.text), meta)
+            check_fit(tower.state_dict(), text_weights(self.text), "text tower")
 
     def build(self, backend: Backend) -> tuple[UNet, Autoencoder]:
         """The networks, without their weights."""
@@ -136,6 +79,7 @@ def open_restorer(
     Raises:
         FileNotFoundError, PermissionError: see `read_checkpoint`.
         CheckpointError: not a restorer, or one that lacks a part; the message says which file to add.
+        ValueError: another prediction type than "eps" and "v".
     """
     path = Path(path)
     tensors, metadata = read_checkpoint(path)
@@ -143,12 +87,13 @@ def open_restorer(
     layout = identify(tensors, path.name)
     if layout not in (RESTORER, BASE):
         raise CheckpointError(
-            f"{path.name} is {layout.name}: it goes on top of a checkpoint. Choose {_WHERE[layout]} as the "
-            "checkpoint, and this file as an add-on."
+            f"{path.name} holds {layout.name}: it goes on top of a checkpoint. Choose {_WHERE[layout]} as "
+            "the checkpoint, and this file as an add-on."
         )
     header = RestorerHeader.from_file(metadata, tensors, path.name)
     for addon in map(Path, addons):
-        extra = with_prefixes(read_checkpoint(addon)[0])
+        extra, metadata = read_checkpoint(addon)
+        extra = with_prefixes(extra)
         kind = identify(extra, addon.name)
         if kind not in (OWN_WEIGHTS, CFW):
             raise CheckpointError(
@@ -156,7 +101,7 @@ def open_restorer(
             )
         tensors |= extra
         if kind is OWN_WEIGHTS:
-            layout, header = RESTORER, RestorerHeader.from_name(addon.name)
+            layout, header = RESTORER, RestorerHeader.from_file(metadata, extra, addon.name)
     if layout is BASE:
         raise CheckpointError(
             f"{path.name} is {BASE.name}: it can draw pictures, but not restore them. Add StableSR's own "
@@ -166,8 +111,9 @@ def open_restorer(
         header = replace(header, prediction_type=prediction_type)
     try:
         return _restorer_file(tensors, header)
-    except (KeyError, IndexError, ValueError) as error:
-        raise CheckpointError(f"{path.name} is damaged or of another architecture: {error}.") from error
+    except CheckpointError as error:
+        names = " + ".join(Path(file).name for file in (path, *addons))
+        raise CheckpointError(f"{names}: {error}") from error
 
 
 _WHERE: dict[Layout, str] = {
@@ -185,9 +131,9 @@ def _restorer_file(tensors: StateDict, header: RestorerHeader) -> RestorerFile:
     autoencoder_sizes = autoencoder_config(autoencoder)
     channels = (sizes.in_channels, sizes.lq_encoder.in_channels, autoencoder_sizes.embed_dim)  # type: ignore[union-attr]
     if len(set(channels)) > 1:
-        raise ValueError(
-            f"U-Net, LQ encoder and autoencoder have {channels} latent channels, which have to be the same "
-            "(inpainting and depth models cannot restore)"
+        raise CheckpointError(
+            f"U-Net, LQ encoder and autoencoder have {channels} latent channels, which have to be the same: "
+            "inpainting and depth models cannot restore, nor can parts of different models."
         )
     unet |= {f"lq_encoder.{key}": value for key, value in lq_encoder.items()}
     text = part(tensors, "text")
@@ -258,7 +204,25 @@ def load_restorer(
 
 
 def file_context(file: RestorerFile, name: str) -> Tensor:
-    """The context of the empty prompt: the file's own, else that of its text tower, in fp32."""
+    """The context of the empty prompt: the file's own, else that of its text tower, in fp32.
+
+    Raises:
+        CheckpointError: neither is there, or it does not fit the U-Net.
+        ImportError: see `tokenize`.
+    """
+    context = _file_context(file, name)
+    width = file.unet_config.context_dim
+    if context.ndim != 3 or context.shape[0] != 1 or context.shape[2] != width:
+        raise CheckpointError(
+            f"The empty prompt's context of {name} has the shape {list(context.shape)}, but its U-Net reads "
+            f"[1, tokens, {width}]."
+        )
+    if not is_finite(context):
+        raise CheckpointError(f"The empty prompt's context of {name} holds NaN or infinity.")
+    return context
+
+
+def _file_context(file: RestorerFile, name: str) -> Tensor:
     if file.null_context is not None:
         return file.null_context.float()
     if not file.text:

@@ -4,102 +4,140 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from torch import Tensor
 
 from .layouts import PREFIXES, CheckpointError, StateDict
 from .models import AutoencoderConfig, LQEncoderConfig, TextTowerConfig, UNetConfig
 
+NETWORKS = {
+    "unet": "U-Net",
+    "lq_encoder": "LQ encoder",
+    "autoencoder": "autoencoder",
+    "text": "OpenCLIP text tower",
+}
+"""What errors call the networks of `PREFIXES`."""
+
+GROUPS = 32
+"""Of every group normalization: what all widths are multiples of."""
+
 
 def unet_config(tensors: Mapping[str, Tensor], num_head_channels: int = 64) -> UNetConfig:
-    """Sizes of the U-Net of a state dict without prefix; the head width is not in the tensors."""
-    if "input_blocks.0.0.weight" not in tensors:
-        raise CheckpointError(_absent("U-Net", PREFIXES["unet"] + "input_blocks.0.0.weight"))
-    first = tensors["input_blocks.0.0.weight"]
-    model_channels = first.shape[0]
-    mult, resolutions, blocks = _levels(tensors)
-    shared = tensors.get("input_blocks.1.0.spade.mlp_shared.0.weight")
-    transformer = next(
-        (key for key in tensors if key.endswith("transformer_blocks.0.attn2.to_k.weight")), None
-    )
-    if transformer is None:
-        raise CheckpointError(_absent("U-Net", "…transformer_blocks.0.attn2.to_k.weight"))
-    depths = [int(m[1]) for key in tensors if (m := re.search(r"transformer_blocks\.(\d+)\.", key))]
+    """Sizes of the U-Net of a state dict without prefix; the head width is not in the tensors.
+
+    This and the others raise CheckpointError where a tensor that tells a size is missing or cannot be.
+    """
+    size = partial(_size, "unet", tensors)
+    model_channels, in_channels, *_ = size("input_blocks.0.0.weight", 4)
+    multiples, resolutions, blocks = _levels("unet", tensors)
+    sft = "input_blocks.1.0.spade.mlp_shared.0.weight"
+    sft_hidden, sft_channels, *_ = size(sft, 4) if sft in tensors else (0, 0)
+    # The middle block always attends.
+    depths = _numbers(tensors, r"^middle_block\.1\.transformer_blocks\.(\d+)\.")
     return UNetConfig(
-        in_channels=first.shape[1],
-        out_channels=tensors["out.2.weight"].shape[0],
+        in_channels=in_channels,
+        out_channels=size("out.2.weight", 4)[0],
         model_channels=model_channels,
-        channel_mult=tuple(width // model_channels for width in mult),
+        channel_mult=multiples,
         num_res_blocks=blocks,
         attention_resolutions=resolutions,
         num_head_channels=num_head_channels,
-        context_dim=tensors[transformer].shape[1],
-        transformer_depth=max(depths) + 1,
-        sft_channels=0 if shared is None else shared.shape[1],
-        sft_hidden=0 if shared is None else shared.shape[0],
+        context_dim=size("middle_block.1.transformer_blocks.0.attn2.to_k.weight", 2)[1],
+        transformer_depth=1 + max(depths),
+        sft_channels=sft_channels,
+        sft_hidden=sft_hidden,
     )
 
 
 def lq_encoder_config(tensors: Mapping[str, Tensor], num_heads: int = 4) -> LQEncoderConfig:
     """Sizes of StableSR's LQ encoder; the number of heads is not in the tensors."""
-    first = tensors["input_blocks.0.0.weight"]
-    widths, resolutions, blocks = _levels(tensors)
+    size = partial(_size, "lq_encoder", tensors)
+    model_channels, in_channels, *_ = size("input_blocks.0.0.weight", 4)
+    multiples, resolutions, blocks = _levels("lq_encoder", tensors)
+    out_channels = size("fea_tran.0.out_layers.3.weight", 4)[0]
+    _multiples("lq_encoder", GROUPS, [out_channels])
     return LQEncoderConfig(
-        in_channels=first.shape[1],
-        model_channels=first.shape[0],
-        out_channels=tensors["fea_tran.0.out_layers.3.weight"].shape[0],
-        channel_mult=tuple(width // first.shape[0] for width in widths),
+        in_channels=in_channels,
+        model_channels=model_channels,
+        out_channels=out_channels,
+        channel_mult=multiples,
         num_res_blocks=blocks,
         attention_resolutions=resolutions,
         num_heads=num_heads,
     )
 
 
-def _levels(tensors: Mapping[str, Tensor]) -> tuple[list[int], tuple[int, ...], int]:
-    """Width of each level, factors with attention, and residual blocks a level of an LDM encoder."""
+def _levels(network: str, tensors: Mapping[str, Tensor]) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Widths of the levels as multiples of the first convolution's, factors with attention, and residual
+    blocks a level of an LDM encoder."""
     widths: list[list[int]] = [[]]
-    resolutions: list[int] = []
-    for index in range(1, 1 + max(_numbers(tensors, r"^input_blocks\.(\d+)\."))):
-        if f"input_blocks.{index}.0.op.weight" in tensors:
+    resolutions: set[int] = set()
+    for index in range(1, 1 + max(1, *_numbers(tensors, r"^input_blocks\.(\d+)\."))):
+        if f"input_blocks.{index}.0.op.weight" in tensors and widths[-1]:
             widths.append([])
             continue
-        widths[-1].append(tensors[f"input_blocks.{index}.0.out_layers.3.weight"].shape[0])
+        widths[-1].append(_size(network, tensors, f"input_blocks.{index}.0.out_layers.3.weight", 4)[0])
         if f"input_blocks.{index}.1.norm.weight" in tensors:
-            resolutions.append(2 ** (len(widths) - 1))
-    return (
-        [level[0] for level in widths],
-        tuple(sorted(set(resolutions), reverse=True)),
-        len(widths[0]),
-    )
+            resolutions.add(2 ** (len(widths) - 1))
+    base = _size(network, tensors, "input_blocks.0.0.weight", 4)[0]
+    multiples = _multiples(network, base, [level[0] for level in widths if level])
+    return multiples, tuple(sorted(resolutions, reverse=True)), len(widths[0])
 
 
 def autoencoder_config(tensors: Mapping[str, Tensor]) -> AutoencoderConfig:
     """Sizes of a KL autoencoder with or without CFW."""
-    if "encoder.conv_in.weight" not in tensors:
-        raise CheckpointError(_absent("autoencoder", PREFIXES["autoencoder"] + "encoder.conv_in.weight"))
-    ch = tensors["encoder.conv_in.weight"].shape[0]
-    levels = sorted(set(_numbers(tensors, r"^encoder\.down\.(\d+)\.")))
+    size = partial(_size, "autoencoder", tensors)
+    ch, in_channels, *_ = size("encoder.conv_in.weight", 4)
+    levels = range(1 + max(_numbers(tensors, r"^encoder\.down\.(\d+)\."), default=0))
+    widths = [size(f"encoder.down.{level}.block.0.conv2.weight", 4)[0] for level in levels]
     return AutoencoderConfig(
-        in_channels=tensors["encoder.conv_in.weight"].shape[1],
-        out_ch=tensors["decoder.conv_out.weight"].shape[0],
+        in_channels=in_channels,
+        out_ch=size("decoder.conv_out.weight", 4)[0],
         ch=ch,
-        ch_mult=tuple(
-            tensors[f"encoder.down.{level}.block.0.conv2.weight"].shape[0] // ch for level in levels
-        ),
+        ch_mult=_multiples("autoencoder", ch, widths),
         num_res_blocks=1 + max(_numbers(tensors, r"^encoder\.down\.0\.block\.(\d+)\.")),
-        z_channels=tensors["decoder.conv_in.weight"].shape[1],
-        embed_dim=tensors["post_quant_conv.weight"].shape[1],
+        z_channels=size("decoder.conv_in.weight", 4)[1],
+        embed_dim=size("post_quant_conv.weight", 4)[1],
         cfw=any(key.startswith("decoder.fusion_layer_") for key in tensors),
     )
+
+
+def _size(network: str, tensors: Mapping[str, Tensor], key: str, rank: int) -> tuple[int, ...]:
+    """The shape of a tensor that has to be there, with `rank` sizes above 0."""
+    if key not in tensors:
+        raise _incomplete(network, key)
+    shape = tuple(tensors[key].shape)
+    if len(shape) != rank or 0 in shape:
+        raise _strange(
+            network, f"{PREFIXES[network]}{key} has the shape {list(shape)}, expected {rank} sizes above 0"
+        )
+    return shape
+
+
+def _multiples(network: str, first: int, widths: list[int]) -> tuple[int, ...]:
+    if first % GROUPS or any(width % first for width in widths):
+        raise _strange(
+            network,
+            f"it has layers of {', '.join(map(str, widths))} channels, expected multiples of {first}"
+            + (f", itself a multiple of {GROUPS}" if first % GROUPS else ""),
+        )
+    return tuple(width // first for width in widths)
 
 
 def _numbers(keys: Iterable[str], pattern: str) -> list[int]:
     return [int(match[1]) for key in keys if (match := re.search(pattern, key))]
 
 
-def _absent(what: str, key: str) -> str:
-    return (
-        f"This checkpoint has no {what}: expected keys such as {key}. Is it a StableSR or PFStorer restorer?"
+def _incomplete(network: str, key: str) -> CheckpointError:
+    return CheckpointError(
+        f"This checkpoint has no complete {NETWORKS[network]}: {PREFIXES[network]}{key} is missing."
+    )
+
+
+def _strange(network: str, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"The {NETWORKS[network]} of this checkpoint is damaged or of another architecture: {why}."
     )
 
 
@@ -114,16 +152,15 @@ def text_weights(tensors: Mapping[str, Tensor]) -> StateDict:
 
 def text_config(tensors: Mapping[str, Tensor], num_head_channels: int = 64) -> TextTowerConfig:
     """Sizes of the text tower of a state dict without prefix; the head width is not in the tensors."""
-    layers = set(_numbers(tensors, r"^model\.transformer\.resblocks\.(\d+)\."))
-    if "model.token_embedding.weight" not in tensors or not layers:
-        raise CheckpointError(
-            _absent("OpenCLIP text tower", PREFIXES["text"] + "model.token_embedding.weight")
-        )
-    vocab, width = tensors["model.token_embedding.weight"].shape
+    size = partial(_size, "text", tensors)
+    vocab, width = size("model.token_embedding.weight", 2)
+    if width % num_head_channels:
+        raise _strange("text", f"it is {width} wide, expected a multiple of its heads' {num_head_channels}")
+    size("model.transformer.resblocks.0.attn.in_proj_weight", 2)
     return TextTowerConfig(
         width=width,
         heads=width // num_head_channels,
-        layers=1 + max(layers),
+        layers=1 + max(_numbers(tensors, r"^model\.transformer\.resblocks\.(\d+)\.")),
         vocab=vocab,
-        context_length=tensors["model.positional_embedding"].shape[0],
+        context_length=size("model.positional_embedding", 2)[0],
     )

@@ -1,6 +1,5 @@
 """Restorers as files, and restoration without a host, with small random networks."""
 
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,39 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pfstorer_core import CheckpointError, Restorer, RestorerHeader, load_restorer, restore, save_restorer
-from pfstorer_core.checkpoint import load_exactly, read_checkpoint
-from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, UNet, UNetConfig
+from pfstorer_core import CheckpointError, Restorer, load_restorer, restore, save_restorer
+from pfstorer_core.models import Autoencoder
 from pfstorer_core.sampling import SamplerStep
 
-SIZES = UNetConfig(
-    model_channels=32,
-    channel_mult=(1, 2, 2),
-    num_res_blocks=1,
-    attention_resolutions=(4, 2),
-    num_head_channels=16,
-    context_dim=24,
-    sft_channels=32,
-    sft_hidden=16,
-    lq_encoder=LQEncoderConfig(
-        model_channels=32,
-        out_channels=32,
-        channel_mult=(1, 1, 2),
-        num_res_blocks=2,
-        attention_resolutions=(4,),
-        num_heads=2,
-    ),
-)
-AUTOENCODER = AutoencoderConfig(ch=32, ch_mult=(1, 2, 2), num_res_blocks=1, z_channels=4, cfw=True)
-HEADER = RestorerHeader("v", 0.7, 32, 16, 2, [[0.1, 0.2, 0.3]] * 5, {"steps": 3})
+from .small import AUTOENCODER, HEADER, SIZES, TEXT, small_restorer
 
 
 @pytest.fixture(scope="module")
 def restorer() -> Restorer:
-    torch.manual_seed(0)
-    return Restorer(
-        UNet(SIZES).eval(), Autoencoder(AUTOENCODER).eval(), torch.randn(1, 2, SIZES.context_dim), HEADER
-    )
+    return small_restorer()
 
 
 @pytest.fixture
@@ -50,11 +26,15 @@ def file(restorer: Restorer, tmp_path: Path) -> Path:
 
 
 def test_saved_and_loaded_it_is_the_same(restorer: Restorer, file: Path) -> None:
-    loaded = load_restorer(file)
-    assert (loaded.unet.config, loaded.autoencoder.config) == (SIZES, AUTOENCODER)
+    loaded = load_restorer(file, text=True)
+    assert loaded.text is not None
+    assert (loaded.unet.config, loaded.autoencoder.config, loaded.text.config) == (SIZES, AUTOENCODER, TEXT)
     assert loaded.header == HEADER
-    for ours, theirs in ((restorer.unet, loaded.unet), (restorer.autoencoder, loaded.autoencoder)):
-        torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()), rtol=0, atol=0)
+    for name in ("unet", "autoencoder", "text"):
+        ours, theirs = (getattr(model, name).state_dict() for model in (restorer, loaded))
+        torch.testing.assert_close(dict(ours), dict(theirs), rtol=0, atol=0)
+    assert torch.equal(loaded.context(), restorer.null_context)
+    torch.testing.assert_close(loaded.context("a face"), restorer.context("a face"), rtol=0, atol=1e-6)
     assert [path.name for path in file.parent.iterdir()] == [file.name], "a temporary file was left"
 
 
@@ -94,55 +74,49 @@ def unexpected(step: SamplerStep) -> None:
     raise AssertionError("work began")
 
 
+def test_prompts_need_the_text_tower(restorer: Restorer, file: Path) -> None:
+    with pytest.raises(ValueError, match="text=True"):
+        load_restorer(file).context("a face")
+    save_restorer(replace(restorer, text=None), file)
+    with pytest.raises(CheckpointError, match=r"small\.safetensors has no text tower"):
+        load_restorer(file, text=True)
+
+
 @pytest.mark.parametrize(
     ("drop", "expected"),
     [
-        ("structcond_stage_model.", r"PFStorer restorer \(no structcond_stage_model\."),
-        ("model.diffusion_model.", r"PFStorer restorer \(no model\.diffusion_model\."),
-        ("first_stage_model.", r"PFStorer restorer \(no first_stage_model\."),
-        ("null_context", "null_context"),
-        ("model.diffusion_model.out.2.bias", r"1 missing: out\.2\.bias"),
+        ("model.diffusion_model.out.2.bias", r"U-Net .* 1 missing: out\.2\.bias"),
+        ("structcond_stage_model.time_embed.0.bias", r"1 missing: lq_encoder\.time_embed\.0\.bias"),
+        ("first_stage_model.quant_conv.bias", r"autoencoder .* 1 missing: quant_conv\.bias"),
+        ("first_stage_model.decoder.fusion_layer_1.encode_enc_2", r"autoencoder .* 60 missing: decoder\.fus"),
+        ("cond_stage_model.model.ln_final.bias", r"text tower .* 1 missing: model\.ln_final\.bias"),
     ],
 )
-def test_what_a_file_lacks_is_named(file: Path, drop: str, expected: str) -> None:
+def test_what_a_network_lacks_is_named(file: Path, drop: str, expected: str) -> None:
     kept = {key: value for key, value in load_file(file).items() if not key.startswith(drop)}
     save_file(kept, file, HEADER.to_metadata())
     with pytest.raises(CheckpointError, match=expected):
+        load_restorer(file, text=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "expected"),
+    [
+        ("ln_final.bias", None, r"text tower .* 1 missing: model\.ln_final\.bias"),
+        ("positional_embedding", None, r"no complete OpenCLIP text tower: .*positional_embedding is missing"),
+        ("transformer.resblocks.1.attn.in_proj_weight", None, r"1 missing: .*attn\.in_proj_weight"),
+        ("transformer.resblocks.1.ln_1.bias", torch.zeros(3), r"1 of another shape: .*ln_1\.bias \[3\]"),
+        ("token_embedding.weight", torch.zeros(50, 64), "knows only 50 tokens"),
+        ("ln_final.weight", torch.full((64,), torch.inf), "text tower holds NaN or infinity"),
+    ],
+)
+def test_a_damaged_text_tower_is_named_where_it_makes_the_context(
+    file: Path, key: str, change: torch.Tensor | None, expected: str
+) -> None:
+    tensors = load_file(file)
+    del tensors["null_context"], tensors[f"cond_stage_model.model.{key}"]
+    if change is not None:
+        tensors[f"cond_stage_model.model.{key}"] = change
+    save_file(tensors, file, HEADER.to_metadata())
+    with pytest.raises(CheckpointError, match=expected):
         load_restorer(file)
-
-
-def test_misfits_are_listed() -> None:
-    module = torch.nn.Linear(2, 3)
-    with pytest.raises(CheckpointError, match=r"1 missing: bias; 1 unexpected: other; .*weight \[3, 3\]"):
-        load_exactly(module, {"weight": torch.zeros(3, 3), "other": torch.zeros(1)}, "layer")
-
-
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "params_ema"])
-def test_pickled_weights_are_unwrapped(tmp_path: Path, wrapper: str | None) -> None:
-    weights = {"weight": torch.rand(2)}
-    torch.save({wrapper: weights, "epoch": 3} if wrapper else weights, tmp_path / "a.ckpt")
-    tensors, _ = read_checkpoint(tmp_path / "a.ckpt")
-    assert torch.equal(tensors["weight"], weights["weight"])
-
-
-class Evil:
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (Path("evil.txt"),))
-
-
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("evil.ckpt").write_bytes(pickle.dumps(Evil()))
-    torch.save({"state_dict": Evil()}, "evil.pt")
-    for name in ("evil.ckpt", "evil.pt"):
-        with pytest.raises(CheckpointError, match="never executed"):
-            read_checkpoint(name)
-    assert not Path("evil.txt").exists()
-
-
-def test_damaged_and_missing_files(tmp_path: Path) -> None:
-    (tmp_path / "bad.safetensors").write_bytes(b"no tensors at all")
-    with pytest.raises(CheckpointError, match=r"bad\.safetensors"):
-        read_checkpoint(tmp_path / "bad.safetensors")
-    with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
-        read_checkpoint(tmp_path / "none.ckpt")

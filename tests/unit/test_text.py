@@ -138,7 +138,7 @@ def test_sizes_are_told_from_the_tensors(tower: TextTower) -> None:
 
 def test_a_checkpoint_without_tower_is_named() -> None:
     with pytest.raises(
-        CheckpointError, match=r"no OpenCLIP text tower.*cond_stage_model\.model\.token_embedding"
+        CheckpointError, match=r"no complete OpenCLIP text tower.*cond_stage_model\.model\.token_embedding"
     ):
         text_config({"transformer.text_model.embeddings.token_embedding.weight": torch.zeros(3, 2)})
 

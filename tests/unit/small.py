@@ -1,0 +1,103 @@
+"""A small restorer, and the published layouts of it as files."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from harness.stand_ins import own
+from pfstorer_core import Restorer, RestorerHeader
+from pfstorer_core.layouts import PREFIXES
+from pfstorer_core.models import (
+    Autoencoder,
+    AutoencoderConfig,
+    LQEncoderConfig,
+    TextTower,
+    TextTowerConfig,
+    UNet,
+    UNetConfig,
+)
+from pfstorer_core.restorer import NULL_CONTEXT, file_tensors
+
+SIZES = UNetConfig(
+    model_channels=32,
+    channel_mult=(1, 2, 2),
+    num_res_blocks=1,
+    attention_resolutions=(4, 2),
+    context_dim=64,
+    sft_channels=32,
+    sft_hidden=16,
+    lq_encoder=LQEncoderConfig(
+        model_channels=32,
+        out_channels=32,
+        channel_mult=(1, 1, 2),
+        num_res_blocks=2,
+        attention_resolutions=(4,),
+    ),
+)
+AUTOENCODER = AutoencoderConfig(ch=32, ch_mult=(1, 2, 2), num_res_blocks=1, z_channels=4, cfw=True)
+TEXT = TextTowerConfig(width=SIZES.context_dim, heads=1, layers=2)
+HEADER = RestorerHeader("v", 0.7, 32, preview=[[0.1, 0.2, 0.3]] * 5, training={"steps": 3})
+"""Its heads are those of files without a header, so that the same networks make all layouts."""
+
+Tensors = Mapping[str, Tensor]
+
+
+def small_restorer() -> Restorer:
+    """With a null context that is not its text tower's."""
+    torch.manual_seed(0)
+    tower = TextTower(TEXT).eval()
+    torch.nn.init.normal_(tower.model.positional_embedding, std=0.1)
+    context = torch.randn(1, 2, SIZES.context_dim)
+    return Restorer(UNet(SIZES).eval(), Autoencoder(AUTOENCODER).eval(), context, HEADER, tower)
+
+
+def published(restorer: Restorer) -> dict[str, Tensor]:
+    """Its tensors as a full checkpoint with a CFW autoencoder has them: no null context."""
+    assert restorer.text is not None
+    tensors = file_tensors(
+        restorer.unet.state_dict(),
+        restorer.autoencoder.state_dict(),
+        restorer.text.state_dict(),
+        restorer.null_context,
+    )
+    del tensors[NULL_CONTEXT]
+    return tensors
+
+
+def select(tensors: Tensors, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    return {key: value for key, value in tensors.items() if wanted(key)}
+
+
+def bare(tensors: Tensors) -> dict[str, Tensor]:
+    """Keys of an autoencoder, without their prefix."""
+    return {key.removeprefix(PREFIXES["autoencoder"]): value for key, value in tensors.items()}
+
+
+def is_autoencoder(key: str) -> bool:
+    return key.startswith(PREFIXES["autoencoder"])
+
+
+def is_fusion(key: str) -> bool:
+    return ".fusion_layer_" in key
+
+
+def base_keys(key: str) -> bool:
+    """Whether a key is Stable Diffusion's."""
+    return not own(key) and not is_fusion(key)
+
+
+LOSS = {"loss.logvar": torch.zeros(()), "loss.discriminator.main.0.weight": torch.zeros(1, 3, 4, 4)}
+"""What only the training of an autoencoder needs."""
+
+
+def write(path: Path, tensors: Tensors, header: RestorerHeader | None = HEADER) -> Path:
+    """A .safetensors file with our header, without any, or a pickled one under ``state_dict``."""
+    if path.suffix == ".safetensors":
+        contiguous = {key: value.contiguous() for key, value in tensors.items()}
+        save_file(contiguous, path, header.to_metadata() if header else None)
+    else:
+        torch.save({"state_dict": dict(tensors), "global_step": 7}, path)
+    return path
