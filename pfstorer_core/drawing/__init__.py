@@ -5,17 +5,20 @@ A `Person` is an identity of fixed traits, a `Shot` the circumstances of one pho
 natural statistics. Everything is numpy and OpenCV on a CPU, and seeded.
 """
 
+from .landmarks import LANDMARKS
 from .leaves import dead_leaves
 from .person import Person, draw_person
-from .photo import LANDMARKS, Photo, photograph
+from .photo import Photo, photograph
 from .sheet import contact_sheet
 from .shot import Shot, draw_shot
+from .traits import Trait
 
 __all__ = [
     "LANDMARKS",
     "Person",
     "Photo",
     "Shot",
+    "Trait",
     "contact_sheet",
     "dead_leaves",
     "draw_person",

@@ -90,9 +90,17 @@ def atlas(size: int) -> Atlas:
 
 
 def normals(grid: Atlas, radius: Field) -> NDArray[Any]:
-    """Outward normals [S,S,3] of the star-shaped surface `radius` [S,S]; not of unit length."""
+    """Unit outward normals [3,S,S] of the star-shaped surface `radius` [S,S]."""
     kernel = np.array([[-0.5, 0.0, 0.5]], np.float32)
     gu = cv2.filter2D(radius, -1, kernel) / radius
     gv = cv2.filter2D(radius, -1, kernel.T.copy()) / radius
-    planes = [grid.direction[i] - gu * grid.across[i] - gv * grid.down[i] for i in range(3)]
-    return cv2.merge(planes)
+    out = np.empty_like(grid.direction)
+    length = np.zeros_like(radius)
+    for plane, d, across, down in zip(out, grid.direction, grid.across, grid.down, strict=True):
+        np.multiply(gu, across, out=plane)
+        plane += gv * down
+        np.subtract(d, plane, out=plane)
+        length += plane * plane
+    np.sqrt(length, out=length)
+    out /= length
+    return out

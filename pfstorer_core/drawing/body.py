@@ -1,116 +1,172 @@
-"""Body: neck, shoulders and the hair behind them, as shaded ellipsoids."""
+"""Body: shoulders, neck and the hair behind them, as upright rounded slabs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .atlas import read
-from .camera import Camera, meet_ellipsoid
-from .fields import Field, noise, step
+from .camera import Camera
+from .fields import Field, lay, noise_over, ridge, step
+from .hair import HANGS, girth
 from .head import build_head
 from .light import Lamps, shade_matte
 from .person import Person
 from .shot import Shot
 
-Image = NDArray[Any]
+# Depth of the plane in which the body stands, and half widths of the torso by height.
+_PLANE = -0.42
+_TORSO_Y = (-6.0, -3.2, -2.4, -2.05, -1.86, -1.72, -1.62, -1.55, -1.49, -1.42)
+_TORSO_X = (1.75, 1.66, 1.70, 1.62, 1.46, 1.20, 0.90, 0.66, 0.50, 0.40)
 
 
-def _clothes(shot: Shot, rng: np.random.Generator, x: Field, y: Field) -> Image:
-    """Cloth colour [H,W,3] at shoulder coordinates in half head heights."""
-    base = np.array(shot.clothes, np.float32)
-    weave = noise(rng, x.shape[0], x.shape[1], 1.5)
-    tone = 1 + 0.10 * weave + 0.08 * noise(rng, x.shape[0], x.shape[1], x.shape[0] / 12)
-    other = base[::-1] * 0.6 + 0.05
+@dataclass(frozen=True, eq=False)
+class _Slab:
+    """Part of the frame: coordinates `x`, `y` [H,W] in half head heights, `aa` a pixel's width."""
+
+    x: Field
+    y: Field
+    aa: float
+
+
+def _normal(off: Field, slope: Field | float) -> NDArray[Any]:
+    """Unit normals [3,H,W] of a slab at `off` in [-1, 1] across; its outline rises by `slope`."""
+    edge = np.clip(np.abs(off), 0, 0.99) ** 1.5
+    out = edge / np.sqrt(1 + slope * slope)
+    return np.stack([np.sign(off) * out, out * slope, np.sqrt(1 - edge * edge)]).astype(np.float32)
+
+
+def _bent(normal: NDArray[Any], x: Field, y: Field | float) -> NDArray[Any]:
+    """`normal` pushed by `x` and `y`, of unit length again."""
+    normal[0] += x
+    normal[1] += y
+    normal /= np.sqrt((normal * normal).sum(0))
+    return normal
+
+
+def _cloth(shot: Shot, rng: np.random.Generator, x: Field, y: Field) -> list[Field]:
+    """Cloth colour, 3 x [H,W], at shoulder coordinates."""
+    tone = 1 + 0.10 * noise_over(rng, x, 1.5) + 0.08 * noise_over(rng, x, max(x.shape[1] / 12, 2.0))
     if shot.clothes_pattern == 1:
         line = step(0.2, 0.5, np.sin(y * 38))
     elif shot.clothes_pattern == 2:
         line = 0.5 * step(0.0, 0.3, np.sin(x * 30)) + 0.5 * step(0.0, 0.3, np.sin(y * 30))
     else:
         line = np.zeros_like(x)
-        tone = tone * (1 + 0.08 * np.sin(x * 90) * np.sin(y * 90) * (shot.clothes_pattern == 3))
-    colour = base + line[..., None] * (other - base)
-    return (colour * tone[..., None]).astype(np.float32)
+        tone *= 1 + (0.08 * (shot.clothes_pattern == 3)) * np.sin(x * 60) * np.sin(y * 60)
+    other = [0.6 * c + 0.05 for c in reversed(shot.clothes)]
+    return [(c + line * (o - c)) * tone for c, o in zip(shot.clothes, other, strict=True)]
 
 
-def draw_body(image: Image, person: Person, shot: Shot, camera: Camera, lamps: Lamps, texels: int) -> None:
-    """Lay hair, neck and shoulders over the linear picture `image` [H,W,3], in place.
+def _skin(person: Person, rng: np.random.Generator, like: Field) -> list[Field]:
+    grain = 0.93 + 0.03 * noise_over(rng, like, 2.0) + 0.02 * noise_over(rng, like, 12.0)
+    return [c * grain for c in person.skin]
 
-    They stand still in the world but for a part of the head's yaw and roll.
+
+def _hair(part: Any, person: Person, shot: Shot, slab: _Slab, turn: Any, lamps: Lamps, texels: int) -> None:
+    """The hair that hangs behind the neck: the head's turned shell goes on downwards."""
+    long = (shot.hair_length - HANGS) / (1 - HANGS)
+    wide, deep = girth(person, shot)
+    deep -= 0.15
+    # The shell is an ellipse on end: its outline is as wide as the ellipse seen from the camera.
+    side, front = float(turn[0, 0]), float(turn[0, 2])
+    half = float(np.hypot(wide * side, deep * front)) * 0.985
+    x, y = slab.x, slab.y
+    middle = -0.2 * front + float(turn[0, 1]) * np.maximum(y, -0.75)
+    end = -1.05 - 0.95 * long
+    width = half * (1 - 0.10 * step(-0.6, end - 0.2, y) * (1 - person.hair_curl))
+    off = (x - middle) / width
+    sheet = build_head(person, texels).strands
+    bend = person.hair_curl * 0.06 * np.sin(y * (7 + 6 * person.hair_curl) + 3 * x)
+    around = np.arcsin(np.clip(off, -1, 1)) / (2 * np.pi) + 0.5 + 0.15 * bend
+    column = ((around - np.floor(around)) * (sheet.shape[1] - 1)).astype(np.float32)
+    strand = read(sheet, column, np.clip((0.5 - y) * 36, 0, sheet.shape[0] - 1).astype(np.float32))
+    tone = np.exp(0.30 * np.clip(strand, -2.2, 2.2))
+    colour = [(c + min(person.grey, 1.0) * (0.42 - c)) * tone for c in person.hair_colour]
+    dark = 0.25 + 0.75 * step(0.50, 0.90, np.abs(off)) * step(-0.1, 0.35, np.abs(off) + 0.15 * y)
+    alpha = np.clip((1 - np.abs(off)) * (width / slab.aa) + 0.5, 0, 1)
+    alpha *= step(end - 0.06, end + 0.08, y + 0.07 * strand)
+    alpha *= step(0.45, 0.15, y)
+    normal = _bent(_normal(off, 0.0), 0.25 * strand, 0.0)
+    lay(part, shade_matte(colour, normal, lamps, dark, dark, 0.3), alpha)
+
+
+def draw_body(
+    image: NDArray[Any], person: Person, shot: Shot, camera: Camera, turn: NDArray[Any], lamps: Lamps,
+    texels: int,
+) -> None:  # fmt: skip
+    """Lay hair, shoulders and neck over the linear picture `image` [3,H,W], in place.
+
+    The shoulders stand still in the world; the neck leads from them to the head turned by `turn`.
     """
-    size = image.shape[0]
-    # Shoulders start below the head's centre; the window leaves out what cannot be body.
-    head = camera.focal / camera.distance
-    top = int(np.clip(camera.cy - 0.9 * head, 0, size - 1))
-    rows, columns = slice(top, size), slice(0, size)
-    ray = camera.rays(rows, columns)
-    origin = np.array((0, 0, camera.distance), np.float32)
-    part = image[rows, columns]
+    size = image.shape[1]
+    unit = camera.focal / (camera.distance - _PLANE)
+    hangs = shot.hair_length > HANGS
+    top = int(np.clip(camera.cy - (0.5 if hangs else -0.3) * unit, 0, size - 1))
+    across = (np.arange(size, dtype=np.float32) + 0.5 - camera.cx) / unit
+    down = -(np.arange(top, size, dtype=np.float32) + 0.5 - camera.cy) / unit
+    x, y = np.meshgrid(across, down)
+    part = image[:, top:]
     rng = np.random.default_rng((shot.seed, 3))
-    lean = 0.25 * np.sin(np.radians(shot.roll))
-    drift = 0.12 * np.sin(np.radians(shot.yaw))
-    nearest = np.full(ray.shape[1:], np.inf, np.float32)
-    soft = 3.0 / head
+    if hangs:
+        _hair(part, person, shot, _Slab(x, y, 1 / unit), turn, lamps, texels)
 
-    def lay(t: Field, inside: Field, colour: Image, alpha: Field | None = None) -> None:
-        nonlocal nearest
-        seen = np.clip(inside / soft + 0.5, 0, 1) * (t < nearest)
-        if alpha is not None:
-            seen = seen * alpha
-        part[...] += seen[..., None] * (colour - part)
-        nearest = np.where(seen > 0.5, t, nearest).astype(np.float32)
+    start = int(np.clip(camera.cy + 1.2 * unit - top, 0, y.shape[0]))
+    below = _Slab(x[start:], y[start:], 1 / unit)
+    cloth = np.zeros_like(x)
+    if below.y.shape[0] > 1:
+        cloth[start:] = _torso(part[:, start:], person, shot, below, rng, lamps)
+    base = turn @ np.array((0, -0.62, -0.22), np.float32)
+    reach = 0.75 * unit
+    left = int(np.clip(camera.cx + (min(base[0], 0)) * unit - reach, 0, size - 1))
+    right = int(np.clip(camera.cx + (max(base[0], 0)) * unit + reach, left + 1, size))
+    where = np.s_[:, left:right]
+    _neck(part[:, :, left:right], person, _Slab(x[where], y[where], 1 / unit), base, cloth[where], rng, lamps)
 
-    if camera.cy + 2.2 * head < size:
-        centre = np.array((0, -5.6, -0.42), np.float32)
-        axes = np.array((2.25, 4.2, 0.80), np.float32)
-        t, normal, inside = meet_ellipsoid(origin, ray, centre, axes)
-        cloth = _clothes(shot, rng, t * ray[0], t * ray[1])
-        lay(t, inside, shade_matte(cloth, normal, lamps, 0.9, 0.9, 0.15))
-    centre = np.array((0, -2.36, -0.42), np.float32)
-    axes = np.array((1.9, 0.98, 0.72), np.float32)
-    t, normal, inside = meet_ellipsoid(origin, ray, centre, axes)
-    x, y = t * ray[0], t * ray[1]
-    weave = noise(rng, x.shape[0], x.shape[1], 2.0)
-    folds = noise(rng, x.shape[0], x.shape[1], max(size / 14, 2.0))
-    normal = normal + np.stack([0.10 * weave + 0.12 * folds, 0.10 * folds, 0 * folds])
-    normal = normal / np.sqrt((normal * normal).sum(0))
-    dark = 0.45 + 0.55 * step(0.25, 0.75, np.hypot(x - drift, (y + 1.35) * 0.8))
-    lay(t, inside, shade_matte(_clothes(shot, rng, x, y), normal, lamps, dark, dark, 0.15))
 
-    centre = np.array((-lean * 0.8 + drift * 0.5, -1.22, -0.24), np.float32)
-    axes = np.array((0.45 + 0.5 * (person.head_width - 0.73), 1.05, 0.46), np.float32)
-    t, normal, inside = meet_ellipsoid(origin, ray, centre, axes)
-    x, y = t * ray[0], t * ray[1]
-    grain = noise(rng, x.shape[0], x.shape[1], 2.0)
-    skin = np.array(person.skin, np.float32) * (0.94 + 0.035 * grain)[..., None]
-    tendon = 0.10 * np.sin(x * 9) * step(-1.1, -1.5, y)
-    normal = normal + np.stack([tendon, 0 * x, 0 * x]).astype(np.float32)
-    dark = 0.30 + 0.70 * step(-1.05, -1.75, y)
-    collar = step(0.0, -0.03, y + 1.55 - 0.25 * x * x)
-    cloth = np.array(shot.clothes, np.float32) * 0.9
-    colour = skin + collar[..., None] * (cloth - skin)
-    lay(t, inside, shade_matte(colour, normal, lamps, dark, dark))
+def _torso(part: Any, person: Person, shot: Shot, slab: _Slab, rng: Any, lamps: Lamps) -> Field:
+    """Draw the shoulders; returns where cloth covers them [H,W]."""
+    x, y = slab.x, slab.y
+    rows = y[:, 0]
+    width = np.interp(rows, _TORSO_Y, _TORSO_X)
+    slope = np.clip(-np.gradient(width, rows), 0, 6)
+    width, slope = (v.astype(np.float32)[:, None] for v in (width, slope))
+    off = x / width
+    alpha = np.clip((width - np.abs(x)) / np.sqrt(1 + slope * slope) / slab.aa + 0.5, 0, 1)
+    alpha *= step(-1.42, -1.45, y)
+    neckline = -1.50 + 0.35 * x * x if shot.clothes_pattern % 2 else -1.66 + 0.55 * np.abs(x)
+    # A stand of the collar's cloth lies over the shoulder's own outline.
+    cloth = step(0.01, -0.01, y - neckline)
+    fold = noise_over(rng, x, max(0.25 / slab.aa, 2.0))
+    normal = _bent(
+        _normal(off, slope),
+        cloth * (0.06 * noise_over(rng, x, 2.0) + 0.14 * fold),
+        0.10 * fold * cloth + 0.12 * ridge(y - neckline + 0.03, 0.025),
+    )
+    colour = _skin(person, rng, x)
+    lay(colour, _cloth(shot, rng, x, y), cloth)
+    near = np.sqrt(x * x + (1.3 * (y + 1.25)) ** 2)
+    dark = 0.45 + 0.55 * step(0.25, 0.85, near)
+    dark *= 1 - 0.25 * (1 - cloth) * step(0.08, 0.0, y - neckline)
+    lay(part, shade_matte(colour, normal, lamps, dark, dark, 0.15), alpha)
+    return alpha * cloth
 
-    if shot.hair_length > 0.45:
-        long = (shot.hair_length - 0.45) / 0.55
-        centre = np.array((drift * 0.6 - lean * 0.3, -0.55 - 0.45 * long, -0.38), np.float32)
-        axes = np.array((0.80 + shot.hair_volume, 0.85 + 0.55 * long, 0.58), np.float32)
-        t, normal, inside = meet_ellipsoid(origin, ray, centre, axes)
-        x, y, z = t * ray[0], t * ray[1], camera.distance + t * ray[2]
-        sheet = build_head(person, texels).strands
-        bend = person.hair_curl * 0.10 * np.sin(y * (7 + 8 * person.hair_curl) + 3 * x)
-        turn = np.arctan2(x - centre[0], z - centre[2] + 0.3) / np.pi * 0.5 + 0.5
-        column = ((turn + 0.12 * bend) % 1.0 * (sheet.shape[1] - 1)).astype(np.float32)
-        row = np.clip((0.5 - y) * 70, 0, sheet.shape[0] - 1).astype(np.float32)
-        strand = read(sheet, column, row)
-        normal = normal + np.stack([0.35 * strand, 0 * x, 0 * x])
-        normal = normal / np.sqrt((normal * normal).sum(0))
-        base = np.array(person.hair_colour, np.float32)
-        base = base + min(person.grey, 1.0) * (0.42 - base)
-        colour = base * np.exp(0.38 * np.clip(strand, -2.2, 2.2))[..., None]
-        dark = 0.35 + 0.65 * step(0.45, 0.80, np.abs(x - centre[0]))
-        end = centre[1] - axes[1] * 0.80
-        ragged = step(end - 0.05, end + 0.10, y + 0.07 * strand)
-        lay(t, inside, shade_matte(colour, normal, lamps, dark, dark, 0.3), ragged)
+
+def _neck(part: Any, person: Person, slab: _Slab, base: Any, cloth: Field, rng: Any, lamps: Lamps) -> None:
+    """Draw the neck from the head's `base` down to the shoulders, where it fades into their skin."""
+    x, y = slab.x, slab.y
+    climb = np.clip((y + 1.62) / (float(base[1]) + 1.62), 0, 1)
+    thick = 0.40 + 0.45 * (person.head_width - 0.725) + 0.08 * (person.jaw_square - 2.5)
+    width = thick + 0.22 * step(-1.34, -1.66, y) ** 2
+    off = (x - float(base[0]) * climb) / width
+    alpha = np.clip((1 - np.abs(off)) * (width / slab.aa) + 0.5, 0, 1)
+    alpha *= step(float(base[1]) + 0.5, float(base[1]) + 0.4, y)
+    alpha *= step(-1.66, -1.52, y) * (1 - cloth)
+    tendon = 0.16 * np.sin(9 * off) * step(-1.1, -1.5, y)
+    throat = 0.10 * ridge(off, 0.25) * np.sin(14 * y)
+    dark = 0.34 + 0.66 * step(float(base[1]) - 0.35, -1.55, y)
+    light = shade_matte(_skin(person, rng, x), _bent(_normal(off, 0.0), tendon, throat), lamps, dark, dark)
+    lay(part, light, alpha)

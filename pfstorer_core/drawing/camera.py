@@ -65,34 +65,46 @@ def _at(origin: NDArray[Any], ray: NDArray[Any], t: Field) -> tuple[Field, Field
 def _gap(radius: Field, origin: NDArray[Any], ray: NDArray[Any], t: Field) -> Field:
     """How far the rays' points at travel `t` lie outside the surface (negative inside)."""
     u, v, r = project(*_at(origin, ray, t), radius.shape[0])
-    return r - read(radius, u, v)
+    r -= read(radius, u, v)
+    return r
 
 
 def _trace(
-    radius: Field,
-    origin: NDArray[Any],
-    ray: NDArray[Any],
-    t: Field,
-    steps: int,
-    stride: float,
+    radius: Field, origin: NDArray[Any], ray: NDArray[Any], t: Field, steps: int, stride: float
 ) -> tuple[Field, Field]:
     """Sphere tracing that strides on where a ray skims the surface.
 
     Returns the travel to the hit, or to the nearest approach of a ray that misses, and the gap.
     """
-    best = np.full(t.shape, np.inf, np.float32)
-    nearest = t
+    best = np.full(t.shape, 1e9, np.float32)
+    nearest = t.copy()
+    t = t.copy()
     for _ in range(steps):
         gap = _gap(radius, origin, ray, t)
-        nearest = np.where(gap < best, t, nearest)
-        best = np.minimum(best, gap)
+        np.copyto(nearest, t, where=gap < best)
+        np.minimum(best, gap, out=best)
         go = np.float32(0.75) * gap
-        t = t + np.where(gap > 0, np.maximum(go, np.float32(stride)), go)
-    t = np.where(best > 0, nearest, t)
-    for _ in range(2):
-        gap = _gap(radius, origin, ray, t)
-        t = t + np.where(best > 0, np.float32(0), np.float32(0.75) * gap)
+        np.copyto(go, np.maximum(go, np.float32(stride)), where=gap > 0)
+        t += go
+    np.copyto(t, nearest, where=best > 0)
     return t, best
+
+
+def _polish(radius: Field, origin: NDArray[Any], ray: NDArray[Any], t: Field, best: Field) -> None:
+    """Move travel that is inside the surface or has crossed it back onto it, in place."""
+    out = best > 0
+    for _ in range(2):
+        go = np.float32(0.75) * _gap(radius, origin, ray, t)
+        go[out] = 0
+        t += go
+
+
+def _finer(t: Field, step: int, width: int, height: int) -> Field:
+    """Travel found on every `step`-th pixel (from step / 2), as a start for all of them."""
+    t = cv2.erode(t, np.ones((3, 3), np.uint8))
+    matrix = np.array([[1 / step, 0, -0.5], [0, 1 / step, -0.5]], np.float32)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(t, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,44 +120,27 @@ class Hit:
 def meet_head(radius: Field, origin: NDArray[Any], ray: NDArray[Any], pixel: float) -> Hit:
     """Rays against the star-shaped surface `radius`, all in the head's frame.
 
-    A quarter-resolution march finds the travel roughly, its nearest neighbours start the fine one.
-    `pixel` is a pixel's width at the head; the silhouette is softened over it.
+    A march over every fourth pixel finds the travel roughly; its nearest neighbours start a finer
+    one, twice. `pixel` is a pixel's width at the head; the silhouette is softened over it.
     """
     reach = float(radius.max())
     coarse = np.ascontiguousarray(ray[:, 2::4, 2::4])
-    along = -(np.tensordot(origin, coarse, 1))
+    along = -np.tensordot(origin, coarse, 1)
     miss = float(origin @ origin) - along * along
-    start = along - np.sqrt(np.maximum(reach * reach - miss, 0))
-    t, _ = _trace(radius, origin, coarse, start.astype(np.float32), 18, 0.04)
-    t = cv2.erode(t, np.ones((3, 3), np.uint8))
-    height, width = ray.shape[1:]
-    matrix = np.array([[0.25, 0, -0.5], [0, 0.25, -0.5]], np.float32)
-    t = cv2.warpAffine(
-        t,
-        matrix,
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    t, gap = _trace(radius, origin, ray, t, 13, 0.05)
+    t = (along - np.sqrt(np.maximum(reach * reach - miss, 0))).astype(np.float32)
+    t, _ = _trace(radius, origin, coarse, t, 18, 0.04)
+    half = np.ascontiguousarray(ray[:, 1::2, 1::2])
+    t, _ = _trace(radius, origin, half, _finer(t, 2, half.shape[2], half.shape[1]), 8, 0.05)
+    t, gap = _trace(radius, origin, ray, _finer(t, 2, ray.shape[2], ray.shape[1]), 3, 0.03)
+    # Rays that slip past the nose or the ear have far to go yet; they are few.
+    late = np.flatnonzero((gap > 0.0) & (gap < 0.4))
+    if late.size:
+        # In rows, because OpenCV's maps are not longer than 32767.
+        grid = np.resize(late, (-(-late.size // 256), 256))
+        few = ray.reshape(3, -1)[:, grid]
+        far, still = _trace(radius, origin, few, t.ravel()[grid], 11, 0.045)
+        t.ravel()[grid], gap.ravel()[grid] = far, np.minimum(still, gap.ravel()[grid])
+    _polish(radius, origin, ray, t, gap)
     u, v, _ = project(*_at(origin, ray, t), radius.shape[0])
     cover = np.clip(1.0 - (gap - 0.1 * pixel) / pixel, 0, 1)
-    return Hit(u, v, t.astype(np.float32), cover.astype(np.float32))
-
-
-def meet_ellipsoid(
-    origin: NDArray[Any],
-    ray: NDArray[Any],
-    centre: NDArray[Any],
-    axes: NDArray[Any],
-) -> tuple[Field, NDArray[Any], Field]:
-    """Travel, outward normal [3,H,W] and a soft inside measure (> 0 where met) of an ellipsoid."""
-    o = ((origin - centre) / axes).astype(np.float32)
-    d = ray / axes[:, None, None]
-    a = (d * d).sum(0)
-    b = np.tensordot(o, d, 1)
-    inside = b * b - a * (float(o @ o) - 1)
-    t = (-b - np.sqrt(np.maximum(inside, 0))) / a
-    normal = (o[:, None, None] + t * d) / axes[:, None, None]
-    normal /= np.sqrt((normal * normal).sum(0)) + np.float32(1e-6)
-    return t.astype(np.float32), normal.astype(np.float32), inside / a
+    return Hit(u, v, t, cover)

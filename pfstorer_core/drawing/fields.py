@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -15,28 +16,60 @@ Field = NDArray[Any]
 
 def step(low: float | Field, high: float | Field, value: Field) -> Field:
     """Hermite step of `value`: 0 below `low`, 1 above `high` (reversed where low > high)."""
-    t = np.clip((value - low) / (high - low), 0.0, 1.0)
-    return (t * t * (3.0 - 2.0 * t)).astype(np.float32)
+    # In place, here and below: allocating is most of what a small field costs.
+    t = np.asarray(value - low, dtype=np.float32)
+    t /= high - low
+    np.clip(t, 0.0, 1.0, out=t)
+    rest = np.float32(-2.0) * t
+    rest += np.float32(3.0)
+    rest *= t
+    rest *= t
+    return rest
 
 
 def blob(x: Field, y: Field, cx: float, cy: float, sx: float, sy: float, angle: float = 0.0) -> Field:
     """Anisotropic Gaussian of height 1 at (cx, cy), standard deviations (sx, sy), tilt in rad."""
-    dx, dy = x - cx, y - cy
+    dx, dy = x - np.float32(cx), y - np.float32(cy)
     if angle:
         c, s = float(np.cos(angle)), float(np.sin(angle))
         dx, dy = c * dx + s * dy, c * dy - s * dx
-    return np.exp(-0.5 * ((dx / sx) ** 2 + (dy / sy) ** 2)).astype(np.float32)
+    dx *= np.float32(1 / sx)
+    dy *= np.float32(1 / sy)
+    dx *= dx
+    dy *= dy
+    dx += dy
+    dx *= np.float32(-0.5)
+    return np.exp(dx, out=dx)
 
 
-def stroke(x: Field, y: Field, points: list[tuple[float, float]], width: float) -> Field:
+def mound(x: Field, y: Field, cx: float, cy: float, a: float, b: float) -> Field:
+    """Smooth hill of height 1 at (cx, cy) that ends on the ellipse of half axes (a, b)."""
+    dx, dy = (x - np.float32(cx)) * np.float32(1 / a), (y - np.float32(cy)) * np.float32(1 / b)
+    hill = np.maximum(1 - dx * dx - dy * dy, 0)
+    return hill * hill
+
+
+def ridge(distance: Field, width: float) -> Field:
+    """Gaussian of height 1 of a signed `distance`, standard deviation `width`."""
+    t = distance * np.float32(1 / width)
+    t *= t
+    t *= np.float32(-0.5)
+    return np.exp(t, out=t)
+
+
+def stroke(x: Field, y: Field, points: Sequence[tuple[float, float]], width: float) -> Field:
     """Gaussian ridge of height 1 along the polyline `points`; `width` is its deviation."""
-    best = np.full(x.shape, np.inf, np.float32)
+    best = np.full(x.shape, 1e9, np.float32)
     for (ax, ay), (bx, by) in itertools.pairwise(points):
-        ux, uy = bx - ax, by - ay
-        along = np.clip(((x - ax) * ux + (y - ay) * uy) / (ux * ux + uy * uy + 1e-12), 0, 1)
-        gap = (x - ax - along * ux) ** 2 + (y - ay - along * uy) ** 2
-        best = np.minimum(best, gap)
-    return np.exp(-0.5 * best / width**2).astype(np.float32)
+        ux, uy = float(bx - ax), float(by - ay)
+        px, py = x - np.float32(ax), y - np.float32(ay)
+        along = (px * ux + py * uy) * (1 / (ux * ux + uy * uy + 1e-12))
+        np.clip(along, 0, 1, out=along)
+        px -= along * ux
+        py -= along * uy
+        np.minimum(best, px * px + py * py, out=best)
+    best *= np.float32(-0.5 / width**2)
+    return np.exp(best, out=best)
 
 
 def noise(rng: np.random.Generator, height: int, width: int, cell: float | tuple[float, float]) -> Field:
@@ -53,7 +86,12 @@ def noise(rng: np.random.Generator, height: int, width: int, cell: float | tuple
         interpolation=cv2.INTER_CUBIC,
     )
     top, left = int(rows), int(cols)
-    return full[top : top + height, left : left + width].astype(np.float32)
+    return np.ascontiguousarray(full[top : top + height, left : left + width])
+
+
+def noise_over(rng: np.random.Generator, like: Field, cell: float | tuple[float, float]) -> Field:
+    """`noise` of the size of `like` [H,W]."""
+    return noise(rng, like.shape[0], like.shape[1], cell)
 
 
 def fractal(
@@ -69,7 +107,21 @@ def fractal(
     return total
 
 
-def mix(base: NDArray[Any], over: object, alpha: Field) -> NDArray[Any]:
-    """`base` [H,W,3] with the colour `over` (3 numbers or [H,W,3]) laid on by `alpha` [H,W]."""
-    weight = alpha[..., None]
-    return base + weight * (np.asarray(over, np.float32) - base)
+def tint(planes: NDArray[Any], amount: Field, factor: Sequence[float]) -> None:
+    """Multiply the colour `planes` [3,H,W] by 1 + amount * factor, in place."""
+    for plane, f in zip(planes, factor, strict=True):
+        if f:
+            plane *= 1 + amount * np.float32(f)
+
+
+def lay(planes: Sequence[Field] | Field, colour: Sequence[float | Field] | Field, alpha: Field) -> None:
+    """Lay a colour (3 numbers or [3,H,W]) over the `planes` [3,H,W] by `alpha` [H,W], in place."""
+    for plane, over in zip(planes, colour, strict=True):
+        gap = np.asarray(over, np.float32) - plane
+        gap *= alpha
+        plane += gap
+
+
+def spread(alpha: Field) -> NDArray[Any]:
+    """A field [H,W] three times over, [H,W,3]: numpy is slow to broadcast along the last axis."""
+    return cv2.merge([alpha, alpha, alpha])

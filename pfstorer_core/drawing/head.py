@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -10,26 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atlas import Atlas, atlas
-from .fields import Field, blob, noise, step, stroke
+from .fields import Field, blob, noise, ridge, step, stroke
 from .person import Person
 from .skin import paint_skin
 from .strands import strand_sheet
 
 NOSE_TOP = 0.10
+JAW_HEIGHT = -0.60
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """Maps [S,S] over an atlas: `radius`, `bump` (fine relief), `gloss`; `albedo` [S,S,3] linear.
+    """Maps [S,S] over an atlas: `radius`, `bump` (fine relief), `gloss`; `albedo` [3,S,S] linear.
 
-    `ear` [S,S] is how far the ears stand out; `strands` is `hair.strand_sheet`, `wave` [S,S] noise.
-    `x`, `y`, `z` [S,S] are the smooth skull's points, the coordinates in which faces are painted.
+    `front` [2,S,S] are x and y, and `z` the rest, of the smooth skull's points, `skull` their
+    radius: faces are painted in these coordinates. `far` is every eighth `front`, that of the back
+    moved out of reach. `ear` is how far the ears stand out, `strands` a `strands.strand_sheet`,
+    `wave` noise, `jaw` how far to the side the jaw's angle lies at JAW_HEIGHT.
     """
 
     grid: Atlas
-    x: Field
-    y: Field
+    front: NDArray[Any]
     z: Field
+    skull: Field
     radius: Field
     bump: Field
     gloss: Field
@@ -37,27 +41,55 @@ class Head:
     ear: Field
     strands: Field
     wave: Field
+    far: NDArray[Any]
+    jaw: float
 
-    def column_row(self, x: float, y: float) -> tuple[int, int]:
-        """Map position (column, row) of the front point that the skull shows at (x, y)."""
-        jump, column, row = 8, 0, 0
-        front, top, left = np.s_[::jump, ::jump], 0, 0
-        for _ in range(2):
-            # A coarse search over the map, then a full one around what it found.
-            far = (self.x[front] - x) ** 2 + (self.y[front] - y) ** 2
-            far = np.where(self.z[front] > 0, far, np.inf)
-            row, column = np.unravel_index(int(np.argmin(far)), far.shape)
-            row, column = top + int(row) * jump, left + int(column) * jump
-            top, left = max(0, row - jump), max(0, column - jump)
-            front, jump = np.s_[top : row + jump + 1, left : column + jump + 1], 1
-        return column, row
+    @property
+    def x(self) -> Field:
+        """The skull's points, to the right of the picture."""
+        return self.front[0]
 
-    def window(self, x: float, y: float, half: float) -> tuple[slice, slice]:
-        """Rows and columns of the map around the front point (x, y), `half` wide each way."""
-        column, row = self.column_row(x, y)
-        reach = 1.35 * half * self.grid.density
-        low = [max(0, int(v - reach)) for v in (row, column)]
-        high = [min(self.grid.size, int(v + reach) + 1) for v in (row, column)]
+    @property
+    def y(self) -> Field:
+        """The skull's points, upwards."""
+        return self.front[1]
+
+    def _near(self, x: float, y: float) -> tuple[int, int]:
+        """Column and row of the nearest of every eighth texel to the front point (x, y)."""
+        px, py = self.far
+        row, column = divmod(int(np.argmin((px - x) ** 2 + (py - y) ** 2)), px.shape[1])
+        return 8 * column, 8 * row
+
+    def column_row(self, points: Sequence[tuple[float, float]]) -> NDArray[Any]:
+        """Map positions [K,2] (column, row) of the front points (x, y) of the skull."""
+        want = np.array(points, np.float64).T
+        at = np.array([self._near(x, y) for x, y in points], np.float64).T
+        last = self.grid.size - 2
+        for _ in range(4):
+            # Newton's method on the bilinear map.
+            j, i = np.clip(at.astype(int), 0, last)
+            b, a = at - (j, i)
+            corners = self.front[:, [i, i, i + 1, i + 1], [j, j + 1, j, j + 1]].astype(np.float64)
+            p00, p01, p10, p11 = corners.transpose(1, 0, 2)
+            along, down = (p01 - p00) * (1 - a) + (p11 - p10) * a, (p10 - p00) * (1 - b) + (p11 - p01) * b
+            miss = want - (p00 + (p01 - p00) * b + down * a)
+            turn = along[0] * down[1] - along[1] * down[0]
+            move = (miss[0] * down[1] - miss[1] * down[0], along[0] * miss[1] - along[1] * miss[0])
+            at = np.clip(at + np.clip(np.stack(move) / turn, -8, 8), 0, last + 1)
+        return at.T.astype(np.float32)
+
+    def window(self, x: float, y: float, wide: float, down: float, up: float) -> tuple[slice, slice]:
+        """Rows and columns of the map around the front point (x, y): `wide` to each side."""
+        column, row = self._near(x, y)
+        # Texels are denser, in x and y, where the head turns away; more so at the window's far end.
+        step_x = float(self.front[0, row, column + 1] - self.front[0, row, column - 1])
+        step_y = float(self.front[1, row - 1, column] - self.front[1, row + 1, column])
+        spare = 0.04 * self.grid.density
+        reach_x, reach_y = 2 * 1.3 / step_x, 2 * 1.3 / step_y
+        top, left = row - reach_y * up - spare, column - reach_x * wide - spare
+        bottom, right = row + reach_y * down + spare, column + reach_x * wide + spare
+        low = [max(0, int(v)) for v in (top, left)]
+        high = [min(self.grid.size, int(v) + 1) for v in (bottom, right)]
         return slice(low[0], high[0]), slice(low[1], high[1])
 
 
@@ -78,42 +110,47 @@ def _skull(person: Person, grid: Atlas) -> Field:
 def _ear(person: Person, x: Field, y: Field, z: Field) -> tuple[Field, Field]:
     """Height of both ears and the darkness of their hollows."""
     size = person.ear_size
-    tilt = 0.2
-    ey, ez = y + 0.06, z + 0.10
-    ey, ez = ey * np.cos(tilt) - ez * np.sin(tilt), ez * np.cos(tilt) + ey * np.sin(tilt)
-    ez = ez / (0.135 * size * (1 + 0.25 * np.clip(ey / 0.25, -1, 1)))
-    ey = ey / (0.255 * size)
-    edge = np.hypot(ey, ez)
+    lean, turn = float(np.cos(0.2)), float(np.sin(0.2))
+    ey, ez = y + 0.07, z + 0.10
+    ey, ez = ey * lean - ez * turn, ez * lean + ey * turn
+    ey = ey / (0.25 * size)
+    # Wide at the top, a lobe below.
+    ez = ez / (0.135 * size * (1 + 0.28 * np.clip(ey, -1, 1)))
+    edge = np.sqrt(ey * ey + ez * ez)
     side = step(0.35, 0.45, np.abs(x))
-    flare = (0.12 * person.ear_flare) * (1 - 0.75 * step(-0.2, 1.0, ez))
-    plate = step(1.08, 0.86, edge)
-    rim = 0.022 * np.exp(-0.5 * ((edge - 0.86) / 0.10) ** 2) * step(0.9, -0.2, ez)
-    inner = 0.014 * np.exp(-0.5 * ((edge - 0.5) / 0.09) ** 2) * step(0.3, -0.3, ez)
-    hollow = np.exp(-0.5 * (((ez - 0.15) / 0.33) ** 2 + ((ey + 0.12) / 0.36) ** 2))
-    lift = side * plate * (flare + rim + inner - 0.055 * hollow)
-    return lift.astype(np.float32), (side * plate * hollow).astype(np.float32)
+    # Flat against the cheek in front, standing off behind.
+    plate = step(1.22, 0.72, edge)
+    flare = 0.03 + (0.07 * person.ear_flare) * step(0.9, -0.9, ez)
+    rim = 0.030 * ridge(edge - 0.84, 0.11) * step(0.9, 0.0, ez)
+    fold = 0.020 * ridge(edge - 0.50, 0.10) * step(0.35, -0.25, ez) * step(-0.6, 0.0, ey)
+    tragus = 0.020 * blob(ez, ey, 0.62, -0.1, 0.16, 0.16)
+    hollow = blob(ez, ey, 0.15, -0.10, 0.33, 0.36)
+    groove = ridge(edge - 0.67, 0.06) * step(0.5, -0.3, ez) * step(-0.7, -0.2, ey)
+    lift = side * plate * (flare + rim + fold + tragus - 0.055 * hollow)
+    return lift, side * plate * np.maximum(hollow, 0.7 * groove)
 
 
 def _nose(person: Person, x: Field, y: Field) -> tuple[Field, Field]:
     """Height of the nose and the darkness of its nostrils."""
     tip_y = NOSE_TOP - person.nose_length - 0.03
     wing = person.nose_width
+    x = x - np.float32(person.skew)
     along = np.clip((NOSE_TOP - y) / (NOSE_TOP - tip_y), -1, 2)
-    profile = person.nose_bridge * step(-0.35, 0.35, along)
-    profile += (person.nose_tip - person.nose_bridge) * np.clip(along, 0, 1) ** 1.6
-    profile += person.nose_hump * np.exp(-0.5 * ((along - 0.42) / 0.16) ** 2)
-    profile *= step(tip_y - 0.115, tip_y - 0.005, y)
-    spread = 0.045 + (0.26 * wing) * np.clip(along, 0, 1) ** 3
-    lift = profile * np.exp(-0.5 * np.abs((x - person.skew) / spread) ** 2.4)
-    lift += 0.035 * blob(x, y, person.skew, tip_y + 0.01, 0.055, 0.05)
-    for side in (-1, 1):
-        lift += 0.075 * blob(x, y, side * wing * 0.80, tip_y - 0.02, 0.038, 0.040)
-        lift -= 0.02 * blob(x, y, side * wing * 1.32, tip_y - 0.02, 0.022, 0.05, side * 0.4)
-    holes = np.zeros_like(x)
-    for side in (-1, 1):
-        hole = blob(x, y, side * wing * 0.50, tip_y - 0.078, 0.026, 0.013, -side * 0.35)
-        holes = np.maximum(holes, step(0.35, 0.8, hole))
-    return lift.astype(np.float32), holes
+    run = np.clip(along, 0, 1)
+    profile = person.nose_bridge * step(-0.45, 0.35, along)
+    profile += (person.nose_tip - person.nose_bridge) * run**1.6
+    profile += person.nose_hump * ridge(along - 0.42, 0.16)
+    # The base is arched: lowest between the nostrils, higher at the wings.
+    base = y - 1.6 * x * x
+    profile *= step(tip_y - 0.12, tip_y + 0.005, base)
+    width = 0.058 + (0.20 * wing) * run * run
+    lift = profile * np.exp(-0.5 * (x / width) ** 2)
+    lift += 0.035 * blob(x, y, 0, tip_y + 0.015, 0.06, 0.05)
+    across = np.abs(x)
+    lift += 0.080 * blob(across, y, wing * 0.72, tip_y - 0.025, 0.042, 0.042)
+    lift -= 0.022 * blob(across, y, wing * 1.22, tip_y - 0.01, 0.024, 0.06, 0.4)
+    hole = blob(across, y, wing * 0.46, tip_y - 0.072, 0.028, 0.014, -0.35)
+    return lift, step(0.30, 0.85, hole)
 
 
 @lru_cache(maxsize=8)  # the photos of one person come in a row
@@ -121,7 +158,8 @@ def build_head(person: Person, texels: int) -> Head:
     """Shape and skin of `person` at `texels` x `texels`."""
     grid = atlas(texels)
     skull = _skull(person, grid)
-    x, y, z = (np.ascontiguousarray(plane * skull) for plane in grid.direction)
+    points = grid.direction * skull
+    x, y, z = points
     front = step(0.0, 0.25, z)
     shape = person.brow_ridge * (blob(np.abs(x), y, 0.27, person.eye_height + 0.15, 0.16, 0.05, 0.15))
     shape += person.forehead * blob(x, y, 0, 0.45, 0.35, 0.2)
@@ -135,16 +173,19 @@ def build_head(person: Person, texels: int) -> Head:
     groove = stroke(x, y, [(0.0, -0.43), (0.0, person.mouth_height + 0.07)], 0.022)
     shape -= 0.016 * groove
     shape += 0.01 * person.skew / 0.012 * blob(x, y, 0.4, -0.6, 0.2, 0.2)
-    nose, holes = _nose(person, x, y)
-    ear, hollow = _ear(person, x, y, z)
+    nose, holes, ear, hollow = (np.zeros_like(x) for _ in range(4))
+    middle = np.s_[texels // 5 : -texels // 5, texels // 4 : -texels // 4]
+    nose[middle], holes[middle] = _nose(person, x[middle], y[middle])
+    for side in (np.s_[:, : texels // 3], np.s_[:, -texels // 3 :]):
+        ear[side], hollow[side] = _ear(person, x[side], y[side], z[side])
     radius = skull + front * (shape + nose - 0.012 * holes) + ear
     paint = paint_skin(person, grid, x, y, z)
-    dark = 1 - 0.5 * hollow
-    dark *= 1 - 0.90 * holes * front
-    albedo = paint.albedo * dark[..., None]
-    gloss = paint.gloss * (1 - holes * front)
+    dark = (1 - 0.55 * hollow) * (1 - 0.88 * holes * front)
+    paint.albedo[...] *= dark
+    far = points[:2, ::8, ::8] + np.float32(9) * (z[::8, ::8] <= 0)
+    wave = noise(np.random.default_rng((person.seed, 41)), texels, texels, 0.22 * grid.density)
     return Head(
-        grid, x, y, z, radius.astype(np.float32), paint.bump, gloss, albedo, ear,
-        strand_sheet(person), noise(np.random.default_rng((person.seed, 41)), texels, texels,
-        0.22 * grid.density),
+        grid, points[:2], z, skull, radius.astype(np.float32), paint.bump, paint.gloss * (1 - holes * front),
+        paint.albedo, ear, strand_sheet(person), wave, far,
+        0.94 * float((x * (np.abs(y - JAW_HEIGHT) < 0.02)).max()),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .atlas import Atlas, project, read
+from .atlas import atlas, project, read
 from .fields import Field
 from .shot import Shot
 
@@ -60,7 +61,7 @@ class Lamps:
         )  # fmt: skip
 
 
-def openness(grid: Atlas, radius: Field, key: NDArray[Any]) -> tuple[Field, Field]:
+def openness(radius: Field, key: NDArray[Any]) -> tuple[Field, Field]:
     """Ambient openness and unshadowedness from `key`, [S,S] in [0, 1], of a star-shaped surface.
 
     Both are found on a coarse map: shadows come out soft, and cheap.
@@ -70,11 +71,7 @@ def openness(grid: Atlas, radius: Field, key: NDArray[Any]) -> tuple[Field, Fiel
     near = cv2.GaussianBlur(coarse, (0, 0), 2.2)
     far = cv2.GaussianBlur(coarse, (0, 0), 6.0)
     ambient = np.clip(1 - 6.5 * np.maximum(near - coarse, 0) - 3.2 * np.maximum(far - coarse, 0), 0.25, 1)
-    d = cv2.resize(
-        np.ascontiguousarray(grid.direction.transpose(1, 2, 0)),
-        (size, size),
-        interpolation=cv2.INTER_AREA,
-    ).transpose(2, 0, 1)
+    d = atlas(size).direction
     point = d * coarse
     clear = np.ones((size, size), np.float32)
     for reach in (0.04, 0.08, 0.13, 0.19, 0.26, 0.36):
@@ -83,7 +80,7 @@ def openness(grid: Atlas, radius: Field, key: NDArray[Any]) -> tuple[Field, Fiel
         depth = read(coarse, u, v) - r
         clear = np.minimum(clear, 1 - np.clip((depth - 0.008) / (0.02 + 0.28 * reach), 0, 1))
     clear = cv2.GaussianBlur(clear.astype(np.float32), (0, 0), 0.9)
-    full = (grid.size, grid.size)
+    full = radius.shape[::-1]
     return (
         cv2.resize(ambient.astype(np.float32), full, interpolation=cv2.INTER_LINEAR),
         cv2.resize(clear, full, interpolation=cv2.INTER_LINEAR),
@@ -101,51 +98,56 @@ def _power8(value: Field) -> Field:
 
 
 def shade_matte(
-    albedo: Image,
+    albedo: Sequence[Field],
     normal: NDArray[Any],
     lamps: Lamps,
     ambient: Field | float,
     clear: Field | float,
     wrap: NDArray[Any] | float = _SKIN_WRAP,
-) -> Image:
-    """Diffuse light off `albedo` [H,W,3] with unit `normal` [3,H,W]; returns [H,W,3]."""
+) -> list[Field]:
+    """Diffuse light off the planes `albedo` 3 x [H,W] with unit `normal` [3,H,W]; 3 x [H,W]."""
     facing = _dot(normal, lamps.key)
     rim = np.maximum(_dot(normal, lamps.rim), 0)
     half = np.float32(0.5) + np.float32(0.5) * _dot(normal, lamps.up)
     wraps = np.broadcast_to(np.asarray(wrap, np.float32), (3,))
     planes = []
     for k in range(3):
-        w = wraps[k]
-        direct = np.maximum((facing + w) / (1 + w), 0)
+        w = float(wraps[k])
+        direct = facing + w
+        np.maximum(direct, 0, out=direct)
         # In the penumbra light has come through skin: the blocked part keeps a little red.
-        direct = direct * (clear * (1 - 0.25 * w) + 0.25 * w)
-        light = lamps.key_colour[k] * direct + lamps.rim_colour[k] * rim
-        light += ambient * (lamps.ground[k] + (lamps.sky[k] - lamps.ground[k]) * half)
-        planes.append(light.astype(np.float32))
-    return albedo * cv2.merge(planes)
+        direct *= clear * ((1 - 0.25 * w) / (1 + w)) + 0.25 * w / (1 + w)
+        direct *= lamps.key_colour[k]
+        direct += lamps.rim_colour[k] * rim
+        sky = half * (lamps.sky[k] - lamps.ground[k])
+        sky += lamps.ground[k]
+        sky *= ambient
+        direct += sky
+        direct *= albedo[k]
+        planes.append(direct)
+    return planes
 
 
-def shine(normal: NDArray[Any], view: NDArray[Any], lamps: Lamps, gloss: Field, clear: Field) -> Image:
-    """Specular light of skin, lips and eyes [H,W,3]; `gloss` above 1 marks wet surfaces."""
-
-    def lobe(light: NDArray[Any]) -> Field:
-        half = light[:, None, None] + view
-        length = np.sqrt(_dot(half, half)) + np.float32(1e-6)
-        return np.maximum(_dot(normal, half) / length, 0)
-
-    key = lobe(lamps.key)
+def shine(normal: NDArray[Any], view: NDArray[Any], lamps: Lamps, gloss: Field, clear: Field) -> list[Field]:
+    """Specular light of skin, lips and eyes, 3 x [H,W]; `gloss` above 1 marks wet surfaces."""
+    half = lamps.key[:, None, None] + view
+    key = np.maximum(_dot(normal, half), 0)
+    key /= np.sqrt(_dot(half, half)) + np.float32(1e-6)
     broad = _power8(key)
     broad = broad * broad
     tight = broad * broad * broad
     wet = np.maximum(gloss - np.float32(1), 0)
-    sharp = _power8(tight)
     fresnel = np.float32(1) - np.maximum(_dot(normal, view), 0)
-    fresnel = fresnel * fresnel
-    fresnel = np.float32(0.75) + np.float32(2.2) * fresnel * fresnel
+    fresnel *= fresnel
+    fresnel *= fresnel
+    fresnel *= np.float32(2.2)
     dry = np.minimum(gloss, 1)
-    amount = clear * (dry * fresnel * (0.085 * broad + 0.07 * tight) + wet * (1.5 * sharp))
-    edge = np.float32(0.05) * dry * (fresnel - np.float32(0.75))
-    return amount[..., None] * lamps.key_colour + edge[..., None] * lamps.sky
+    amount = (fresnel + np.float32(0.75)) * dry
+    amount *= np.float32(0.085) * broad + np.float32(0.07) * tight
+    amount += wet * (np.float32(1.5) * _power8(tight))
+    amount *= clear
+    edge = np.float32(0.05) * dry * fresnel
+    return [amount * lamps.key_colour[k] + edge * lamps.sky[k] for k in range(3)]
 
 
 def shine_hair(
@@ -170,12 +172,18 @@ def shine_hair(
     return (0.10 * band + 0.30 * tight) * facing * clear * (1 + 0.5 * np.clip(strand, -1.5, 2))
 
 
-def encode(linear: Image) -> Image:
-    """Linear RGB to sRGB-like [0, 1] with a soft shoulder (square-root fit of the sRGB curve)."""
-    x = np.maximum(linear, 0)
-    x = x * (1 + np.float32(0.12) * x) / (1 + np.float32(0.42) * x)
-    x = np.minimum(x, 1)
+def encode(linear: Image, exposure: float, contrast: float) -> Image:
+    """Linear RGB, exposed, to sRGB-like [0, 1] with a soft shoulder and a contrast about 0.45."""
+    # By a table over the square root, whose steps are finest where the curve is steepest.
+    levels, most = 1 << 14, 4.0
+    x = np.linspace(0, most, levels, dtype=np.float32) ** 2 / np.float32(most) * np.float32(exposure)
+    x = np.minimum(x * (1 + np.float32(0.12) * x) / (1 + np.float32(0.42) * x), 1)
+    # sRGB's curve as a sum of roots.
     s = np.sqrt(x)
     q = np.sqrt(s)
-    e = np.sqrt(q)
-    return np.clip(0.662002687 * s + 0.684122060 * q - 0.323583601 * e - 0.0225411470 * x, 0, 1)
+    y = 0.662002687 * s + 0.684122060 * q - 0.323583601 * np.sqrt(q) - 0.0225411470 * x
+    table = np.clip((np.clip(y, 0, 1) - 0.45) * contrast + 0.45, 0, 1).astype(np.float32)
+    index = np.clip(linear, 0, most)
+    np.sqrt(index, out=index)
+    index *= np.float32((levels - 1) / np.sqrt(most))
+    return table[index.astype(np.int32)]

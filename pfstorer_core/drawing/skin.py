@@ -9,120 +9,144 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atlas import Atlas
-from .fields import Field, blob, fractal, mix, noise, step, stroke
+from .fields import Field, blob, fractal, lay, noise, ridge, step, stroke, tint
 from .person import Person
 
 
 @dataclass(frozen=True, eq=False)
 class Paint:
-    """`albedo` [S,S,3] linear, `bump` [S,S] in half head heights, `gloss` [S,S] in [0, 1]."""
+    """`albedo` [3,S,S] linear, `bump` [S,S] in half head heights, `gloss` [S,S] in [0, 1]."""
 
     albedo: NDArray[Any]
     bump: Field
     gloss: Field
 
 
-def _wrinkles(person: Person, rng: np.random.Generator, x: Field, y: Field) -> Field:
+def _wrinkles(person: Person, x: Field, y: Field) -> Field:
     """Depth in [0, 1] of the lines that age draws: forehead, crow's feet, under the eyes."""
+    rng = np.random.default_rng((person.seed, 51))
     depth = np.zeros_like(x)
     strength = max(0.0, person.age - 0.15)
-    for k in range(3):
-        lift = 0.34 + 0.075 * k + rng.normal(0, 0.008)
-        wave = lift + 0.012 * np.sin(6 * x + rng.uniform(0, 6)) - 0.05 * x * x
-        line = np.exp(-0.5 * ((y - wave) / 0.007) ** 2) * step(0.42, 0.22, np.abs(x))
-        depth += strength * rng.uniform(0.4, 1.0) * line
-    for side in (-1, 1):
+    across = np.abs(x)
+    if strength:
+        brow = step(0.42, 0.22, across)
+        bow = 0.05 * x * x
         for k in range(3):
-            ex, ey = side * (person.eye_spacing + person.eye_width + 0.02), person.eye_height
-            slope = (k - 1) * 0.045 + rng.normal(0, 0.006)
-            path = [(ex, ey + slope * 0.5), (ex + side * 0.09, ey + slope * 1.6)]
-            depth += 0.8 * strength * stroke(x, y, path, 0.005)
-        bag = [
-            (side * (person.eye_spacing + d), person.eye_height - h)
-            for d, h in ((-0.12, 0.055), (-0.04, 0.095), (0.05, 0.10), (0.12, 0.07))
-        ]
-        bag = [(side * person.eye_spacing + side * (abs(a) - person.eye_spacing), b) for a, b in bag]
-        depth += (0.25 + 0.6 * strength) * stroke(x, y, bag, 0.009)
-    return depth.astype(np.float32)
+            lift = 0.34 + 0.075 * k + float(rng.normal(0, 0.008))
+            wave = y - lift - 0.012 * np.sin(6 * x + float(rng.uniform(0, 6))) + bow
+            depth += strength * float(rng.uniform(0.4, 1.0)) * ridge(wave, 0.008) * brow
+    outer = person.eye_spacing + person.eye_width + 0.02
+    for k in range(3):
+        slope = (k - 1) * 0.045 + float(rng.normal(0, 0.006))
+        path = [(outer, person.eye_height + slope * 0.5), (outer + 0.09, person.eye_height + slope * 1.6)]
+        if strength:
+            depth += 0.8 * strength * stroke(across, y, path, 0.006)
+    bag = [
+        (person.eye_spacing + d, person.eye_height - h)
+        for d, h in ((-0.12, 0.055), (-0.04, 0.095), (0.05, 0.10), (0.12, 0.07))
+    ]
+    depth += (0.15 + 0.6 * strength) * stroke(across, y, bag, 0.010)
+    return depth
 
 
 def _beard(person: Person, x: Field, y: Field, z: Field) -> Field:
     """Where hair grows on the lower face, in [0, 1]."""
     lip = person.mouth_height
-    jaw = step(-0.42, -0.62, y + 0.25 * np.abs(x)) * step(-0.15, 0.1, z)
-    burn = step(0.50, 0.60, np.abs(x)) * step(0.0, -0.2, y) * step(-0.12, 0.05, z)
-    lip_hair = step(0.30, 0.22, np.abs(x)) * step(-0.46, -0.50, y) * step(lip - 0.02, lip + 0.03, y)
-    chin = step(0.24, 0.30, np.hypot(x, (y - lip) * 1.4)) + step(lip - 0.13, lip - 0.17, y)
-    jaw = jaw * np.clip(chin, 0, 1)
-    return np.clip(np.maximum(np.maximum(jaw, burn), lip_hair), 0, 1).astype(np.float32)
+    across = np.abs(x)
+    band = step(-0.475, -0.515, y + 0.25 * across) * step(lip - 0.05, lip + 0.02, y)
+    moustache = band * step(0.33, 0.24, across)
+    if person.beard_style == "moustache":
+        return moustache
+    beside = step(0.26, 0.31, np.sqrt(x * x + (1.5 * (y - lip)) ** 2))
+    below = np.maximum(beside, step(lip - 0.115, lip - 0.155, y))
+    if person.beard_style == "goatee":
+        chin = step(0.36, 0.28, across) * step(lip + 0.06, lip - 0.02, y) * below * step(0, 0.2, z)
+        return np.maximum(moustache, chin)
+    # The cheek's line, by the angle about the vertical: from the mouth's corner up to the sideburn.
+    angle = np.degrees(np.arctan2(across, z)).astype(np.float32)
+    line = np.interp(angle, (0, 22, 45, 62, 75, 84, 90), (-0.47, -0.57, -0.59, -0.50, -0.28, 0.0, 0.12))
+    jaw = step(0.03, -0.04, y - line.astype(np.float32)) * step(96.0, 88.0, angle) * below
+    return np.maximum(moustache, jaw)
+
+
+def _grow_beard(person: Person, paint: Paint, x: Field, y: Field, z: Field, unit: float) -> None:
+    rng = np.random.default_rng((person.seed, 52))
+    s = x.shape[0]
+    grow = _beard(person, x, y, z)
+    hairs = noise(rng, s, s, (max(0.035 * unit, 2.0), max(0.010 * unit, 1.0)))
+    hairs += 0.7 * noise(rng, s, s, (max(0.020 * unit, 2.0), max(0.008 * unit, 1.0)))
+    patchy = 1 + 0.25 * noise(rng, s, s, 0.06 * unit)
+    full = person.beard
+    cover = np.clip(grow * (0.45 + 0.60 * full) + (0.22 * grow) * hairs, 0, 0.70 + 0.27 * full)
+    cover *= step(0.02, 0.5, grow * patchy)
+    shade = 1 + 0.35 * np.clip(hairs, -1.5, 2.5)
+    lay(paint.albedo, [shade * (0.9 * c + 0.008) for c in person.hair_colour], cover)
+    paint.bump[...] += (0.012 * full) * grow * (1 + 0.4 * hairs)
+    paint.gloss[...] *= 1 - 0.7 * cover
+
+
+def _mark(person: Person, paint: Paint, grid: Atlas, x: Field, y: Field, front: Field) -> None:
+    """Freckles, moles and the scar."""
+    rng = np.random.default_rng((person.seed, 53))
+    if person.freckles:
+        count = int(230 * person.freckles)
+        spots = np.zeros_like(x)
+        fx, fy = rng.normal(0, 0.30, count), rng.normal(-0.14, 0.16, count)
+        for px, py, size in zip(fx, fy, rng.uniform(0.008, 0.016, count), strict=True):
+            _dab(spots, grid, x, y, float(px), float(py), float(size), float(rng.uniform(0.35, 1.0)))
+        tint(paint.albedo, front * np.minimum(spots, 1), (-0.30, -0.48, -0.58))
+    spots = np.zeros_like(x)
+    for px, py, size in person.moles:
+        _dab(spots, grid, x, y, px, py, size, 1.3)
+    if person.moles:
+        spots = front * step(0.25, 0.75, spots)
+        lay(paint.albedo, [c * f for c, f in zip(person.skin, (0.26, 0.18, 0.17), strict=True)], 0.92 * spots)
+        paint.bump[...] += 0.006 * spots
+    if person.scar:
+        line = front * stroke(x, y, person.scar, person.scar_width)
+        # Pink on fair skin, pale on dark skin.
+        fair = min(1.0, person.skin[1] / 0.40)
+        pink, pale = (0.98, 0.46, 0.47), (2.7, 2.9, 3.1)
+        tones = (c * (q + fair * (p - q)) for c, p, q in zip(person.skin, pink, pale, strict=True))
+        lay(paint.albedo, [min(tone, 0.9) for tone in tones], 0.85 * line)
+        paint.bump[...] -= 0.008 * line
 
 
 def paint_skin(person: Person, grid: Atlas, x: Field, y: Field, z: Field) -> Paint:
     """The person's skin over skull points `x`, `y`, `z` [S,S]."""
-    rng = np.random.default_rng(person.seed)
+    rng = np.random.default_rng((person.seed, 50))
     s = grid.size
-    # The texture is drawn at one resolution per size, with cells in units of the head.
+    # The texture is drawn with cells in units of the head: alike at every size.
     unit = grid.density
     front = step(0.0, 0.2, z)
-    skin = np.array(person.skin, np.float32)
-    blotch = fractal(rng, s, s, 0.25 * unit, 4)
-    mottle = fractal(rng, s, s, max(0.04 * unit, 1.5), 3)
-    pores = noise(rng, s, s, max(0.012 * unit, 1.0))
-    fine = noise(rng, s, s, max(0.022 * unit, 1.0))
-    light = 1 + 0.035 * blotch + 0.030 * person.skin_rough * mottle
-    light += 0.045 * person.skin_rough * np.minimum(pores, 0.6)
-    albedo = skin[None, None] * light[..., None]
-    red = 0.8 * blob(np.abs(x), y, 0.36, -0.26, 0.15, 0.13) + 0.7 * blob(x, y, 0, -0.30, 0.10, 0.08)
+    across = np.abs(x)
+    blotch = fractal(rng, s, s, 0.25 * unit, 3)
+    mottle = fractal(rng, s, s, max(0.06 * unit, 2.0), 2)
+    pores = noise(rng, s, s, max(0.015 * unit, 1.5))
+    rough = person.skin_rough
+    light = 1 + 0.030 * blotch + (0.022 * rough) * mottle + (0.035 * rough) * np.minimum(pores, 0.6)
+    albedo = np.array(person.skin, np.float32)[:, None, None] * light
+    red = 0.8 * blob(across, y, 0.36, -0.26, 0.15, 0.13) + 0.7 * blob(x, y, 0, -0.30, 0.10, 0.08)
     red += 0.45 * blob(x, y, 0, -0.9, 0.12, 0.07)
-    red = front * red + 0.8 * step(0.30, 0.02, np.hypot(y + 0.06, z + 0.1)) * step(0.4, 0.6, np.abs(x))
-    red = person.ruddy * np.clip(red * (1 + 0.25 * mottle) + 0.10 * blotch, 0, 1.4)
-    albedo *= 1 + red[..., None] * np.array((0.06, -0.17, -0.16), np.float32)
-    shade = front * blob(np.abs(x), y, person.eye_spacing - 0.03, person.eye_height, 0.12, 0.075)
-    albedo *= 1 - shade[..., None] * np.array((0.16, 0.24, 0.20), np.float32)
-    if person.freckles:
-        count = int(260 * person.freckles)
-        spots = np.zeros((s, s), np.float32)
-        fx = rng.normal(0, 0.33, count)
-        fy = rng.normal(-0.12, 0.2, count)
-        for px, py, size in zip(fx, fy, rng.uniform(0.006, 0.014, count), strict=False):
-            _dab(spots, grid, x, y, float(px), float(py), float(size), rng.uniform(0.3, 1.0))
-        tint = 1 - front[..., None] * np.minimum(spots, 1)[..., None] * np.array(
-            (0.32, 0.48, 0.58), np.float32
-        )
-        albedo *= tint
-    wrinkle = front * _wrinkles(person, rng, x, y)
-    albedo *= 1 - 0.22 * np.minimum(wrinkle, 1)[..., None]
-    bump = -0.0008 * person.skin_rough * np.maximum(pores, 0) + 0.0005 * fine
-    bump += 0.0005 * person.skin_rough * (1 + person.age) * mottle - 0.007 * wrinkle
-    gloss = 0.42 + 0.45 * blob(x, y, 0, -0.1, 0.09, 0.28) + 0.3 * blob(x, y, 0, 0.42, 0.3, 0.16)
-    gloss += 0.2 * blob(np.abs(x), y, 0.4, -0.18, 0.12, 0.1)
-    gloss *= 1 + 0.25 * mottle + 0.2 * pores
-    marks = np.zeros((s, s), np.float32)
-    for px, py, size in person.moles:
-        _dab(marks, grid, x, y, px, py, size, 1.3)
-    marks = front * step(0.25, 0.75, marks)
-    albedo = mix(albedo, skin * (0.30, 0.22, 0.22), 0.9 * marks)
-    bump += 0.006 * marks
-    if person.scar:
-        line = front * stroke(x, y, list(person.scar), person.scar_width)
-        albedo = mix(albedo, skin * 1.15 + (0.06, 0.01, 0.02), 0.75 * line)
-        bump -= 0.006 * line
+    ears = step(0.30, 0.02, np.sqrt((y + 0.06) ** 2 + (z + 0.1) ** 2)) * step(0.4, 0.6, across)
+    red = person.ruddy * np.clip((front * red + 0.8 * ears) * (1 + 0.25 * mottle) + 0.08 * blotch, 0, 1.4)
+    tint(albedo, red, (0.06, -0.17, -0.16))
+    shade = front * blob(across, y, person.eye_spacing - 0.03, person.eye_height, 0.12, 0.075)
+    tint(albedo, shade, (-0.16, -0.24, -0.20))
+    wrinkle = front * _wrinkles(person, x, y)
+    tint(albedo, np.minimum(wrinkle, 1), (-0.22, -0.24, -0.22))
+    bump = (-0.0005 * rough) * np.maximum(pores, 0)
+    bump += (0.0004 * rough * (0.5 + person.age)) * mottle - 0.007 * wrinkle
+    gloss = 0.40 + 0.40 * blob(x, y, 0, -0.1, 0.10, 0.28) + 0.3 * blob(x, y, 0, 0.42, 0.3, 0.16)
+    gloss += 0.2 * blob(across, y, 0.4, -0.18, 0.12, 0.1)
+    gloss *= 1 + 0.15 * mottle + 0.12 * pores
+    paint = Paint(albedo, bump, gloss)
     if person.beard:
-        grow = _beard(person, x, y, z)
-        hairs = noise(rng, s, s, (max(0.03 * unit, 1.0), max(0.008 * unit, 1.0)))
-        hairs += 0.7 * noise(rng, s, s, (max(0.012 * unit, 1.0), max(0.006 * unit, 1.0)))
-        cover = np.clip(grow * (0.25 + 1.1 * person.beard) + 0.30 * grow * hairs, 0, 0.95)
-        cover *= step(0.02, 0.35, grow * (1 + 0.3 * mottle))
-        dark = np.array(person.hair_colour, np.float32) * 0.9 + 0.01
-        dark = dark * (1 + 0.4 * np.clip(hairs, -1.5, 2.5))[..., None]
-        albedo = mix(albedo, dark, cover)
-        bump += 0.010 * person.beard * grow * (1 + 0.5 * hairs)
-        gloss *= 1 - 0.7 * cover
-    return Paint(
-        np.clip(albedo, 0.004, 0.92).astype(np.float32),
-        bump.astype(np.float32),
-        np.clip(gloss, 0, 1).astype(np.float32),
-    )
+        _grow_beard(person, paint, x, y, z, unit)
+    _mark(person, paint, grid, x, y, front)
+    np.clip(albedo, 0.004, 0.92, out=albedo)
+    np.clip(gloss, 0, 1, out=gloss)
+    return paint
 
 
 def _dab(

@@ -8,11 +8,11 @@ from .fields import Field, noise
 from .person import Person
 
 
-def strand_sheet(person: Person, rows: int = 192, columns: int = 4096) -> Field:
+def strand_sheet(person: Person, rows: int = 96, columns: int = 2048) -> Field:
     """Brightness of combed strands [rows along, columns across], periodic across, about 0."""
     rng = np.random.default_rng((person.seed, 40))
     sheet = np.zeros((rows, columns), np.float32)
-    for cell, weight in ((2.0, 0.55), (5.0, 0.65), (16.0, 0.5), (90.0, 0.35)):
+    for cell, weight in ((3.0, 0.50), (8.0, 0.65), (24.0, 0.55), (70.0, 0.35)):
         sheet += weight * noise(rng, rows, columns, (rows / 5, cell))
     blend = np.linspace(0, 1, 64, dtype=np.float32)
     sheet[:, :64] = sheet[:, :64] * blend + sheet[:, -64:][:, ::-1] * (1 - blend)
