@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .blocks import Downsample, ResBlock, Upsample, time_mlp, timestep_embedding
 from .lq_encoder import LQEncoder, LQEncoderConfig
@@ -93,13 +94,23 @@ class Conditions:
 
 
 class Block(nn.ModuleList):
-    """One numbered block of the U-Net: a few layers in a row."""
+    """One numbered block of the U-Net: a few layers in a row.
+
+    `recompute`: forget what is inside the block until its gradients are asked for (Chen et al. 2016).
+    """
+
+    recompute = False
 
     def __init__(self, name: str, *layers: nn.Module) -> None:
         super().__init__(layers)
         self.name = name
 
     def forward(self, h: Tensor, given: Conditions, size: tuple[int, int] | None = None) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._run, h, given, size, use_reentrant=False)
+        return self._run(h, given, size)
+
+    def _run(self, h: Tensor, given: Conditions, size: tuple[int, int] | None) -> Tensor:
         for index, layer in enumerate(self):
             if isinstance(layer, ResBlock):
                 h = layer(h, given.emb, given.lq_features)
@@ -241,6 +252,12 @@ class UNet(nn.Module):
             h = block(torch.cat([h, skip], dim=1), given, size)
 
         return self.out(h)
+
+    def checkpoint_gradients(self, on: bool = True) -> None:
+        """Trade a second forward pass of every block for the memory of its activations, in training."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.recompute = on
 
     def encode_lq(self, lq_latent: Tensor, timesteps: Tensor) -> list[Tensor]:
         """The LQ features that `forward` takes; raises ValueError where this U-Net has no LQ encoder."""

@@ -1,23 +1,23 @@
-"""Training of the autoencoder, and then of its CFW fusion layers on frozen weights."""
+"""Training of the autoencoder; its CFW fusion layers are a stage of their own, see `cfw`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..degradation import Preset, degrade, draw, first_order, ground_truth
-from ..files import written
+from ..checkpoint import load_exactly, read_checkpoint, write_safetensors
 from ..models import Autoencoder, AutoencoderConfig
 from ..progress import Progress, silent
-from .loop import LoopSettings, fit
-from .pictures import as_float
+from ..sizes import autoencoder_config
+from .data import Batch, Samples
+from .logs import rows_of
+from .loop import LoopSettings, Objective, fit
 
 FINISHED = "autoencoder.safetensors"
 NORMALIZING_PICTURES = 200
@@ -25,50 +25,29 @@ NORMALIZING_PICTURES = 200
 
 @dataclass(frozen=True)
 class AutoencoderTraining:
-    """Settings of both stages.
+    """Settings; the defaults are those of the tiny restorer's.
 
     Attributes:
-        crop, batch: side of the random crops in pixels, and how many a step.
         edge_weight: of the L1 distance between gradients, which keeps edges sharp without the
             pretrained network that a perceptual loss would have to download.
         colour_weight: of the L1 distance between the colours proper, luminance left out.
         kl_weight: of the mean KL divergence of a latent element from the unit Gaussian.
-        degradation: what makes the LQ pictures of the CFW stage.
     """
 
     config: AutoencoderConfig = field(
         default_factory=lambda: AutoencoderConfig(
-            ch=32, ch_mult=(1, 2, 4), num_res_blocks=1, z_channels=6, embed_dim=6, cfw=True
+            ch=32, ch_mult=(1, 2, 4), num_res_blocks=1, z_channels=6, embed_dim=6
         )
     )
-    crop: int = 64
-    batch: int = 16
     edge_weight: float = 1.0
     colour_weight: float = 2.0
     kl_weight: float = 2e-4
-    degradation: Preset = field(
-        default_factory=lambda: first_order(
-            sigma=(0.2, 2), downsample=(1.5, 3), noise=(0, 12), jpeg=(40, 100), modes=("area", "bicubic")
-        )
-    )
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=3000, lr=1e-3))
-    cfw_loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=250, lr=5e-4, save_every=100))
 
 
-def random_crops(pictures: Tensor, rng: np.random.Generator, batch: int, crop: int) -> Tensor:
-    """`batch` random crops [batch, 3, crop, crop] in [0, 1] of random pictures, half of them mirrored."""
-    out = []
-    for index in rng.integers(0, len(pictures), batch):
-        top, left = (
-            rng.integers(0, pictures.shape[-2] - crop + 1),
-            rng.integers(0, pictures.shape[-1] - crop + 1),
-        )
-        piece = pictures[index, :, top : top + crop, left : left + crop]
-        out.append(piece.flip(-1) if rng.random() < 0.5 else piece)
-    return as_float(torch.stack(out))
-
-
-def reconstruction_loss(output: Tensor, target: Tensor, settings: AutoencoderTraining) -> Tensor:
+def reconstruction_loss(
+    output: Tensor, target: Tensor, edge_weight: float = 1.0, colour_weight: float = 2.0
+) -> Tensor:
     """L1 of the pictures and of their gradients, and of their colours, which are learned last otherwise.
 
     Gradients count at full and at half size; pictures and colours down to an eighth.
@@ -76,11 +55,11 @@ def reconstruction_loss(output: Tensor, target: Tensor, settings: AutoencoderTra
     loss = output.new_zeros(())
     for halvings in range(4):
         loss = loss + F.l1_loss(output, target)
-        loss = loss + settings.colour_weight * F.l1_loss(_colours(output), _colours(target))
+        loss = loss + colour_weight * F.l1_loss(_colours(output), _colours(target))
         if halvings < 2:
             for dim in (-1, -2):
                 edges = F.l1_loss(output.diff(dim=dim), target.diff(dim=dim))
-                loss = loss + settings.edge_weight * edges
+                loss = loss + edge_weight * edges
         output, target = F.avg_pool2d(output, 2), F.avg_pool2d(target, 2)
     return loss
 
@@ -91,33 +70,50 @@ def _colours(image: Tensor) -> Tensor:
     return torch.stack([red - blue, 2 * green - red - blue], dim=1)
 
 
+class ReconstructionLoss(Objective):
+    """`reconstruction_loss` of what the autoencoder makes of pictures, and the KL divergence."""
+
+    def __init__(self, model: Autoencoder, settings: AutoencoderTraining) -> None:
+        super().__init__()
+        self.model, self.settings = model, settings
+
+    def forward(self, batch: Batch) -> Tensor:
+        image = batch["image"].float() / 127.5 - 1
+        mean, logvar = self.model.moments(image)
+        rngs = [np.random.default_rng(seed) for seed in batch["seed"].tolist()]
+        noise = [torch.from_numpy(rng.standard_normal(mean.shape[1:], np.float32)) for rng in rngs]
+        output = self.model.decode(mean + (0.5 * logvar).exp() * torch.stack(noise).to(mean.device))
+        kl = 0.5 * (mean.float() ** 2 + logvar.float().exp() - 1 - logvar.float()).mean()
+        s = self.settings
+        return reconstruction_loss(output.float(), image, s.edge_weight, s.colour_weight) + s.kl_weight * kl
+
+    @torch.no_grad()
+    def sheet(self, batch: Batch) -> Tensor:
+        """What comes out, and what went in."""
+        image = batch["image"].float() / 255
+        return rows_of((self.model.decode(self.model.encode(2 * image - 1)) + 1) / 2, image)
+
+
 def train_autoencoder(
-    pictures: Tensor,
+    samples: Samples,
     settings: AutoencoderTraining,
     folder: Path,
     on_progress: Callable[[Progress], None] = silent,
+    *,
+    held: Samples | None = None,
 ) -> Autoencoder:
-    """Train on uint8 pictures [N, 3, H, W]; checkpoints in `folder`, resumes from there."""
+    """Train on crops and write `FINISHED` into `folder`; see `fit` for resuming and for errors."""
     with torch.random.fork_rng():
         torch.manual_seed(settings.loop.seed)
         model = Autoencoder(settings.config)
-    fusion = model.decoder.fusion_layers()
-    fusion.requires_grad_(False)
-
-    def loss(rng: np.random.Generator) -> Tensor:
-        image = 2 * random_crops(pictures, rng, settings.batch, settings.crop) - 1
-        mean, logvar = model.moments(image)
-        noise = torch.randn(mean.shape, generator=_torch_generator(rng))
-        output = model.decode(mean + (0.5 * logvar).exp() * noise)
-        kl = 0.5 * (mean.float() ** 2 + logvar.float().exp() - 1 - logvar.float()).mean()
-        return reconstruction_loss(output.float(), image, settings) + settings.kl_weight * kl
-
-    model = fit("autoencoder", model, loss, settings.loop, folder / "autoencoder.pt", on_progress)
-    normalize_latents(model, as_float(pictures[:: max(1, len(pictures) // NORMALIZING_PICTURES)]))
-    if settings.config.cfw:
-        model = _train_cfw(model, pictures, settings, folder, on_progress)
-    with written(folder / FINISHED) as temporary:
-        save_file(model.state_dict(), temporary)
+    model.decoder.fusion_layers().requires_grad_(False)
+    objective = ReconstructionLoss(model, settings)
+    made = asdict(settings)
+    del made["loop"]
+    fit("autoencoder", objective, samples, settings.loop, folder, on_progress, held=held, record=made)
+    count = min(NORMALIZING_PICTURES, len(samples))
+    normalize_latents(model, torch.stack([samples[k]["image"] for k in range(count)]).float() / 255)
+    write_safetensors(folder / FINISHED, model.state_dict(), {})
     return model.eval().requires_grad_(False)
 
 
@@ -140,46 +136,20 @@ def normalize_latents(model: Autoencoder, images: Tensor) -> None:
     weights["post_quant_conv.weight"] *= std[None, :, None, None]
 
 
-def _train_cfw(
-    model: Autoencoder,
-    pictures: Tensor,
-    settings: AutoencoderTraining,
-    folder: Path,
-    on_progress: Callable[[Progress], None],
-) -> Autoencoder:
-    """The latent is one between LQ and HQ, which stands for what a restorer leaves undone."""
-    model.requires_grad_(False)
-    model.decoder.fusion_layers().requires_grad_(True)
-
-    def loss(rng: np.random.Generator) -> Tensor:
-        hq = random_crops(pictures, rng, settings.batch, settings.crop)
-        degradations = draw(settings.degradation, len(hq), _torch_generator(rng))
-        hq = ground_truth(hq, degradations)
-        lq = degrade(hq, degradations)
-        hq, lq = 2 * hq - 1, 2 * lq - 1
-        with torch.no_grad():
-            share = torch.from_numpy(rng.uniform(0.4, 1, (len(hq), 1, 1, 1))).float()
-            z = torch.lerp(model.encode(lq).float(), model.encode(hq).float(), share)
-        return reconstruction_loss(model.decode(z, lq, fidelity=1.0).float(), hq, settings)
-
-    return fit("cfw", model, loss, settings.cfw_loop, folder / "cfw.pt", on_progress)
-
-
-def load_autoencoder(settings: AutoencoderTraining, folder: Path) -> Autoencoder:
-    """The finished autoencoder of a folder in which `train_autoencoder` ran.
+def load_autoencoder(path: Path) -> Autoencoder:
+    """The autoencoder in a file, or the finished one of a folder in which `train_autoencoder` ran.
 
     Raises:
-        FileNotFoundError: it did not, or has not finished.
+        FileNotFoundError: there is none.
+        CheckpointError: the file is of another kind, or damaged.
     """
-    path = folder / FINISHED
+    path = path / FINISHED if path.is_dir() or not path.suffix else path
     if not path.exists():
         raise FileNotFoundError(
-            f"No trained autoencoder at {path}: run train-autoencoder on this folder first."
+            f"No trained autoencoder at {path}: run train-autoencoder on this folder first, or start from a "
+            "restorer."
         )
-    model = Autoencoder(settings.config)
-    model.load_state_dict(load_file(path))
+    tensors, _ = read_checkpoint(path)
+    model = Autoencoder(autoencoder_config(tensors))
+    load_exactly(model, tensors, "autoencoder")
     return model.eval().requires_grad_(False)
-
-
-def _torch_generator(rng: np.random.Generator) -> torch.Generator:
-    return torch.Generator().manual_seed(int(rng.integers(2**31)))

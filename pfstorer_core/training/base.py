@@ -1,203 +1,213 @@
-"""Training of the base restorer: the U-Net and its LQ encoder on pairs of latents."""
+"""Training of the base restorer: the U-Net, its SFT layers and the LQ encoder."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..degradation import Preset, degrade, draw, first_order, ground_truth
-from ..files import written
-from ..models import Autoencoder, LQEncoderConfig, UNet, UNetConfig
+from ..degradation import Preset, first_order
+from ..header import RestorerHeader
+from ..models import UNet
 from ..progress import Progress, silent
-from ..restorer import Restorer, RestorerHeader
+from ..sampling import sample_ddpm, start_latent
 from ..schedule import PredictionType, Schedule
-from .loop import LoopSettings, fit
-from .pictures import as_float
+from .data import Batch, Samples
+from .logs import rows_of
+from .loop import LoopSettings, Objective, fit
+from .pairs import degraded, moments
+from .start import Start, contexts
 
-PREVIEW_PICTURES = 200
-"""Pictures that the preview colours are fitted to."""
+SHEET_STEPS = 20
+
+NULL_LQ = {"sft": 0.0, "unet": 1.0, "all": 0.15}
+EMPTY_PROMPT = {"sft": 1.0, "unet": 0.1, "all": 0.5}
+"""Defaults of `BaseTraining` by what is trained."""
+
+TINY_DEGRADATION = first_order(
+    sigma=(0.2, 2), downsample=(1.5, 5), noise=(0, 12), jpeg=(40, 100), modes=("area", "bicubic")
+)
+"""For pictures of 128 pixels."""
 
 
 @dataclass(frozen=True)
 class BaseTraining:
-    """Settings of the embedded tiny restorer; a full-size one differs in `config` and `loop` only.
+    """Settings of a training of the base restorer; the defaults of `loop` are StableSR's.
 
     Attributes:
-        pairs: (HQ, LQ) pairs of latents that are encoded before the first step.
-        crop, batch: side of the latent crops and how many a step. Every `whole_every`-th step sees
-            whole pictures instead, as many as have the same area, for the sake of the attention.
-        null_lq: share of steps without SFT, so that the U-Net alone is a generator too.
-        degradation: what makes the LQ pictures.
+        train: "sft", "unet" or "all": see `trains`.
+        null_lq: share of samples without SFT, so that the U-Net alone stays a generator; None takes
+            `NULL_LQ`. Only "all" can choose.
+        empty_prompt: share of samples whose caption is left out; None takes `EMPTY_PROMPT`.
+        degradation: what makes LQ pictures of HQ ones; ignored for latents that were encoded before.
+        p_hq: share of samples whose LQ picture is HQ as it is (PFStorer: 0.03).
+        checkpointing: recompute activations in the backward pass, for the sake of memory.
     """
 
-    config: UNetConfig = field(
-        default_factory=lambda: UNetConfig(
-            in_channels=6,
-            out_channels=6,
-            model_channels=64,
-            channel_mult=(1, 2, 2),
-            num_head_channels=32,
-            context_dim=64,
-            sft_channels=64,
-            sft_hidden=32,
-            lq_encoder=LQEncoderConfig(
-                in_channels=6,
-                model_channels=64,
-                out_channels=64,
-                channel_mult=(1, 1, 2),
-                num_res_blocks=1,
-                num_heads=2,
-            ),
+    train: str = "sft"
+    null_lq: float | None = None
+    empty_prompt: float | None = None
+    degradation: Preset = TINY_DEGRADATION
+    p_hq: float = 0.03
+    checkpointing: bool = False
+    loop: LoopSettings = field(
+        default_factory=lambda: LoopSettings(
+            steps=10_000, lr=5e-5, batch=192, decay=False, betas=(0.9, 0.999), weight_decay=0.01, ema=0.9999
         )
     )
-    prediction_type: PredictionType = "v"
-    pairs: int = 4500
-    crop: int = 16
-    batch: int = 16
-    whole_every: int = 4
-    null_lq: float = 0.1
-    degradation: Preset = field(
-        default_factory=lambda: first_order(
-            sigma=(0.2, 2), downsample=(1.5, 5), noise=(0, 12), jpeg=(40, 100), modes=("area", "bicubic")
-        )
-    )
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=3000, lr=8e-4))
 
-
-def encode_pairs(
-    autoencoder: Autoencoder,
-    pictures: Tensor,
-    settings: BaseTraining,
-    path: Path,
-    on_progress: Callable[[Progress], None] = silent,
-) -> tuple[Tensor, Tensor]:
-    """Latents of good pictures and of their degraded copies, unscaled fp16 [pairs, C, h, w] each.
-
-    Made on the first call, then read from `path` as long as autoencoder, pictures and settings are
-    the same. Pair k degrades picture k (modulo their number)
-    with parameters from seed (seed, k).
-    """
-    key = _pairs_key(autoencoder, pictures, settings)
-    if not (path.exists() and _metadata(path).get("key") == key):
-        found: dict[str, list[Tensor]] = {"hq": [], "lq": []}
-        for index in range(settings.pairs):
-            rng = np.random.default_rng([settings.loop.seed, index])
-            hq = as_float(pictures[index % len(pictures)][None])
-            hq = hq.flip(-1) if rng.random() < 0.5 else hq
-            generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-            drawn = draw(settings.degradation, 1, generator)
-            hq = ground_truth(hq, drawn)
-            lq = degrade(hq, drawn)
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=settings.loop.bf16):
-                latents = autoencoder.encode(2 * torch.cat([hq, lq]) - 1)
-            for name, latent in zip(found, latents, strict=True):
-                found[name].append(latent.half())
-            on_progress(Progress("latents", index + 1, settings.pairs))
-        with written(path) as temporary:
-            save_file(
-                {name: torch.stack(latents) for name, latents in found.items()}, temporary, {"key": key}
+    def __post_init__(self) -> None:
+        if self.train not in NULL_LQ:
+            raise ValueError(f"No training of {self.train!r}; choose one of {', '.join(NULL_LQ)}.")
+        if self.train != "all" and self.null_lq not in (None, NULL_LQ[self.train]):
+            raise ValueError(
+                f"null_lq is {NULL_LQ[self.train]:g} where {self.train} is trained: what has no part in a "
+                "sample cannot learn from it. Choose a share for `all` only."
             )
-    pairs = load_file(path)
-    return pairs["hq"], pairs["lq"]
+
+    @property
+    def no_lq(self) -> float:
+        return NULL_LQ[self.train] if self.null_lq is None else self.null_lq
+
+    @property
+    def no_prompt(self) -> float:
+        return EMPTY_PROMPT[self.train] if self.empty_prompt is None else self.empty_prompt
 
 
-def _pairs_key(autoencoder: Autoencoder, pictures: Tensor, settings: BaseTraining) -> str:
-    """Names what latents depend on; a few sums tell one training's weights from another's."""
-    weights = [round(p.double().sum().item(), 6) for p in autoencoder.parameters()]
-    drawn = [list(pictures.shape), int(pictures[:: max(1, len(pictures) // 16)].long().sum())]
-    made = [settings.pairs, asdict(settings.degradation), settings.loop.seed, settings.loop.bf16]
-    return json.dumps([*made, weights[::8], drawn])
+def denoising_loss(
+    unet: UNet,
+    schedule: Schedule,
+    prediction_type: PredictionType,
+    *,
+    x0: Tensor,
+    lq_latent: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    context: Tensor,
+    null_lq: Tensor,
+) -> Tensor:
+    """Mean squared error against the prediction type's target (StableSR section 3.1).
+
+    Args:
+        x0, lq_latent, noise: [B, C, H, W], latents scaled as the U-Net sees them.
+        t: time steps [B]. context: [B, M, context_dim].
+        null_lq: bool [B], the rows that SFT has no part in.
+    """
+    x, target = schedule.q_sample(x0, t, noise), schedule.target(x0, t, noise, prediction_type)
+    error = x.new_zeros(())
+    for rows, guided in ((~null_lq, True), (null_lq, False)):
+        if rows.any():
+            given = lq_latent[rows] if guided else None
+            output = unet(x[rows], t[rows], context[rows], lq_latent=given)
+            error = error + F.mse_loss(output.float(), target[rows], reduction="sum")
+    return error / target.numel()
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
+class DenoisingLoss(Objective):
+    """`denoising_loss` of samples, for which everything random is drawn from their seeds."""
+
+    def __init__(self, start: Start, settings: BaseTraining) -> None:
+        super().__init__()
+        self.start, self.settings = start, settings
+        self.unet, self.text = start.unet, start.text
+        self.autoencoder = start.autoencoder.eval().requires_grad_(False)
+        self.schedule = Schedule.scaled_linear(dtype=torch.float32)
+        self.some_idle = 0 < settings.no_lq < 1
+        self.unet.checkpoint_gradients(settings.checkpointing)
+
+    def forward(self, batch: Batch) -> Tensor:
+        rngs = _generators(batch)
+        device = batch["seed"].device
+        # In this order for all samples, so that a setting changes nothing but what it is about.
+        t = torch.tensor([int(rng.integers(len(self.schedule))) for rng in rngs], device=device)
+        null_lq = torch.tensor([rng.random() < self.settings.no_lq for rng in rngs], device=device)
+        empty = [rng.random() < self.settings.no_prompt for rng in rngs]
+        captions = ["" if drop else text for drop, text in zip(empty, batch["caption"], strict=True)]
+        hq, lq = (self._latent(m, rngs) for m in self._moments(batch, rngs))
+        return denoising_loss(
+            self.unet,
+            self.schedule,
+            self.start.header.prediction_type,
+            x0=hq,
+            lq_latent=lq,
+            noise=_normal(hq, rngs),
+            t=t,
+            context=self._contexts(captions, hq),
+            null_lq=null_lq,
+        )
+
+    def _moments(self, batch: Batch, rngs: list[np.random.Generator]) -> tuple[Tensor, Tensor]:
+        if "hq" in batch:
+            return batch["hq"], batch["lq"]
+        pair = degraded(batch["image"].float() / 255, rngs, self.settings.degradation, self.settings.p_hq)
+        hq, lq = moments(self.autoencoder, torch.cat(pair)).chunk(2)
+        return hq, lq
+
+    def _latent(self, moments: Tensor, rngs: list[np.random.Generator]) -> Tensor:
+        """A draw from the distribution of a latent, scaled."""
+        mean, logvar = moments.float().chunk(2, dim=1)
+        return (mean + (0.5 * logvar).exp() * _normal(mean, rngs)) * self.start.header.scale_factor
+
+    def _contexts(self, captions: list[str], like: Tensor) -> Tensor:
+        return contexts(self.start, captions).to(like.device)
+
+    @torch.no_grad()
+    def sheet(self, batch: Batch) -> Tensor:
+        """LQ, what becomes of it in `SHEET_STEPS` steps, HQ; for the plain U-Net what it draws for the
+        caption, and HQ."""
+        rngs = _generators(batch)
+        hq, lq = (m.float().chunk(2, dim=1)[0] for m in self._moments(batch, rngs))
+        scale, plain = self.start.header.scale_factor, self.settings.train == "unet"
+        captions = batch["caption"] if plain else [""] * len(hq)
+        context = self._contexts(captions, hq)
+        noise = _normal(hq, rngs)
+        x = sample_ddpm(
+            lambda x, t: self.unet(x, t, context, lq_latent=None if plain else lq * scale),
+            noise if plain else start_latent(self.schedule, lq * scale, noise),
+            self.schedule.respaced(SHEET_STEPS),
+            self.start.header.prediction_type,
+            generator=torch.Generator().manual_seed(0),
+        )
+        latents = [x / scale, hq] if plain else [lq, x / scale, hq]
+        return rows_of(*((self.autoencoder.decode(z) + 1) / 2 for z in latents))
 
 
 def train_base(
-    autoencoder: Autoencoder,
-    pictures: Tensor,
+    start: Start,
+    samples: Samples,
     settings: BaseTraining,
     folder: Path,
     on_progress: Callable[[Progress], None] = silent,
-) -> Restorer:
-    """Train on uint8 pictures [N, 3, H, W]; checkpoints in `folder`, resumes from there.
+    *,
+    held: Samples | None = None,
+) -> RestorerHeader:
+    """Train the networks of `start`, which then are the restorer; returns the header of its file.
 
-    The loss is the mean squared error against the prediction type's target at a uniform time step
-    (StableSR section 3.1).
+    See `fit` for the files in `folder` (stage "base-" and what is trained), for resuming and for errors.
     """
-    hq, lq = encode_pairs(autoencoder, pictures, settings, folder / "pairs.safetensors", on_progress)
-    scale = 1 / hq.float().std().item()
-    schedule = Schedule.scaled_linear(dtype=torch.float32)
-    generator = torch.Generator().manual_seed(settings.loop.seed)
-    context = torch.randn(1, 1, settings.config.context_dim, generator=generator)
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.loop.seed)
-        unet = UNet(settings.config)
-    whole = hq.shape[-1]
-
-    def loss(rng: np.random.Generator) -> Tensor:
-        side = whole if rng.random() * settings.whole_every < 1 else settings.crop
-        batch = max(1, settings.batch * settings.crop**2 // side**2)
-        x0, condition = latent_crops(hq, lq, rng, batch, side)
-        x0, condition = x0 * scale, condition * scale
-        noise = torch.from_numpy(rng.standard_normal(x0.shape, np.float32))
-        t = torch.from_numpy(rng.integers(0, len(schedule), batch))
-        output = unet(
-            schedule.q_sample(x0, t, noise),
-            t,
-            context.expand(batch, -1, -1),
-            lq_latent=None if rng.random() < settings.null_lq else condition,
-        )
-        return F.mse_loss(output.float(), schedule.target(x0, t, noise, settings.prediction_type))
-
-    unet = fit("unet", unet, loss, settings.loop, folder / "unet.pt", on_progress)
-    assert settings.config.lq_encoder is not None
-    header = RestorerHeader(
-        prediction_type=settings.prediction_type,
-        scale_factor=scale,
-        image_size=whole * autoencoder.config.downscale,
-        num_head_channels=settings.config.num_head_channels,
-        lq_num_heads=settings.config.lq_encoder.num_heads,
-        preview=preview_colours(autoencoder, pictures[:PREVIEW_PICTURES], scale),
-        training={"data": "drawn pictures", **asdict(settings.loop)},
-    )
-    return Restorer(unet.eval(), autoencoder, context, header)
+    objective = DenoisingLoss(start, settings)
+    made = {**asdict(settings), "null_lq": settings.no_lq, "empty_prompt": settings.no_prompt}
+    del made["loop"], made["checkpointing"]
+    if "hq" in samples[0]:
+        del made["degradation"], made["p_hq"]
+    stage = f"base-{settings.train}"
+    fit(stage, objective, samples, settings.loop, folder, on_progress, held=held, record=made)
+    start.unet.checkpoint_gradients(False)
+    before = dict(start.header.training)
+    history = [*before.pop("stages", [before] if before else []), {**made, **asdict(settings.loop)}]
+    return replace(start.header, training={"stages": history})
 
 
-@torch.no_grad()
-def preview_colours(autoencoder: Autoencoder, pictures: Tensor, scale: float) -> list[list[float]]:
-    """`RestorerHeader.preview`: the linear map from latents to small pictures that fits best here."""
-    small, latents = [], []
-    for picture in pictures:
-        image = 2 * as_float(picture[None]) - 1
-        latent = autoencoder.encode(image) * scale
-        latents.append(latent.flatten(2).squeeze(0).T)
-        small.append(F.avg_pool2d(image, autoencoder.config.downscale).flatten(2).squeeze(0).T)
-    points = F.pad(torch.cat(latents), (0, 1), value=1.0)
-    return torch.linalg.lstsq(points, torch.cat(small)).solution.tolist()
+def _generators(batch: Batch) -> list[np.random.Generator]:
+    return [np.random.default_rng(seed) for seed in batch["seed"].tolist()]
 
 
-def latent_crops(
-    hq: Tensor, lq: Tensor, rng: np.random.Generator, batch: int, side: int
-) -> tuple[Tensor, Tensor]:
-    """The same random crops [batch, C, side, side] of random pairs, in fp32."""
-    crops: list[tuple[Tensor, Tensor]] = []
-    for index in rng.integers(0, len(hq), batch):
-        top, left = (
-            rng.integers(0, hq.shape[-2] - side + 1),
-            rng.integers(0, hq.shape[-1] - side + 1),
-        )
-        window = (slice(None), slice(top, top + side), slice(left, left + side))
-        crops.append((hq[index][window].float(), lq[index][window].float()))
-    good, bad = zip(*crops, strict=True)
-    return torch.stack(good), torch.stack(bad)
+def _normal(like: Tensor, rngs: list[np.random.Generator]) -> Tensor:
+    """Standard normal numbers, each sample's from its own generator."""
+    rows = [torch.from_numpy(rng.standard_normal(like.shape[1:], np.float32)) for rng in rngs]
+    return torch.stack(rows).to(like.device)

@@ -1,26 +1,37 @@
-"""The loop that every training shares: seeded steps, a cosine rate, an average of the weights, resuming.
+"""The loop that every training shares: seeded steps on accelerate, an average of the weights, resuming.
 
-The randomness of step k comes from (seed, k) alone, so that a training that was stopped anywhere
-goes on with exactly the losses that it would have had.
+Sample k of a training depends on (seed, k) alone, and step s takes samples s·batch … (s + 1)·batch - 1,
+shared out over the processes. So a training that was stopped anywhere goes on with exactly the losses
+that it would have had, and any number of processes gives the same ones up to rounding.
 """
 
 from __future__ import annotations
 
-import copy
+import errno
+import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from ..files import written
 from ..progress import Progress, silent
+from .data import Batch, Samples, collate
+from .logs import Log
+from .state import load_state, save_state
 
-Module = TypeVar("Module", bound=nn.Module)
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+OnProgress = Callable[[Progress], None]
+
+FREE = ("steps", "accumulate", "save_every", "validate_every", "workers")
+"""Settings that a training may be resumed with other values of."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +39,22 @@ class LoopSettings:
     """How to optimise.
 
     Attributes:
-        lr: peak learning rate of AdamW; warms up linearly, then falls to `lr`/20 along a cosine.
+        lr: peak learning rate of AdamW; warms up linearly, then falls to `lr`/20 along a cosine, or
+            stays, without `decay`.
+        batch: samples a step, over all processes; `accumulate` parts of them run one after the other.
         ema: decay of the average of the weights, which is what the training returns.
-        bf16: bf16 autocast for the arithmetic; weights stay fp32.
-        save_every: steps between checkpoints.
+        bf16: bf16 autocast for the arithmetic; trained weights stay fp32.
+        save_every, validate_every: steps between checkpoints, and between looks at samples that were
+            held back (0: none).
+        workers: processes that prepare samples, for each process that trains.
     """
 
     steps: int
     lr: float
+    batch: int = 16
+    accumulate: int = 1
     warmup: int = 100
+    decay: bool = True
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.99)
     ema: float = 0.998
@@ -44,77 +62,220 @@ class LoopSettings:
     seed: int = 0
     bf16: bool = True
     save_every: int = 200
+    validate_every: int = 0
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "lr", "batch", "accumulate", "save_every"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+
+
+class Objective(nn.Module):
+    """What a stage trains: calling it with a batch gives the loss, a scalar; the parameters that require
+    gradients are trained.
+
+    `some_idle`: whether a batch may leave some of them without a gradient.
+    """
+
+    some_idle = False
+
+    def sheet(self, batch: Batch) -> Tensor:
+        """A picture [1, 3, H, W] in [0, 1] that shows how well it does: a row a sample."""
+        raise NotImplementedError
 
 
 def learning_rate(settings: LoopSettings, step: int) -> float:
-    warm = min(1.0, (step + 1) / settings.warmup)
-    cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    warm = min(1.0, (step + 1) / max(1, settings.warmup))
+    cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps)) if settings.decay else 1.0
     return settings.lr * warm * (0.05 + 0.95 * cosine)
 
 
 def fit(
     stage: str,
-    module: Module,
-    loss: Callable[[np.random.Generator], Tensor],
+    objective: Objective,
+    samples: Samples,
     settings: LoopSettings,
-    checkpoint: Path,
-    on_progress: Callable[[Progress], None] = silent,
-) -> Module:
-    """Train the parameters of `module` that require gradients; resumes from `checkpoint` where it exists.
+    folder: Path,
+    on_progress: OnProgress = silent,
+    *,
+    held: Samples | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> None:
+    """Train `objective`, which in the end has the averaged weights.
+
+    Writes to `folder`: `STAGE.state.safetensors`, from which it resumes; `STAGE.csv`, the losses;
+    TensorBoard's logs; and, in `sheets`, pictures of the held-back samples, where `validate_every` says so.
 
     Args:
-        loss: called once a step with the step's own random generator; returns a scalar.
-    Returns:
-        A copy of `module` with the averaged weights.
+        stage: names the files.
+        samples: endless, see `Samples`.
+        on_progress: called after each step, in the main process; raise in it to stop.
+        held: samples to look at, of which there are `len(held)`.
+        record: further settings, JSON, that a resumed training has to share.
+    Raises:
+        ImportError: accelerate is not installed.
+        ValueError: a batch that cannot be shared out evenly; a loss that is not finite; a folder with a
+            training of other settings; or pictures of which none can be read.
+        OSError: the disk is full or the folder cannot be written; what was saved last is kept.
     """
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    accelerator = start_accelerator(objective.some_idle)
+    rows = _rows(settings, accelerator.num_processes)
+    trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
-        parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
+        trained.values(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
     )
-    average = copy.deepcopy(module).requires_grad_(False)
-    first = _resume(checkpoint, module, average, optimizer)
-    device = next(module.parameters()).device.type
+    model, stepper = accelerator.prepare(objective, optimizer)
+    average = {name: p.detach().clone() for name, p in trained.items()}
+    path = folder / f"{stage}.state.safetensors"
+    made_with = {key: value for key, value in asdict(settings).items() if key not in FREE}
+    made_with |= record or {}
+    first, broken = load_state(path, trained, average, optimizer, made_with)
 
-    for step in range(first, settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
-        with torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
-            value = loss(np.random.default_rng([settings.seed, step]))
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(parameters, settings.clip)
-        optimizer.step()
-        _follow(average, module, min(settings.ema, (step + 1) / (step + 10)))
-        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-            _save(checkpoint, module, average, optimizer, step + 1)
-        on_progress(Progress(stage, step + 1, settings.steps, value.item()))
-    return average
+    main = accelerator.is_main_process
+    batches = _batches(samples, settings, first, rows, accelerator)
+    watched = collate([held[k] for k in range(len(held))]) if held is not None and main else None
+    log = Log(folder, stage, first) if main else None
+    device = accelerator.device.type
+    try:
+        for step in range(first, settings.steps):
+            rate = learning_rate(settings, step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            value = torch.zeros((), device=accelerator.device)
+            for part in range(settings.accumulate):
+                batch = next(batches)
+                _note_broken(broken, batch)
+                last = part + 1 == settings.accumulate
+                with nullcontext() if last else accelerator.no_sync(model):
+                    with torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
+                        loss = model(to_device(batch, accelerator.device)) / settings.accumulate
+                    accelerator.backward(loss)
+                value += loss.detach().float()
+            mean = float(accelerator.reduce(value, "mean"))  # type: ignore[arg-type]
+            if not math.isfinite(mean):
+                raise ValueError(
+                    f"The loss of step {step + 1} is {mean}: lower the learning rate ({settings.lr:g}) or "
+                    f"look at the data. The last good checkpoint is {path}."
+                )
+            accelerator.clip_grad_norm_(trained.values(), settings.clip)
+            stepper.step()
+            stepper.zero_grad(set_to_none=True)
+            _follow(average, trained, min(settings.ema, (step + 1) / (step + 10)))
+            if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+                broken |= _everyones(broken)
+                if main:
+                    save_state(path, step + 1, trained, average, optimizer, made_with, broken)
+            if log is not None:
+                log.step(step + 1, mean, rate)
+                if watched and settings.validate_every and (step + 1) % settings.validate_every == 0:
+                    with (
+                        _lent(trained, average),
+                        torch.autocast(device, torch.bfloat16, enabled=settings.bf16),
+                    ):
+                        log.look(step + 1, objective, to_device(watched, accelerator.device))
+                on_progress(Progress(stage, step + 1, settings.steps, mean))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            f"The disk of {folder} is full. Make room and run the same command again: it goes on from the "
+            "last checkpoint."
+        ) from error
+    finally:
+        if log is not None:
+            log.close()
+    if broken and main:
+        logging.getLogger(__name__).warning(
+            "%s: %d pictures could not be used and were skipped.", stage, len(broken)
+        )
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(average[name])
+    objective.to("cpu")
+
+
+def start_accelerator(some_idle: bool = False) -> Accelerator:
+    """accelerate's view of this process; raises ImportError, with what to do, where it is not installed."""
+    try:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+    except ImportError as error:
+        raise ImportError(
+            'Training needs the library "accelerate", which is missing: pip install "pfstorer[training]".'
+        ) from error
+    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=some_idle)])
+
+
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """For what one process is to make and the others only to read."""
+    with start_accelerator().main_process_first():
+        yield
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+
+def _rows(settings: LoopSettings, processes: int) -> int:
+    """Samples of one process in one part of a step."""
+    parts = processes * settings.accumulate
+    if settings.batch % parts:
+        raise ValueError(
+            f"A batch of {settings.batch} cannot be shared out evenly over {processes} processes in "
+            f"{settings.accumulate} parts each: choose a multiple of {parts}."
+        )
+    return settings.batch // parts
+
+
+def _batches(
+    samples: Samples, settings: LoopSettings, first: int, rows: int, accelerator: Accelerator
+) -> Iterator[Batch]:
+    def shares() -> Iterator[range]:
+        for step in range(first, settings.steps):
+            start = step * settings.batch
+            own = range(start + accelerator.process_index, start + settings.batch, accelerator.num_processes)
+            for part in range(settings.accumulate):
+                yield own[part * rows : (part + 1) * rows]
+
+    loader = DataLoader(
+        samples,  # type: ignore[arg-type]
+        batch_sampler=shares(),  # type: ignore[arg-type]
+        num_workers=settings.workers,
+        collate_fn=collate,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    return iter(loader)
+
+
+def _note_broken(broken: dict[str, str], batch: Batch) -> None:
+    for name, why in batch["broken"]:
+        if name not in broken:
+            logging.getLogger(__name__).warning("Skipped %s: %s", name, why)
+            broken[name] = why
+
+
+def _everyones(broken: dict[str, str]) -> dict[str, str]:
+    from accelerate.utils import gather_object
+
+    return dict(gather_object(list(broken.items())))
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
-    for a, p in zip(average.parameters(), module.parameters(), strict=True):
-        a.lerp_(p, 1 - decay)
+def _follow(average: Mapping[str, Tensor], trained: Mapping[str, Tensor], decay: float) -> None:
+    for name, parameter in trained.items():
+        average[name].lerp_(parameter, 1 - decay)
 
 
-def _save(
-    path: Path, module: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int
-) -> None:
-    state: dict[str, Any] = {
-        "module": module.state_dict(),
-        "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-    }
-    with written(path) as temporary:
-        torch.save(state, temporary)
-
-
-def _resume(path: Path, module: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    module.load_state_dict(state["module"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
+@contextmanager
+def _lent(trained: Mapping[str, nn.Parameter], average: Mapping[str, Tensor]) -> Iterator[None]:
+    """The averaged weights in place of the trained ones."""
+    own = {name: parameter.data for name, parameter in trained.items()}
+    for name, parameter in trained.items():
+        parameter.data = average[name]
+    try:
+        yield
+    finally:
+        for name, parameter in trained.items():
+            parameter.data = own[name]

@@ -1,11 +1,14 @@
 """One training step against the reference: the loss, and the gradient of every trainable tensor."""
 
+import copy
 from functools import cache
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from pfstorer_core.training.base import denoising_loss
 
 from . import golden
 from .networks import load_lq_encoder, load_unet
@@ -66,3 +69,23 @@ def test_gradients(kind: str):
     for key, expected in stored.items():
         ours = step(kind)[1][key]
         assert (ours - expected).norm() <= 1e-3 * expected.norm() + 1e-6, key
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_of_the_training(kind: str):
+    """That of `train-base`, with the LQ encoder inside of the U-Net."""
+    given = golden.tensors(NAME)
+    unet = copy.deepcopy(load_unet(golden.folder()))
+    unet.lq_encoder = load_lq_encoder(golden.folder())
+    loss = denoising_loss(
+        unet,
+        golden.base_schedule(),
+        kind,  # type: ignore[arg-type]
+        x0=given["z_gt"],
+        lq_latent=given["z_lq"],
+        noise=given["noise"],
+        t=given["t"],
+        context=given["context"],
+        null_lq=torch.zeros(len(given["t"]), dtype=torch.bool),
+    )
+    golden.assert_near(loss, given[f"{kind}.loss"].squeeze())

@@ -1,47 +1,86 @@
-"""Training: what was stopped resumes exactly, and what is trained learns."""
+"""The loop that every training shares: what was stopped resumes exactly."""
 
+import csv
+import errno
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, UNetConfig
 from pfstorer_core.progress import Progress
-from pfstorer_core.training.autoencoder import (
-    AutoencoderTraining,
-    load_autoencoder,
-    normalize_latents,
-    train_autoencoder,
-)
-from pfstorer_core.training.base import BaseTraining, train_base
-from pfstorer_core.training.loop import LoopSettings, fit, learning_rate
-from pfstorer_core.training.pictures import DrawnPictures, draw_picture, drawn_pictures
+from pfstorer_core.training.data import Batch
+from pfstorer_core.training.logs import Log
+from pfstorer_core.training.loop import LoopSettings, Objective, fit, learning_rate
 
-LOOP = LoopSettings(steps=6, lr=1e-2, warmup=2, save_every=2, bf16=False)
+LOOP = LoopSettings(steps=6, lr=1e-2, batch=4, warmup=2, save_every=2, bf16=False)
 
 
 class Stopped(Exception):
     pass
 
 
-def regression(folder: Path, stop_after: int | None = None) -> tuple[list[float], torch.nn.Module]:
-    """Losses of fitting a line, and the averaged module."""
-    torch.manual_seed(0)
-    module = torch.nn.Linear(3, 1)
-    losses: list[float] = []
+class Line(Objective):
+    """Fits the sum of three numbers; the mean of its sheet tells its first weight."""
 
-    def loss(rng: np.random.Generator) -> torch.Tensor:
-        x = torch.from_numpy(rng.standard_normal((8, 3), np.float32))
-        return ((module(x) - x.sum(1, keepdim=True)) ** 2).mean()
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(3, 1)
+
+    def forward(self, batch: Batch) -> Tensor:
+        x = batch["x"]
+        return ((self.linear(x) - x.sum(1, keepdim=True)) ** 2).mean()
+
+    def sheet(self, batch: Batch) -> Tensor:
+        return torch.full((1, 3, 4, 4), 0.5)
+
+
+class Points:
+    """`broken_every`: so often a sample had to be replaced."""
+
+    def __init__(self, broken_every: int = 10**9, scale: float = 1.0) -> None:
+        self.broken_every, self.scale = broken_every, scale
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, k: int) -> dict[str, object]:
+        x = np.random.default_rng([7, k]).standard_normal(3, np.float32)
+        broken = [(f"{k}.png", "cut short")] if k % self.broken_every == 1 else []
+        return {"x": torch.from_numpy(x) * self.scale, "broken": broken}
+
+
+def regression(
+    folder: Path, stop_after: int | None = None, settings: LoopSettings = LOOP, points: Points | None = None
+) -> tuple[list[float], torch.nn.Module]:
+    """Losses of fitting a line, and the averaged module."""
+    losses: list[float] = []
 
     def note(progress: Progress) -> None:
         losses.append(progress.loss or 0.0)
         if progress.step == stop_after:
             raise Stopped
 
-    return losses, fit("line", module, loss, LOOP, folder / "line.pt", note)
+    line = Line()
+    fit("line", line, points or Points(), settings, folder, note, held=Points())
+    return losses, line
+
+
+def written_losses(folder: Path, stage: str = "line") -> list[float]:
+    with (folder / f"{stage}.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".line.state.safetensors.123.part"
+    left.write_bytes(b"half")
+    regression(tmp_path)
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
@@ -52,12 +91,72 @@ def test_a_stopped_training_resumes_with_the_same_losses(tmp_path: Path, stop_af
     losses, resumed = regression(tmp_path / "parts")
     done = stop_after - stop_after % LOOP.save_every
     assert losses == expected[done:]
+    assert written_losses(tmp_path / "parts") == expected
     torch.testing.assert_close(dict(resumed.state_dict()), dict(whole.state_dict()), rtol=0, atol=0)
 
 
 def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
-    regression(tmp_path)
-    assert regression(tmp_path)[0] == []
+    _, first = regression(tmp_path)
+    losses, again = regression(tmp_path)
+    assert losses == []
+    torch.testing.assert_close(dict(first.state_dict()), dict(again.state_dict()), rtol=0, atol=0)
+
+
+def test_accumulating_changes_nothing(tmp_path: Path) -> None:
+    expected, _ = regression(tmp_path / "whole")
+    parts, _ = regression(tmp_path / "parts", settings=replace(LOOP, accumulate=4))
+    assert parts == pytest.approx(expected, rel=1e-5)
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    expected, _ = regression(tmp_path / "alone")
+    assert regression(tmp_path / "helped", settings=replace(LOOP, workers=2))[0] == expected
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    losses, line = regression(tmp_path, settings=replace(LOOP, steps=300, save_every=300, lr=0.05))
+    assert losses[-1] < 0.01 * losses[0]
+    torch.testing.assert_close(line.get_parameter("linear.weight"), torch.ones(1, 3), rtol=0, atol=0.1)
+
+
+def test_other_settings_are_not_mixed(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        regression(tmp_path, 3)
+    with pytest.raises(ValueError, match=r"other settings: lr \(0.01, now 0.5\)"):
+        regression(tmp_path, settings=replace(LOOP, lr=0.5))
+
+
+def test_a_batch_has_to_be_shared_out_evenly(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="multiple of 3"):
+        regression(tmp_path, settings=replace(LOOP, accumulate=3))
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        regression(tmp_path, 4)
+    before = (tmp_path / "line.state.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="loss of step 5 is inf"):
+        regression(tmp_path, points=Points(scale=1e30))
+    assert (tmp_path / "line.state.safetensors").read_bytes() == before
+
+
+def test_broken_pictures_are_reported_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Stopped):
+        regression(tmp_path, 3, points=Points(broken_every=5))
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"Skipped {k}.png: cut short" for k in (1, 6, 11)]
+    caplog.clear()
+    regression(tmp_path, points=Points(broken_every=5))
+    assert caplog.records[-1].getMessage() == "line: 5 pictures could not be used and were skipped."
+
+
+def test_held_back_samples_are_looked_at(tmp_path: Path) -> None:
+    regression(tmp_path, settings=replace(LOOP, validate_every=3))
+    assert [path.name for path in sorted((tmp_path / "sheets").iterdir())] == [
+        "line-0000003.png",
+        "line-0000006.png",
+    ]
+    assert list((tmp_path / "tensorboard" / "line").iterdir())
 
 
 def test_the_rate_warms_up_and_falls() -> None:
@@ -66,91 +165,40 @@ def test_the_rate_warms_up_and_falls() -> None:
     assert max(rates) == max(rates[8:12])
     assert rates[0] == pytest.approx(0.1)
     assert rates[-1] == pytest.approx(0.05, abs=0.01)
+    assert learning_rate(replace(settings, decay=False), 99) == 1.0
 
 
-SMALL_PICTURES = DrawnPictures(people=2, photos=1, leaves=2, size=32, seed=3)
-SMALL_AUTOENCODER = AutoencoderTraining(
-    config=AutoencoderConfig(ch=32, ch_mult=(1, 1, 1), num_res_blocks=1, cfw=True),
-    crop=16,
-    batch=2,
-    loop=replace(LOOP, lr=2e-3, steps=12, bf16=True),
-    cfw_loop=replace(LOOP, lr=1e-3, steps=2, bf16=True),
-)
-SMALL_BASE = BaseTraining(
-    config=UNetConfig(
-        model_channels=32,
-        channel_mult=(1, 1, 1),
-        num_res_blocks=1,
-        num_head_channels=16,
-        context_dim=8,
-        sft_channels=32,
-        sft_hidden=8,
-        lq_encoder=LQEncoderConfig(
-            model_channels=32, out_channels=32, channel_mult=(1, 1, 1), num_res_blocks=1, num_heads=2
-        ),
-    ),
-    pairs=6,
-    crop=4,
-    batch=2,
-    loop=replace(LOOP, steps=3, bf16=True),
-)
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from tests.unit.test_training import regression
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+try:
+    regression(Path(sys.argv[1]))
+except OSError as error:
+    sys.exit(str(error))
+"""
 
 
-def test_pictures_are_drawn_once_and_are_what_their_seed_says(tmp_path: Path) -> None:
-    pictures = drawn_pictures(SMALL_PICTURES, tmp_path)
-    assert pictures.shape == (4, 3, 32, 32)
-    for index in (0, 3):
-        drawn = torch.from_numpy(draw_picture(SMALL_PICTURES, index)).permute(2, 0, 1)
-        assert torch.equal(pictures[index], drawn)
-    [file] = tmp_path.iterdir()
-    written = file.stat().st_mtime_ns
-    assert torch.equal(drawn_pictures(SMALL_PICTURES, tmp_path), pictures)
-    assert file.stat().st_mtime_ns == written
+def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk."""
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "line.state.safetensors cannot be written: File too large" in result.stderr
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_from_pictures_to_a_restorer(tmp_path: Path) -> None:
-    pictures = (torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255).byte()
-    losses: dict[str, list[float]] = {}
+def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Log, step: int, loss: float, rate: float) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def note(progress: Progress) -> None:
-        losses.setdefault(progress.stage, []).append(progress.loss or 0.0)
-
-    autoencoder = train_autoencoder(pictures, SMALL_AUTOENCODER, tmp_path, note)
-    assert sum(losses["autoencoder"][-3:]) < sum(losses["autoencoder"][:3])
-    kept = load_autoencoder(SMALL_AUTOENCODER, tmp_path)
-    torch.testing.assert_close(dict(kept.state_dict()), dict(autoencoder.state_dict()), rtol=0, atol=0)
-
-    restorer = train_base(autoencoder, pictures, SMALL_BASE, tmp_path, note)
-    assert len(losses["unet"]) == 3
-    assert restorer.header.image_size == 32
-    assert len(restorer.header.preview) == 5
-    latent = autoencoder.encode(torch.rand(1, 3, 32, 32)) * restorer.header.scale_factor
-    assert (
-        restorer.unet(latent, torch.tensor([5]), restorer.null_context, lq_latent=latent).shape
-        == latent.shape
-    )
+    monkeypatch.setattr(Log, "step", full)
+    with pytest.raises(OSError, match=r"disk of .* is full. Make room and run the same command again"):
+        regression(tmp_path)
 
 
-def test_normalizing_the_latents_does_not_change_the_pictures() -> None:
-    torch.manual_seed(0)
-    model = Autoencoder(SMALL_AUTOENCODER.config).eval().requires_grad_(False)
-    model.state_dict()["quant_conv.weight"][1] *= 30
-    images = torch.rand(5, 3, 16, 16)
-    before = model.decode(model.encode(2 * images - 1))
-    normalize_latents(model, images)
-    latents = model.encode(2 * images - 1)
-    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-4)
-    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), rtol=0, atol=1e-4)
-    torch.testing.assert_close(model.decode(latents), before, rtol=0, atol=1e-4)
-
-
-def test_the_default_networks_fit_together() -> None:
-    autoencoder, unet = AutoencoderTraining().config, BaseTraining().config
-    assert unet.lq_encoder is not None
-    assert {unet.in_channels, unet.out_channels, unet.lq_encoder.in_channels} == {autoencoder.embed_dim}
-    assert unet.sft_channels == unet.lq_encoder.out_channels
-
-
-def test_an_untrained_autoencoder_is_not_loaded(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="train-autoencoder"):
-        load_autoencoder(SMALL_AUTOENCODER, tmp_path)
+def test_without_accelerate_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(ImportError, match=r"pip install \"pfstorer\[training\]\""):
+        regression(tmp_path)

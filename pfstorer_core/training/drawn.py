@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
+from PIL import Image
 
 from ..files import written
 from ..progress import Progress, silent
+from .captions import SCENES, caption
+
+PEOPLE = 1000
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class DrawnPictures:
         size: side of the pictures in pixels.
     """
 
-    people: int = 1000
+    people: int = PEOPLE
     photos: int = 2
     leaves: int = 800
     size: int = 128
@@ -37,6 +39,31 @@ class DrawnPictures:
 
     def __len__(self) -> int:
         return self.people * self.photos + self.leaves
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Drawn pictures as `Pictures`: uint8 [N, size, size, 3], mapped from their file."""
+
+    settings: DrawnPictures
+    pixels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def name(self, index: int) -> str:
+        return f"drawn picture {index}"
+
+    def read(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index])
+
+    def caption(self, index: int) -> str:
+        from ..drawing import draw_person
+
+        rng = np.random.default_rng([self.settings.seed, index, 2])
+        if _is_leaves(self.settings, index):
+            return str(rng.choice(SCENES))
+        return caption(draw_person(_person_rng(self.settings, index)), rng)
 
 
 def draw_picture(settings: DrawnPictures, index: int) -> np.ndarray:
@@ -47,10 +74,10 @@ def draw_picture(settings: DrawnPictures, index: int) -> np.ndarray:
     from ..drawing import dead_leaves, draw_person, draw_shot, photograph
 
     rng = np.random.default_rng([settings.seed, index, 1])
-    if index >= settings.people * settings.photos:
+    if _is_leaves(settings, index):
         image = dead_leaves(rng, settings.size)
     else:
-        person = draw_person(np.random.default_rng([settings.seed, index // settings.photos, 0]))
+        person = draw_person(_person_rng(settings, index))
         size = int(settings.size * rng.uniform(1, 1.8))
         image = photograph(person, draw_shot(rng), size).image
         top, left = rng.integers(0, size - settings.size + 1, 2)
@@ -60,8 +87,8 @@ def draw_picture(settings: DrawnPictures, index: int) -> np.ndarray:
 
 def drawn_pictures(
     settings: DrawnPictures, folder: Path, on_progress: Callable[[Progress], None] = silent
-) -> Tensor:
-    """All pictures, uint8 [N, 3, size, size]; drawn on the first call, then read from `folder`."""
+) -> Drawn:
+    """Draw them on the first call, and read them from `folder` afterwards."""
     counts = f"{settings.people}x{settings.photos}+{settings.leaves}"
     path = folder / f"drawn-{counts}-{settings.size}px-seed{settings.seed}.npy"
     if not path.exists():
@@ -73,9 +100,12 @@ def drawn_pictures(
                 on_progress(Progress("pictures", index + 1, len(settings)))
         with written(path) as temporary, temporary.open("wb") as file:
             np.save(file, pictures)
-    return torch.from_numpy(np.load(path)).permute(0, 3, 1, 2)
+    return Drawn(settings, np.load(path, mmap_mode="r"))
 
 
-def as_float(pictures: Tensor) -> Tensor:
-    """uint8 pictures -> float in [0, 1]."""
-    return pictures.float() / 255
+def _is_leaves(settings: DrawnPictures, index: int) -> bool:
+    return index >= settings.people * settings.photos
+
+
+def _person_rng(settings: DrawnPictures, index: int) -> np.random.Generator:
+    return np.random.default_rng([settings.seed, index // settings.photos, 0])

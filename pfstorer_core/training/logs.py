@@ -1,0 +1,71 @@
+"""What a training writes down to be looked at: losses, and sheets of the samples that were held back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from ..pictures import write_picture
+from .data import Batch
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class Looked(Protocol):
+    """An `Objective`, as a log sees it."""
+
+    def __call__(self, batch: Batch) -> Tensor: ...
+    def sheet(self, batch: Batch) -> Tensor: ...
+
+
+class Log:
+    """`STAGE.csv` (step, loss, learning rate), `sheets/STAGE-STEP.png`, and TensorBoard's logs in
+    `tensorboard/STAGE` where that library is installed. What an interrupted training wrote after its last
+    checkpoint, step `first`, is taken back."""
+
+    def __init__(self, folder: Path, stage: str, first: int) -> None:
+        self.sheets, self.stage = folder / "sheets", stage
+        path = folder / f"{stage}.csv"
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines()[1 : first + 1] if path.exists() else []
+        self.losses = path.open("w", buffering=1)  # by line: what was done is written
+        self.losses.write("\n".join(["step,loss,lr", *lines]) + "\n")
+        self.board = _tensorboard(folder / "tensorboard" / stage, first)
+
+    def step(self, step: int, loss: float, rate: float) -> None:
+        self.losses.write(f"{step},{loss!r},{rate:.6g}\n")
+        if self.board is not None:
+            self.board.add_scalar("loss", loss, step)
+            self.board.add_scalar("lr", rate, step)
+
+    @torch.no_grad()
+    def look(self, step: int, objective: Looked, batch: Batch) -> None:
+        loss, sheet = float(objective(batch)), objective.sheet(batch)
+        write_picture(sheet, self.sheets / f"{self.stage}-{step:07d}.png")
+        if self.board is not None:
+            self.board.add_scalar("held/loss", loss, step)
+            self.board.add_image("held", sheet[0].float().cpu().clamp(0, 1), step)
+
+    def close(self) -> None:
+        self.losses.close()
+        if self.board is not None:
+            self.board.close()
+
+
+def _tensorboard(folder: Path, first: int) -> SummaryWriter | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=first + 1)
+
+
+def rows_of(*columns: Tensor) -> Tensor:
+    """Pictures [B, 3, H, W] each, side by side: a row a sample, [1, 3, B·H, columns·W]."""
+    return torch.cat(
+        [torch.cat([c.float() for c in columns], dim=-1)[i] for i in range(len(columns[0]))], dim=-2
+    )[None]

@@ -1,0 +1,118 @@
+"""Latents of HQ and LQ pictures that are encoded beforehand: training without an accelerator needs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoint import read_checkpoint, write_safetensors
+from ..degradation import Preset, degrade, draw, ground_truth
+from ..models import Autoencoder
+from ..progress import Progress, silent
+from .data import Crops
+
+
+@dataclass(frozen=True, eq=False)
+class LatentPairs:
+    """`Samples` of latents: "hq" and "lq" [2·C, side, side], mean and log-variance of the distribution
+    that a training draws from.
+
+    Attributes:
+        hq, lq: [N, 2·C, h, w] in fp16.
+        crop: side of the random crops of latents; every `whole_every`-th step of `batch` samples sees
+            whole ones instead, for the sake of the attention. 0: always whole ones.
+    """
+
+    hq: Tensor
+    lq: Tensor
+    captions: list[str]
+    batch: int
+    crop: int = 0
+    whole_every: int = 8
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.hq)
+
+    def __getitem__(self, k: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self.seed, k, 2])
+        index = int(rng.integers(len(self)))
+        whole = self.hq.shape[-1]
+        side = whole if (k // self.batch) % self.whole_every == 0 else self.crop or whole
+        top, left = (int(rng.integers(length - side + 1)) for length in self.hq.shape[-2:])
+        window = (index, slice(None), slice(top, top + side), slice(left, left + side))
+        return {
+            "hq": self.hq[window].float(),
+            "lq": self.lq[window].float(),
+            "seed": torch.tensor(int(rng.integers(2**62))),
+            "caption": self.captions[index],
+            "broken": [],
+        }
+
+
+def degraded(
+    images: Tensor, rngs: list[np.random.Generator], preset: Preset, p_hq: float
+) -> tuple[Tensor, Tensor]:
+    """HQ and LQ of pictures [B, 3, H, W] in [0, 1], each degraded by its own generator."""
+    drawn = [
+        draw(preset, 1, torch.Generator().manual_seed(int(rng.integers(2**62))), p_hq)[0] for rng in rngs
+    ]
+    hq = ground_truth(images, drawn)
+    return hq, degrade(hq, drawn)
+
+
+@torch.no_grad()
+def moments(autoencoder: Autoencoder, images: Tensor) -> Tensor:
+    """Pictures [B, 3, H, W] in [0, 1] -> mean and log-variance of their latents, [B, 2·C, h, w]."""
+    return torch.cat(autoencoder.moments(2 * images - 1), dim=1)
+
+
+def latent_pairs(
+    autoencoder: Autoencoder,
+    crops: Crops,
+    count: int,
+    degradation: Preset,
+    p_hq: float,
+    path: Path,
+    on_progress: Callable[[Progress], None] = silent,
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Moments of the latents of crops 0 … count - 1 and of their degraded copies, [count, 2·C, h, w] in
+    fp16 each, and their captions.
+
+    Made on the first call, then read from `path` as long as autoencoder, crops and settings are the same.
+    Raises what `Crops` and `write_safetensors` do.
+    """
+    key = _key(autoencoder, crops, [count, asdict(degradation), p_hq])
+    metadata = read_checkpoint(path)[1] if path.exists() else {}
+    if metadata.get("key") != key:
+        found: dict[str, list[Tensor]] = {"hq": [], "lq": []}
+        captions: list[str] = []
+        for k in range(count):
+            sample = crops[k]
+            rng = np.random.default_rng(int(sample["seed"]))
+            pair = degraded(sample["image"][None].float() / 255, [rng], degradation, p_hq)
+            for name, latent in zip(found, moments(autoencoder, torch.cat(pair)), strict=True):
+                found[name].append(latent.half())
+            captions.append(sample["caption"])
+            on_progress(Progress("latents", k + 1, count))
+        stacked = {name: torch.stack(latents) for name, latents in found.items()}
+        write_safetensors(path, stacked, {"key": key, "captions": json.dumps(captions)})
+    tensors, metadata = read_checkpoint(path)
+    return tensors["hq"], tensors["lq"], json.loads(metadata["captions"])
+
+
+def _key(autoencoder: Autoencoder, crops: Crops, settings: list[Any]) -> str:
+    """Names what latents depend on; a few sums tell one training's weights and pictures from another's.
+
+    Weights count as a restorer's file has them, in fp16, so that its stages share the latents.
+    """
+    weights = [round(p.half().double().sum().item(), 6) for p in autoencoder.encoder.parameters()][::8]
+    seen = [int(crops[k]["image"].long().sum()) for k in (0, len(crops) // 2, len(crops) - 1)]
+    return json.dumps([*settings, crops.size, crops.seed, len(crops), weights, seen])

@@ -1,0 +1,236 @@
+"""Whole trainings, from files to files: what the command line does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoint import write_safetensors
+from ..convert import DTYPES
+from ..degradation import PRESETS, Preset
+from ..progress import silent
+from ..restorer import file_context, file_tensors, load_restorer, open_restorer
+from ..schedule import PredictionType
+from .autoencoder import AutoencoderTraining, load_autoencoder, train_autoencoder
+from .base import EMPTY_PROMPT, TINY_DEGRADATION, BaseTraining, train_base
+from .cfw import CFWTraining, Perceptual, restored, train_cfw
+from .data import Crops, find_pictures, hold_back
+from .drawn import PEOPLE, DrawnPictures, drawn_pictures
+from .loop import LoopSettings, OnProgress, main_process_first, start_accelerator
+from .pairs import LatentPairs, latent_pairs
+from .start import Start, new_start, open_start
+
+TINY_LOOP = LoopSettings(steps=3000, lr=8e-4)
+WIDE = 256
+"""Channels of a U-Net from which on it is trained as StableSR was."""
+LARGE = 256
+"""Pixels of pictures from which on they are degraded as StableSR's were."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to train on.
+
+    Attributes:
+        paths: see `find_pictures`; none for drawn people.
+        people: number of drawn people.
+        size: side of the crops in pixels; 0 for what suits the restorer.
+        degradation: name of a preset, or "" for what suits the size.
+    """
+
+    paths: Sequence[Path] = ()
+    people: int = PEOPLE
+    size: int = 0
+    degradation: str = ""
+
+    def crops(
+        self, folder: Path, seed: int, size: int, on_progress: OnProgress = silent
+    ) -> tuple[Crops, Crops]:
+        """To train on, and to look at; raises what `find_pictures` does, and where no crop can be made."""
+        size = self.size or size
+        if self.paths:
+            pictures = find_pictures(self.paths)
+        else:
+            with main_process_first():
+                settings = DrawnPictures(people=self.people, size=max(size, DrawnPictures().size))
+                pictures = drawn_pictures(settings, folder, on_progress)
+        train, held = hold_back(len(pictures))
+        crops = Crops(pictures, train, size, seed), Crops(pictures, held, size, seed)
+        crops[0][0]  # so that what is wrong with all pictures is said here, and once
+        return crops
+
+    def preset(self, size: int) -> Preset:
+        if self.degradation and self.degradation not in PRESETS:
+            raise ValueError(
+                f"No degradation named {self.degradation!r}; choose one of {', '.join(PRESETS)}."
+            )
+        if self.degradation:
+            return PRESETS[self.degradation]
+        return PRESETS["stablesr"] if size >= LARGE else TINY_DEGRADATION
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Settings of the loop that differ from what suits the networks: `LoopSettings`, None for as it is."""
+
+    steps: int | None = None
+    lr: float | None = None
+    batch: int | None = None
+    accumulate: int | None = None
+    seed: int | None = None
+    bf16: bool | None = None
+    save_every: int | None = None
+    validate_every: int | None = None
+    workers: int | None = None
+
+    def to(self, loop: LoopSettings) -> LoopSettings:
+        given: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(loop, **{name: value for name, value in given.items() if value is not None})
+
+
+def run_autoencoder(folder: Path, data: Data, changes: Changes, on_progress: OnProgress = silent) -> None:
+    """Train an autoencoder from nothing, into `folder`."""
+    settings = AutoencoderTraining()
+    settings = replace(settings, loop=changes.to(settings.loop))
+    crops, held = data.crops(folder, settings.loop.seed, 64, on_progress)
+    train_autoencoder(crops, settings, folder, on_progress, held=held)
+
+
+@dataclass(frozen=True)
+class BaseRun:
+    """What `run_base` is to do.
+
+    Attributes:
+        source, addons: see `open_start`; without a source a tiny restorer is made from nothing, on the
+            autoencoder that `run_autoencoder` left in the folder.
+        train: see `trains`; "" for "sft" on a source, "all" without.
+        pairs: so many pairs of latents are encoded before the first step, and only they are trained on;
+            0 encodes new ones in every step.
+        crop: side of the crops of those latents; 0 for whole ones.
+        dtype: of the result: fp16, bf16 or fp32.
+    """
+
+    source: Path | None = None
+    addons: Sequence[Path] = ()
+    train: str = ""
+    prediction_type: PredictionType | None = None
+    null_lq: float | None = None
+    empty_prompt: float | None = None
+    p_hq: float = 0.03
+    pairs: int = 0
+    crop: int = 0
+    checkpointing: bool = False
+    dtype: str = "fp16"
+    data: Data = field(default_factory=Data)
+    loop: Changes = field(default_factory=Changes)
+
+
+def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress = silent) -> None:
+    """Train a base restorer and write it to `output`, after as many steps as it takes since the last call."""
+    _check_output(output, run.dtype)
+    train = run.train or ("sft" if run.source else "all")
+    settings = BaseTraining(train, run.null_lq, run.empty_prompt, checkpointing=run.checkpointing)
+    seed = run.loop.seed or 0
+    if run.source:
+        start = _opened(run, settings)
+        crops, held = run.data.crops(folder, seed, start.header.image_size, on_progress)
+    else:
+        autoencoder = load_autoencoder(folder)
+        crops, held = run.data.crops(folder, seed, DrawnPictures().size, on_progress)
+        start = new_start(
+            autoencoder, crops, train=train, prediction_type=run.prediction_type or "v", seed=seed
+        )
+    _check_size(crops.size, start)
+    preset = run.data.preset(crops.size)
+    wide = start.unet.config.model_channels >= WIDE
+    loop = run.loop.to(settings.loop if wide else TINY_LOOP)
+    settings = replace(settings, degradation=preset, p_hq=run.p_hq, loop=loop)
+    samples: Crops | LatentPairs = crops
+    if run.pairs:
+        path = folder / "pairs.safetensors"
+        with main_process_first():
+            hq, lq, captions = latent_pairs(
+                start.autoencoder, crops, run.pairs, preset, run.p_hq, path, on_progress
+            )
+        samples = LatentPairs(hq, lq, captions, loop.batch, run.crop, seed=seed)
+    header = train_base(start, samples, settings, folder, on_progress, held=held)
+    if start_accelerator().is_main_process:
+        start.write(output, replace(header, image_size=crops.size), DTYPES[run.dtype])
+
+
+def run_cfw(
+    folder: Path,
+    output: Path,
+    source: Path,
+    data: Data,
+    changes: Changes,
+    *,
+    pictures: int = CFWTraining().pictures,
+    sampling_steps: int = CFWTraining().sampling_steps,
+    dtype: str = "fp16",
+    lpips: bool = False,
+    on_progress: OnProgress = silent,
+) -> None:
+    """Give a restorer CFW, trained on what it makes of degraded pictures, and write it to `output`.
+
+    Args:
+        lpips: add LPIPS to the loss; ImportError where that library is not installed.
+    """
+    _check_output(output, dtype)
+    perceptual = _lpips() if lpips else None
+    accelerator = start_accelerator()
+    file = open_restorer(source)
+    restorer = load_restorer(source, device=accelerator.device)
+    settings = CFWTraining(sampling_steps, pictures)
+    loop = changes.to(settings.loop)
+    crops, _ = data.crops(folder, loop.seed, restorer.header.image_size, on_progress)
+    settings = replace(settings, loop=loop, degradation=data.preset(crops.size))
+    with main_process_first():
+        samples = restored(restorer, crops, settings, folder / "restored.safetensors", on_progress)
+    train, held = (samples.only(rows) for rows in hold_back(len(samples)))
+    result = train_cfw(restorer, train, settings, folder, on_progress, held=held, perceptual=perceptual)
+    if accelerator.is_main_process:
+        context = file_context(file, source.name)
+        tensors = file_tensors(file.unet, result.autoencoder.state_dict(), file.text, context)
+        write_safetensors(output, tensors, result.header.to_metadata(), DTYPES[dtype])
+
+
+def _opened(run: BaseRun, settings: BaseTraining) -> Start:
+    assert run.source is not None
+    bf16 = run.loop.bf16 is not False
+    share = EMPTY_PROMPT[settings.train] if run.empty_prompt is None else run.empty_prompt
+    return open_start(
+        run.source,
+        run.addons,
+        train=settings.train,
+        captions=share < 1,
+        prediction_type=run.prediction_type,
+        frozen_dtype=torch.bfloat16 if bf16 else torch.float32,
+    )
+
+
+def _lpips() -> Perceptual:
+    try:
+        from lpips import LPIPS  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise ImportError('The library "lpips" is not installed: pip install lpips') from error
+    return LPIPS(net="vgg").requires_grad_(False)
+
+
+def _check_output(output: Path, dtype: str) -> None:
+    """Before hours of work, what would stop its result from being written."""
+    if output.suffix != ".safetensors":
+        raise ValueError(f"{output} has to end in .safetensors.")
+    if dtype not in DTYPES:
+        raise ValueError(f"No dtype named {dtype!r}; choose one of {', '.join(DTYPES)}.")
+
+
+def _check_size(size: int, start: Start) -> None:
+    """Latents are halved at every level of the LQ encoder, whose features have to fit the U-Net's."""
+    cells = start.autoencoder.config.downscale * 2 ** (len(start.unet.config.channel_mult) - 1)
+    if size % cells:
+        raise ValueError(f"Crops of {size} pixels do not fit the networks: choose a multiple of {cells}.")

@@ -1,0 +1,269 @@
+"""Where a training of a base restorer starts: from a file, or from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..checkpoint import check_fit, is_finite, load_exactly, read_checkpoint, write_safetensors
+from ..context import null_context
+from ..header import RestorerHeader
+from ..layouts import BASE, CheckpointError, StateDict, identify, part, with_prefixes
+from ..models import Autoencoder, Backend, LQEncoderConfig, TextTower, TextTowerConfig, UNet, UNetConfig
+from ..models.sft import SFT
+from ..restorer import RestorerFile, file_context, file_tensors, open_restorer
+from ..schedule import PredictionType
+from ..sizes import autoencoder_config, text_config, text_weights, unet_config
+from ..tokenizer import tokenize
+from .data import Crops
+
+TINY = UNetConfig(
+    in_channels=6,
+    out_channels=6,
+    model_channels=64,
+    channel_mult=(1, 2, 2),
+    num_head_channels=32,
+    context_dim=64,
+    sft_channels=64,
+    sft_hidden=20,
+    lq_encoder=LQEncoderConfig(
+        in_channels=6,
+        model_channels=64,
+        out_channels=64,
+        channel_mult=(1, 1, 1),
+        num_res_blocks=1,
+        num_heads=2,
+    ),
+)
+"""The embedded tiny restorer's U-Net."""
+
+TINY_TEXT = TextTowerConfig(width=TINY.context_dim, heads=1, layers=3)
+"""Its text tower: narrow, because CLIP's table has 49,408 rows. The last block is Stable Diffusion 2's,
+which nothing reads."""
+
+FITTED_PICTURES = 100
+"""Pictures that the latent scale and the preview colours are fitted to."""
+
+
+@dataclass
+class Start:
+    """The networks of a restorer, to be trained.
+
+    Attributes:
+        text: reads captions; None where only the empty prompt is wanted.
+        null_context: of the empty prompt [1, M, context_dim].
+        kept: tensors of the U-Net that stay as they are in the file, in its precision.
+        kept_text, kept_autoencoder: the same; empty where the networks here are the source.
+    """
+
+    unet: UNet
+    autoencoder: Autoencoder
+    text: TextTower | None
+    null_context: Tensor
+    header: RestorerHeader
+    kept: StateDict
+    kept_text: StateDict
+    kept_autoencoder: StateDict
+
+    def write(self, path: Path, header: RestorerHeader, dtype: torch.dtype) -> None:
+        """Write the restorer that it has become; see `write_safetensors` for the errors."""
+        unet = {**self.unet.state_dict(), **self.kept}
+        autoencoder = self.kept_autoencoder or self.autoencoder.state_dict()
+        text = self.kept_text
+        context = self.null_context
+        if not text and self.text is not None:
+            text = self.text.state_dict()
+            context = null_context(text)
+        write_safetensors(path, file_tensors(unet, autoencoder, text, context), header.to_metadata(), dtype)
+
+
+def open_start(
+    path: Path | str,
+    addons: Sequence[Path | str] = (),
+    *,
+    train: str = "sft",
+    captions: bool = False,
+    prediction_type: PredictionType | None = None,
+    frozen_dtype: torch.dtype = torch.float32,
+) -> Start:
+    """Start from a restorer, or from an SD 2.1 checkpoint, which gets SFT layers whose gamma and beta are
+    zero and a new LQ encoder, of StableSR's sizes.
+
+    Args:
+        addons: see `open_restorer`.
+        train: "sft", "unet" or "all", see `trains`.
+        captions: also load the text tower.
+        frozen_dtype: of what is not trained.
+    Raises:
+        FileNotFoundError, CheckpointError: see `open_restorer`; also where captions are wanted and there
+            is no text tower.
+    """
+    file = _open(Path(path), addons, prediction_type)
+    backend = Backend(device="meta")
+    unet, autoencoder = file.build(backend)
+    new = [key for key in unet.state_dict() if key not in file.unet]
+    check_fit({key: value for key, value in unet.state_dict().items() if key not in new}, file.unet, "U-Net")
+    weights = _fresh(unet) if new else {}
+    for key, value in file.unet.items():
+        if not is_finite(value):
+            raise CheckpointError(f"{key} of the U-Net holds NaN or infinity: the file is damaged.")
+        dtype = torch.float32 if trains(train, key) else frozen_dtype
+        weights[key] = value.to(dtype, copy=True)
+    unet.load_state_dict(weights, assign=True)
+    load_exactly(autoencoder, file.autoencoder, "autoencoder", placement={"dtype": torch.float32})
+    name = Path(path).name
+    tower = None
+    if captions:
+        if not file.text:
+            raise ValueError(
+                f"{name} has no text tower to read captions with: train with empty prompts only."
+            )
+        tower = TextTower(text_config(file.text), backend)
+        load_exactly(tower, text_weights(file.text), "text tower", placement={"dtype": frozen_dtype})
+        tower.requires_grad_(False)
+    for key, parameter in unet.named_parameters():
+        parameter.requires_grad_(trains(train, key))
+    kept = {key: value for key, value in file.unet.items() if not trains(train, key)}
+    context = file_context(file, name)
+    return Start(unet, autoencoder, tower, context, file.header, kept, file.text, file.autoencoder)
+
+
+def new_start(
+    autoencoder: Autoencoder,
+    crops: Crops,
+    *,
+    train: str = "unet",
+    prediction_type: PredictionType = "v",
+    config: UNetConfig = TINY,
+    text: TextTowerConfig = TINY_TEXT,
+    seed: int = 0,
+) -> Start:
+    """Start from nothing but an autoencoder: a new U-Net and a new text tower, which is trained with it.
+
+    Raises:
+        ValueError: `train` is "sft", which needs a U-Net that can already draw.
+    """
+    if train == "sft":
+        raise ValueError(
+            "SFT is trained on a U-Net that can draw: name one to start from, or train unet or all."
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet, tower = UNet(config), TextTower(text)
+        for module in unet.modules():
+            if isinstance(module, SFT):
+                _zero(module)
+        # As OpenCLIP draws them; torch's own draw of an embedding would drown the positions.
+        nn.init.normal_(tower.model.token_embedding.weight, std=0.02)
+        nn.init.normal_(tower.model.positional_embedding, std=0.01)
+    blocks = cast("nn.ModuleList", tower.model.transformer["resblocks"])
+    blocks[-1].requires_grad_(False)
+    for key, parameter in unet.named_parameters():
+        parameter.requires_grad_(trains(train, key))
+    images = [crops[k]["image"][None].float() / 255 for k in range(min(FITTED_PICTURES, len(crops)))]
+    scale = latent_scale(autoencoder, images)
+    assert config.lq_encoder is not None
+    header = RestorerHeader(
+        prediction_type=prediction_type,
+        scale_factor=scale,
+        image_size=crops.size,
+        num_head_channels=config.num_head_channels,
+        lq_num_heads=config.lq_encoder.num_heads,
+        preview=preview_colours(autoencoder, images, scale),
+    )
+    empty = torch.zeros(1, 1, config.context_dim)  # the tower's answer takes its place
+    return Start(unet, autoencoder, tower, empty, header, {}, {}, {})
+
+
+def trains(train: str, key: str) -> bool:
+    """Whether a training trains a parameter of the U-Net.
+
+    "sft": StableSR's, the SFT layers and the LQ encoder on a frozen U-Net. "unet": the U-Net without them.
+    "all": both.
+
+    Raises:
+        ValueError: none of these three.
+    """
+    if train not in ("sft", "unet", "all"):
+        raise ValueError(f"No training of {train!r}; choose sft, unet or all.")
+    own = ".spade." in key or key.startswith("lq_encoder.")
+    return train == "all" or own == (train == "sft")
+
+
+def _open(path: Path, addons: Sequence[Path | str], prediction_type: PredictionType | None) -> RestorerFile:
+    tensors, metadata = read_checkpoint(path)
+    tensors = with_prefixes(tensors)
+    if addons or identify(tensors, path.name) is not BASE:
+        return open_restorer(path, addons, prediction_type)
+    header = RestorerHeader.from_file(metadata, tensors, path.name)
+    if prediction_type is not None:
+        header = replace(header, prediction_type=prediction_type)
+    unet, autoencoder = part(tensors, "unet"), part(tensors, "autoencoder")
+    plain, own = unet_config(unet, header.num_head_channels), UNetConfig()
+    sizes = replace(
+        plain,
+        sft_channels=own.sft_channels,
+        sft_hidden=own.sft_hidden,
+        lq_encoder=LQEncoderConfig(
+            in_channels=plain.in_channels,
+            channel_mult=LQEncoderConfig().channel_mult[: len(plain.channel_mult)],
+            num_heads=header.lq_num_heads,
+        ),
+    )
+    return RestorerFile(
+        unet, autoencoder, part(tensors, "text"), None, sizes, autoencoder_config(autoencoder), header
+    )
+
+
+def _fresh(unet: UNet) -> StateDict:
+    """New weights of the SFT layers and the LQ encoder of a U-Net on the meta device."""
+    weights: StateDict = {}
+    for name, module in unet.named_modules():
+        if isinstance(module, SFT) or name == "lq_encoder":
+            module.to_empty(device="cpu")
+            for layer in module.modules():
+                if hasattr(layer, "reset_parameters"):
+                    layer.reset_parameters()  # type: ignore[operator]
+            if isinstance(module, SFT):
+                _zero(module)
+            weights |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+    return weights
+
+
+def _zero(sft: SFT) -> None:
+    """StableSR's start: gamma = beta = 0, whatever the LQ picture."""
+    for layer in (sft.mlp_gamma, sft.mlp_beta):
+        for parameter in layer.parameters():
+            nn.init.zeros_(parameter)
+
+
+@torch.no_grad()
+def latent_scale(autoencoder: Autoencoder, images: Sequence[Tensor]) -> float:
+    """What gives the latents of pictures [1, 3, H, W] in [0, 1] the deviation 1."""
+    return 1 / torch.cat([autoencoder.encode(2 * image - 1).flatten() for image in images]).std().item()
+
+
+@torch.no_grad()
+def preview_colours(autoencoder: Autoencoder, images: Sequence[Tensor], scale: float) -> list[list[float]]:
+    """`RestorerHeader.preview`: the linear map from latents to small pictures that fits best here."""
+    small, latents = [], []
+    for image in images:
+        latent = autoencoder.encode(2 * image - 1) * scale
+        latents.append(latent.flatten(2).squeeze(0).T)
+        small.append(F.avg_pool2d(2 * image - 1, autoencoder.config.downscale).flatten(2).squeeze(0).T)
+    points = F.pad(torch.cat(latents), (0, 1), value=1.0)
+    return torch.linalg.lstsq(points, torch.cat(small)).solution.tolist()
+
+
+def contexts(start: Start, captions: Sequence[str]) -> Tensor:
+    """Text contexts [B, M, context_dim]."""
+    if start.text is None:
+        return start.null_context.expand(len(captions), -1, -1)
+    device = start.text.model.positional_embedding.device
+    return start.text(tokenize(list(captions), start.text.config.context_length).to(device))

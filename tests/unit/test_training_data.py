@@ -1,0 +1,186 @@
+"""What trainings learn from: folders and shards in any state, drawn people, and random crops of them."""
+
+import io
+import tarfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pfstorer_core.drawing import draw_person
+from pfstorer_core.training.captions import caption
+from pfstorer_core.training.data import Crops, collate, find_pictures, hold_back, random_crop
+from pfstorer_core.training.drawn import DrawnPictures, draw_picture, drawn_pictures
+
+
+def picture(size: tuple[int, int] = (40, 40), colour: int = 100, suffix: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, (colour, colour, colour)).save(file, suffix)
+    return file.getvalue()
+
+
+def fill(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def shard(path: Path, files: Mapping[str, bytes]) -> Path:
+    """As WebDataset's writer makes them."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def crops(folder: Path, size: int = 32) -> Crops:
+    found = find_pictures([folder])
+    return Crops(found, range(len(found)), size)
+
+
+def colours(samples: Crops, count: int) -> list[int]:
+    """Which pictures the first samples are of, by their colour."""
+    return [int(samples[k]["image"].float().mean().round()) for k in range(count)]
+
+
+def test_folders_and_shards_are_read_alike(tmp_path: Path) -> None:
+    files = {
+        "a.png": picture(colour=10),
+        "b.jpg": picture(colour=20, suffix="JPEG"),
+        "b.txt": b"two \n",
+        "deeper/c.PNG": picture(colour=30),
+        "notes.md": b"no picture",
+    }
+    folder = find_pictures([fill(tmp_path / "folder", files)])
+    packed = find_pictures([shard(tmp_path / "shard-000.tar", files)])
+    both = [(folder, tmp_path / "folder"), (packed, tmp_path / "shard-000.tar")]
+    for found, place in both:
+        assert [found.name(i) for i in range(len(found))] == [
+            str(place / name) for name in ("a.png", "b.jpg", "deeper/c.PNG")
+        ]
+        assert [found.caption(i) for i in range(len(found))] == ["", "two", ""]
+        values = [np.asarray(found.read(i)).mean() for i in range(len(found))]
+        assert values == pytest.approx([10, 20, 30], abs=1)
+    assert len(find_pictures([tmp_path])) == 6
+
+
+def test_names_of_shards_end_at_their_first_dot(tmp_path: Path) -> None:
+    files = {"v1.5/000.png": picture(), "v1.5/000.txt": b"one", "001.seg.png": picture()}
+    found = find_pictures([shard(tmp_path / "s.tar", files)])
+    assert [found.caption(i) for i in range(len(found))] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "said"),
+    [
+        ("none", None, FileNotFoundError, "there is no such folder or file"),
+        ("empty/notes.md", b"no picture", ValueError, r"expected \.jpg"),
+        ("broken/a.tar", b"no archive at all", ValueError, "a.tar cannot be read as a shard"),
+        ("cut/a.tar", "cut", ValueError, "a.tar cannot be read as a shard"),
+    ],
+)
+def test_nothing_to_train_on(
+    tmp_path: Path, name: str, content: bytes | str | None, error: type[Exception], said: str
+) -> None:
+    if content == "cut":
+        content = shard(tmp_path / "whole", {"a.png": picture(), "b.png": picture()}).read_bytes()[:1600]
+    if isinstance(content, bytes):
+        fill(tmp_path, {name: content})
+    with pytest.raises(error, match=said):
+        find_pictures([tmp_path / name.split("/")[0]])
+
+
+def test_every_picture_comes_once_an_epoch_in_another_order(tmp_path: Path) -> None:
+    samples = crops(fill(tmp_path, {f"{i}.png": picture(colour=i) for i in range(20)}))
+    epochs = [colours(samples, 40)[:20], colours(samples, 40)[20:]]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(20))
+    assert epochs[0] != epochs[1]
+
+
+def test_a_sample_depends_on_its_number_and_the_seed_alone(tmp_path: Path) -> None:
+    folder = fill(tmp_path, {f"{i}.png": picture((70, 50 + i), colour=i) for i in range(5)})
+    one, two = crops(folder), crops(folder)
+    assert len({int(two[k]["seed"]) for k in (17, 3)}) == 2  # asked for first, and out of order
+    for k in (0, 6):
+        assert torch.equal(one[k]["image"], two[k]["image"])
+        assert one[k]["seed"] == two[k]["seed"]
+    two.seed = 1
+    assert one[0]["seed"] != two[0]["seed"]
+
+
+def test_one_picture_is_enough(tmp_path: Path) -> None:
+    samples = crops(fill(tmp_path, {"only.png": picture((33, 90))}))
+    assert samples[0]["image"].shape == samples[5]["image"].shape == (3, 32, 32)
+    assert hold_back(1) == ([0], [0])
+
+
+def test_corrupt_and_small_pictures_are_replaced_and_named(tmp_path: Path) -> None:
+    files = {f"{i}.png": picture(colour=i) for i in range(1, 30)}
+    files["cut.png"] = picture()[:60]
+    files["cut.jpg"] = picture((400, 400), suffix="JPEG")[:900]
+    files["text.jpg"] = b"not a picture"
+    files["empty.webp"] = b""
+    files["small.png"] = picture((31, 80))
+    samples = crops(fill(tmp_path, files))
+    seen = [samples[k] for k in range(len(samples))]
+    broken = dict(collate(seen)["broken"])
+    assert {Path(name).name for name in broken} == set(files) - {f"{i}.png" for i in range(1, 30)}
+    assert "31 × 80 pixels, too few for crops of 32" in broken[str(tmp_path / "small.png")]
+    assert all(broken.values())
+    assert all(sample["image"].shape == (3, 32, 32) for sample in seen)
+
+
+def test_only_corrupt_pictures_stop_the_training(tmp_path: Path) -> None:
+    samples = crops(fill(tmp_path, {"a.png": b"x", "b.png": b"y"}))
+    with pytest.raises(ValueError, match=r"in a row cannot be used; the first is .*[ab]\.png"):
+        samples[0]
+
+
+def test_crops_are_alignment_free_and_of_one_scale_at_most() -> None:
+    rng = np.random.default_rng(0)
+    ramp = np.tile(np.linspace(0, 255, 200, dtype=np.uint8)[:, None, None], (1, 120, 3))
+    made = [random_crop(Image.fromarray(ramp), 30, rng) for _ in range(60)]
+    spans = [int(crop[-1, 0, 0]) - int(crop[0, 0, 0]) for crop in made]
+    assert min(spans) < 50
+    assert max(spans) > 120  # of 153, a whole 120 of 200 rows
+    assert len({int(crop[0, 0, 0]) for crop in made}) > 30
+
+
+def test_pictures_are_held_back_where_there_are_enough() -> None:
+    train, held = hold_back(100)
+    assert len(held) == 8
+    assert sorted(train + held) == list(range(100))
+
+
+SMALL = DrawnPictures(people=2, photos=1, leaves=2, size=32, seed=3)
+
+
+def test_pictures_are_drawn_once_and_are_what_their_seed_says(tmp_path: Path) -> None:
+    drawn = drawn_pictures(SMALL, tmp_path)
+    assert drawn.pixels.shape == (4, 32, 32, 3)
+    for index in (0, 3):
+        assert np.array_equal(np.asarray(drawn.read(index)), draw_picture(SMALL, index))
+    assert "person" in drawn.caption(0)
+    assert "person" not in drawn.caption(3)
+    [file] = tmp_path.iterdir()
+    written = file.stat().st_mtime_ns
+    assert np.array_equal(drawn_pictures(SMALL, tmp_path).pixels, drawn.pixels)
+    assert file.stat().st_mtime_ns == written
+
+
+def test_captions_tell_the_traits() -> None:
+    person = draw_person(np.random.default_rng(5))
+    person = replace(person, hair_colour=(0.26, 0.07, 0.02), grey=0.0, hair_curl=0.9, beard=0.5, age=0.9)
+    texts = " / ".join(caption(person, np.random.default_rng(seed)) for seed in range(40))
+    for words in ("a photo of", "curly red hair", "a beard", "an old person"):
+        assert words in texts
+    assert "freckles" not in " ".join(
+        caption(replace(person, freckles=0.0), np.random.default_rng(seed)) for seed in range(40)
+    )
