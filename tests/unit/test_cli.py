@@ -1,5 +1,7 @@
 """The command line, as a user meets it."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,8 @@ import pytest
 import torch
 
 from harness import ROOT
+from pfstorer_core import load_restorer
+from pfstorer_core.checkpoint import read_checkpoint
 from pfstorer_core.pictures import read_picture, write_picture
 
 TINY = ROOT / "assets" / "pfstorer_tiny.safetensors"
@@ -28,18 +32,75 @@ def test_restore(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "good.png").shape == (1, 3, 40, 60)
 
 
+def test_inspect_tells_what_a_file_is(tmp_path: Path) -> None:
+    """Also where the name looks like markup, and on one line each, however narrow the terminal."""
+    path = tmp_path / "a rather long name in [bold]brackets[red].safetensors"
+    shutil.copy(TINY, path)
+    result = run("inspect", path)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"{path} (")
+    assert lines[0].endswith("a full StableSR checkpoint or PFStorer restorer")
+    for name in ("U-Net", "SFT layers", "LQ encoder", "autoencoder", "CFW layers", "float16"):
+        assert name in result.stdout
+    assert "predicts v (by header), pictures of 128 pixels, latent scale 0.98589" in lines
+    assert lines[-1] == "missing: text tower: prompts cannot be read"
+
+
+def test_inspect_for_machines() -> None:
+    result = run("inspect", TINY, "--json")
+    found = json.loads(result.stdout)
+    assert found["path"] == str(TINY)
+    assert found["bytes"] == TINY.stat().st_size
+    assert found["header"]["prediction_type"] == "v"
+    assert found["networks"][0]["name"] == "U-Net"
+    assert found["networks"][0]["sizes"]["model_channels"] == 64
+
+
+def test_convert(tmp_path: Path) -> None:
+    output = tmp_path / "eps.safetensors"
+    result = run("convert", output, TINY, "--dtype", "bf16", "--prediction-type", "eps")
+    assert result.returncode == 0, result.stderr
+    header, stored = load_restorer(TINY).header, load_restorer(output)
+    assert (header.prediction_type, stored.header.prediction_type) == ("v", "eps")
+    assert read_checkpoint(output)[0]["null_context"].dtype is torch.bfloat16
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("none.safetensors", PICTURE, "good.png"), "none.safetensors"),
-        ((TINY, "none.png", "good.png"), "none.png"),
-        ((TINY, "bad.png", "good.jpg"), "good.jpg"),
-        ((ROOT / "README.md", PICTURE, "good.png"), "README.md"),
+        (("restore", "none.safetensors", PICTURE, "good.png"), "none.safetensors"),
+        (("restore", TINY, "none.png", "good.png"), "none.png"),
+        (("restore", TINY, "bad.png", "good.jpg"), "good.jpg"),
+        (("restore", ROOT / "README.md", PICTURE, "good.png"), "README.md"),
+        (("inspect", ROOT), "is a folder"),
+        (("convert", "out.ckpt", TINY), "out.ckpt"),
+        (("convert", "out.safetensors", TINY, "--prediction-type", "x0"), "'x0'; choose eps or v"),
+        (("convert", "out.safetensors", TINY, "--addon", TINY), "not an add-on"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments: tuple, named: str) -> None:
-    result = run("restore", *arguments)
+    result = run(*arguments)
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert named in result.stderr
+    assert not (ROOT / "out.safetensors").exists()
+
+
+def test_degrade_says_what_it_did_and_can_do_it_again(tmp_path: Path) -> None:
+    for name, seed in {"a.png": "4", "b.png": "4", "c.png": "5"}.items():
+        result = run("degrade", PICTURE, tmp_path / name, "--seed", seed)
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["steps"]
+    a, b, c = (read_picture(tmp_path / name) for name in ("a.png", "b.png", "c.png"))
+    assert torch.equal(a, b)
+    assert a.shape == c.shape == read_picture(PICTURE).shape
+    assert not torch.equal(a, c)
+
+
+def test_degrade_sheet(tmp_path: Path) -> None:
+    write_picture(torch.rand(1, 3, 48, 40), tmp_path / "good.png")
+    result = run("degrade-sheet", tmp_path / "good.png", tmp_path / "sheet.png")
+    assert result.returncode == 0, result.stderr
+    assert min(read_picture(tmp_path / "sheet.png").shape[-2:]) > 500

@@ -1,0 +1,57 @@
+"""The app that every verb registers with, and what verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bars
+
+from ..progress import Progress
+from ..schedule import PredictionType
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Folder = Annotated[
+    Path,
+    typer.Argument(help="Folder of the run: drawn pictures, checkpoints, logs. A second call resumes."),
+]
+Addons = Annotated[
+    list[Path] | None,
+    typer.Option("--addon", help="StableSR's own weights on SD 2.1, a CFW autoencoder. Repeatable."),
+]
+Prediction = Annotated[str | None, typer.Option(help="eps or v, where header and file name do not tell.")]
+
+
+def prediction_named(name: str | None) -> PredictionType | None:
+    """The prediction type of that name; raises ValueError."""
+    if name is None or name == "eps" or name == "v":
+        return name
+    raise ValueError(f"No prediction type named {name!r}; choose eps or v.")
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[Progress], None]]:
+    """One progress bar a stage; yields what a training calls after each step."""
+    tasks: dict[str, TaskID] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, TimeRemainingColumn(), TextColumn("{task.fields[loss]}")) as bars:
+
+        def show(progress: Progress) -> None:
+            if progress.stage not in tasks:
+                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.steps, loss="")
+            loss = "" if progress.loss is None else f"loss {progress.loss:.4f}"
+            bars.update(tasks[progress.stage], completed=progress.step, loss=loss)
+
+        yield show

@@ -1,0 +1,74 @@
+"""inspect, convert"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..convert import convert
+from ..inspection import Inspection, inspect_checkpoint
+from .app import Addons, Prediction, app, bars, prediction_named
+
+
+@app.command("inspect")
+def _inspect(
+    file: Annotated[Path, typer.Argument(help="A checkpoint of any kind.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Tell what a checkpoint is: networks, sizes, number formats, prediction type, what is missing."""
+    found = inspect_checkpoint(file)
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
+    else:
+        _show(found)
+
+
+def _show(found: Inspection) -> None:
+    table = Table("network", "parameters", "stored as", "sizes")
+    for network in found.networks:
+        dtypes = ", ".join(f"{dtype} x {count}" for dtype, count in network.dtypes.items())
+        sizes = ", ".join(f"{name} {value}" for name, value in network.sizes.items())
+        table.add_row(network.name, f"{network.parameters:,}", dtypes, sizes)
+    lines = [network.faults for network in found.networks if network.faults]
+    if header := found.header:
+        lines.append(
+            f"predicts {header.prediction_type} (by {found.header_source}), "
+            f"pictures of {header.image_size} pixels, latent scale {header.scale_factor:.5g}"
+        )
+    lines += [f"missing: {missing}" for missing in found.missing]
+    if found.ignored:
+        lines.append(f"not used: {found.ignored} other tensors (buffers, optimizer, losses)")
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{found.path} ({found.bytes / 1e6:,.1f} MB): {found.kind}")
+    console.print(table, soft_wrap=False)
+    for line in lines:
+        console.print(line)
+
+
+@app.command("convert")
+def _convert(
+    output: Annotated[Path, typer.Argument(help="The restorer to write (.safetensors).")],
+    checkpoint: Annotated[Path, typer.Argument(help="A StableSR or SD 2.1 checkpoint.")],
+    addon: Addons = None,
+    dtype: Annotated[str, typer.Option(help="fp16, bf16 or fp32.")] = "fp16",
+    prediction_type: Prediction = None,
+    text: Annotated[bool, typer.Option(help="Keep the text tower, which only prompts need.")] = True,
+) -> None:
+    """Turn published files into one restorer, without loading them."""
+    with bars() as show:
+        convert(
+            output,
+            checkpoint,
+            addon or [],
+            dtype=dtype,
+            prediction_type=prediction_named(prediction_type),
+            text=text,
+            on_step=show,
+        )

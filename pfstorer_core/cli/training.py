@@ -1,0 +1,175 @@
+"""train-autoencoder, train-base, train-cfw"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..training.drawn import PEOPLE
+from ..training.runs import BaseRun, Changes, Data, run_autoencoder, run_base, run_cfw
+from .app import Addons, Folder, Prediction, app, bars, prediction_named
+
+Result = Annotated[Path, typer.Argument(help="The restorer to write (.safetensors).")]
+DataPaths = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data", help="Folder of pictures, or WebDataset shard (.tar). Repeatable. Default: drawn people."
+    ),
+]
+People = Annotated[int, typer.Option(help="How many people are drawn, without --data.")]
+Size = Annotated[int, typer.Option(help="Side of the random crops in pixels; 0: that of the restorer.")]
+DegradationName = Annotated[
+    str, typer.Option(help="What makes LQ pictures: a preset's name. Default: by the size.")
+]
+Steps = Annotated[int | None, typer.Option(help="Steps in all.")]
+Rate = Annotated[float | None, typer.Option(help="Learning rate of AdamW.")]
+BatchSize = Annotated[int | None, typer.Option(help="Samples a step, over all processes.")]
+Accumulate = Annotated[int | None, typer.Option(help="Parts of a batch that run one after the other.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same training.")]
+SaveEvery = Annotated[int | None, typer.Option(help="Steps between checkpoints.")]
+ValidateEvery = Annotated[
+    int | None, typer.Option(help="Steps between sheets of held-back pictures; 0: none.")
+]
+Workers = Annotated[int | None, typer.Option(help="Processes that read pictures, for each that trains.")]
+Bf16 = Annotated[bool, typer.Option(help="Calculate in bf16.")]
+Dtype = Annotated[str, typer.Option(help="Of the result: fp16, bf16 or fp32.")]
+
+
+@app.command("train-autoencoder")
+def _train_autoencoder(
+    folder: Folder,
+    data: DataPaths = None,
+    people: People = PEOPLE,
+    size: Annotated[int, typer.Option(help="Side of the random crops in pixels.")] = 64,
+    steps: Steps = None,
+    lr: Rate = None,
+    batch: BatchSize = None,
+    accumulate: Accumulate = None,
+    seed: Seed = 0,
+    save_every: SaveEvery = None,
+    validate_every: ValidateEvery = None,
+    workers: Workers = None,
+    bf16: Bf16 = True,
+) -> None:
+    """Train the autoencoder of a tiny restorer from nothing, into FOLDER."""
+    changes = Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers)
+    with bars() as show:
+        run_autoencoder(folder, Data(data or (), people, size), changes, show)
+
+
+@app.command("train-base")
+def _train_base(
+    folder: Folder,
+    output: Result,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="A restorer or an SD 2.1 checkpoint to start from. Without: a tiny restorer, from nothing, "
+            "on the autoencoder that train-autoencoder left in FOLDER.",
+        ),
+    ] = None,
+    addon: Addons = None,
+    train: Annotated[
+        str,
+        typer.Option(
+            help="sft: SFT and LQ encoder on a frozen U-Net (StableSR). unet: the U-Net without them. "
+            "all: both. Default: sft with --from, else all."
+        ),
+    ] = "",
+    prediction_type: Prediction = None,
+    null_lq: Annotated[
+        float | None, typer.Option(help="Share of samples without SFT, for --train all.")
+    ] = None,
+    empty_prompt: Annotated[
+        float | None, typer.Option(help="Share of samples without their caption.")
+    ] = None,
+    data: DataPaths = None,
+    people: People = PEOPLE,
+    size: Size = 0,
+    degradation: DegradationName = "",
+    p_hq: Annotated[float, typer.Option(help="Share of samples whose LQ picture is HQ as it is.")] = 0.03,
+    pairs: Annotated[
+        int,
+        typer.Option(
+            help="Encode so many pairs of latents first, and train on them alone: for CPUs. 0: none."
+        ),
+    ] = 0,
+    crop: Annotated[int, typer.Option(help="Side of random crops of those latents; 0: whole ones.")] = 0,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Recompute activations: less memory, a third more time.")
+    ] = False,
+    steps: Steps = None,
+    lr: Rate = None,
+    batch: BatchSize = None,
+    accumulate: Accumulate = None,
+    seed: Seed = 0,
+    save_every: SaveEvery = None,
+    validate_every: ValidateEvery = None,
+    workers: Workers = None,
+    bf16: Bf16 = True,
+    dtype: Dtype = "fp16",
+) -> None:
+    """Train a base restorer; by `accelerate launch ... -m pfstorer_core train-base ...` on many GPUs."""
+    run = BaseRun(
+        source,
+        addon or (),
+        train,
+        prediction_named(prediction_type),
+        null_lq,
+        empty_prompt,
+        p_hq,
+        pairs,
+        crop,
+        checkpointing,
+        dtype,
+        Data(data or (), people, size, degradation),
+        Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers),
+    )
+    with bars() as show:
+        run_base(folder, output, run, show)
+
+
+@app.command("train-cfw")
+def _train_cfw(
+    folder: Folder,
+    output: Result,
+    source: Annotated[Path, typer.Option("--from", help="The restorer whose autoencoder is to get CFW.")],
+    data: DataPaths = None,
+    people: People = PEOPLE,
+    size: Size = 0,
+    degradation: DegradationName = "",
+    pictures: Annotated[int, typer.Option(help="Pictures that are restored first, to train on.")] = 500,
+    sampling_steps: Annotated[int, typer.Option(help="Steps of restoring them (StableSR: 200).")] = 20,
+    lpips: Annotated[
+        bool,
+        typer.Option("--lpips", help="Add LPIPS, as StableSR; needs the library lpips, which downloads."),
+    ] = False,
+    steps: Steps = None,
+    lr: Rate = None,
+    batch: BatchSize = None,
+    accumulate: Accumulate = None,
+    seed: Seed = 0,
+    save_every: SaveEvery = None,
+    validate_every: ValidateEvery = None,
+    workers: Workers = None,
+    bf16: Bf16 = True,
+    dtype: Dtype = "fp16",
+) -> None:
+    """Train CFW, which `--fidelity` needs: L1 of the pictures and their gradients, and LPIPS if asked for."""
+    changes = Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers)
+    with bars() as show:
+        run_cfw(
+            folder,
+            output,
+            source,
+            Data(data or (), people, size, degradation),
+            changes,
+            pictures=pictures,
+            sampling_steps=sampling_steps,
+            dtype=dtype,
+            lpips=lpips,
+            on_progress=show,
+        )
