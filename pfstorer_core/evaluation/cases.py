@@ -1,0 +1,149 @@
+"""Cases: unseen people and their degraded photos, drawn from a seed."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..canvas import resize
+from ..degradation import PRESETS, degrade, draw, ground_truth
+from ..drawing import LANDMARKS, Person, Photo, draw_person, draw_shot, photograph
+from .align import FIVE
+from .traits import spotless, trait_vector
+
+STREAM = 0x63617365
+"""First word of every seed here: no training draws these people."""
+
+CLEAN = "clean"
+"""The preset without a degradation: what is good already has to stay so (PFStorer's p_HQ)."""
+
+
+@dataclass(frozen=True)
+class CaseSettings:
+    """Which photos.
+
+    Attributes:
+        photos: of each person.
+        references: further clean photos of each person, for methods that learn from them.
+        size: side of the pictures in pixels.
+        damage_at: side in pixels at which the photos are degraded, before both are brought to `size`. The
+            presets are made for 512; lower is heavier, since blur and noise stay what they are. By default the
+            heavy preset leaves pictures of 128 pixels with about the PSNR of the paper's input, 22.6 dB.
+        fill: lowest and highest height of the head as a part of the frame: portraits, as the paper's.
+    """
+
+    photos: int = 4
+    references: int = 0
+    size: int = 128
+    damage_at: int = 448
+    fill: tuple[float, float] = (0.6, 0.85)
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A person with M photos.
+
+    Attributes:
+        person: number of the person.
+        preset: of the degradation.
+        hq, lq: true and degraded pictures [M, 3, S, S] in [0, 1].
+        plain: the true pictures without the person's moles and scars, likewise.
+        references: clean photos of other shots [R, 3, S, S] in [0, 1].
+        landmarks: [M, K, 2] pixels (x, y) of the drawing's LANDMARKS; `visible` bool [M, K].
+        traits: [T], see `trait_vector`.
+        seed: for methods that need randomness.
+    """
+
+    person: int
+    preset: str
+    hq: Tensor
+    lq: Tensor
+    plain: Tensor
+    references: Tensor
+    landmarks: Tensor
+    visible: Tensor
+    traits: Tensor
+    seed: int
+
+    @property
+    def five(self) -> Tensor:
+        """The landmarks that faces are aligned by, [M, 5, 2]."""
+        return self.landmarks[:, [LANDMARKS.index(name) for name in FIVE]]
+
+    def only(self, photo: int) -> Case:
+        """The case of one of the photos."""
+        one = slice(photo, photo + 1)
+        return Case(
+            self.person, self.preset, self.hq[one], self.lq[one], self.plain[one], self.references,
+            self.landmarks[one], self.visible[one], self.traits, self.seed,
+        )  # fmt: skip
+
+
+def draw_case(settings: CaseSettings, person: int, preset: str) -> Case:
+    """Person number `person` of `settings`, degraded by `preset` (a name of `PRESETS`, or "clean").
+
+    The same numbers give the same case; the photos are the same for all presets.
+
+    Raises:
+        ValueError: no such preset; no photo.
+    """
+    if preset not in (CLEAN, *PRESETS):
+        raise ValueError(f"No degradation preset {preset!r}; choose one of {CLEAN}, {', '.join(PRESETS)}.")
+    if settings.photos < 1:
+        raise ValueError(f"photos must be 1 or more, got {settings.photos}.")
+    who = draw_person(np.random.default_rng([STREAM, settings.seed, person, 0]))
+    photos = [_photo(settings, who, person, number) for number in range(settings.photos)]
+    plain = [_photo(settings, spotless(who), person, number) for number in range(settings.photos)]
+    further = range(settings.photos, settings.photos + settings.references)
+    references = [_photo(settings, who, person, number) for number in further]
+    hq, noises = _pictures(photos), _seed(settings, person, preset)
+    lq = hq
+    if preset != CLEAN:
+        drawn = draw(preset, len(hq), torch.Generator().manual_seed(noises))
+        hq = ground_truth(hq, drawn)
+        lq = degrade(hq, drawn)
+    size = (settings.size, settings.size)
+    scale = settings.size / settings.damage_at
+    hq, lq, bare = (resize(images, size).clamp(0, 1) for images in (hq, lq, _pictures(plain)))
+    return Case(
+        person=person,
+        preset=preset,
+        hq=hq,
+        lq=lq,
+        plain=bare,
+        references=resize(_pictures(references), size).clamp(0, 1) if references else hq[:0],
+        landmarks=scale * torch.from_numpy(np.stack([photo.landmarks for photo in photos])),
+        visible=torch.from_numpy(np.stack([photo.visible for photo in photos])),
+        traits=trait_vector(who),
+        seed=noises,
+    )
+
+
+def drawing() -> str:
+    """Tells one state of the drawing from another, by a small picture: what was drawn by the one must not be
+    mixed with the other."""
+    rng = np.random.default_rng([STREAM, 0])
+    image = photograph(draw_person(rng), draw_shot(rng), 64).image
+    return f"{zlib.crc32((image * 255).round().astype(np.uint8).tobytes()):08x}"
+
+
+def _photo(settings: CaseSettings, who: Person, person: int, number: int) -> Photo:
+    rng = np.random.default_rng([STREAM, settings.seed, person, 1 + number])
+    fill = float(rng.uniform(*settings.fill))
+    room = max(0.0, 0.4 * (0.96 - fill))
+    shift = (room * float(rng.uniform(-1, 1)), room * float(rng.uniform(-1, 1)))
+    return photograph(who, draw_shot(rng, fill=fill, shift=shift), settings.damage_at)
+
+
+def _pictures(photos: list[Photo]) -> Tensor:
+    return torch.from_numpy(np.stack([photo.image for photo in photos])).permute(0, 3, 1, 2).contiguous()
+
+
+def _seed(settings: CaseSettings, person: int, preset: str) -> int:
+    words = [STREAM, settings.seed, person, zlib.crc32(preset.encode())]
+    return int(np.random.SeedSequence(words).generate_state(1)[0])

@@ -1,0 +1,138 @@
+"""The scoreboard to look at: a table, a sheet of pictures and a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..files import written
+from .cases import Case
+from .methods import Method
+from .metrics import HIGHER_IS_BETTER, IDENTICAL
+from .scoreboard import Scoreboard
+
+LABELS: Mapping[str, str] = {
+    "psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "musiq": "MUSIQ", "lmse": "LMSE", "id": "ID",
+    "id_gray": "ID grey", "colour": "colour", "geometry": "geometry", "marks": "marks", "spots": "spots",
+}  # fmt: skip
+DIGITS: Mapping[str, int] = {"psnr": 2, "ssim": 3, "lpips": 3, "musiq": 2, "lmse": 2, "id": 2, "id_gray": 2}
+"""Decimals as in the paper's table; 1 for the others."""
+
+GAP, STRIP = 6, 20
+
+
+def label(metric: str) -> str:
+    """The metric's name and which way is better."""
+    return f"{LABELS[metric]}{'↑' if HIGHER_IS_BETTER[metric] else '↓'}"
+
+
+def tables(board: Scoreboard) -> list[tuple[str, list[str], list[list[str]]]]:
+    """A table a preset: its name, its head (the methods), and its rows, one a metric that any method has:
+    mean ± half of the 95 % interval."""
+    found = []
+    for preset in dict.fromkeys(row["preset"] for row in board.rows):
+        rows = [row for row in board.rows if row["preset"] == preset]
+        metrics = [name for name in HIGHER_IS_BETTER if any(row[name] is not None for row in rows)]
+        lines = [[label(name), *(_cell(row, name) for row in rows)] for name in metrics]
+        found.append((preset, ["", *(row["method"] for row in rows)], lines))
+    return found
+
+
+def _cell(row: Mapping[str, Any], metric: str) -> str:
+    value, bounds, digits = row[metric], row[f"{metric}_ci"], DIGITS.get(metric, 1)
+    half = f" ± {(bounds[1] - bounds[0]) / 2:.{digits}f}" if bounds else ""
+    return "–" if value is None else f"{value:.{digits}f}{half}"
+
+
+def notes(board: Scoreboard) -> list[str]:
+    """What belongs under the table: missing metrics, how good the judges are, whether clean pictures stay."""
+    lines = [f"{LABELS[name]} {why}" for name, why in board.needs.items()]
+    judges = board.judges
+    if judges:
+        right, gray = judges["verification"], judges["verification_gray"]
+        lines.append(
+            f"The judges, on clean pictures of {judges['people']} people unseen in training: verification "
+            f"{right:.2f} % at equal error ({gray:.2f} % without colour), LMSE {judges['lmse']:.2f}."
+        )
+        if judges.get("drawing") != board.about["drawing"]:
+            lines.append("The judges were trained on another state of the drawing: run `train-judges` again.")
+    kept = board.keeps_clean()
+    if kept is not None:
+        lines.append(
+            f"Clean pictures are {'kept' if kept else 'NOT kept'}: PSNR within 1 dB of the autoencoder's."
+        )
+    return lines
+
+
+def write_sheet(
+    path: Path | str, methods: Mapping[str, Method], cases: Sequence[Case], cell: int = 192
+) -> None:
+    """A PNG with one row a case: what each method makes of its first photo, and the true picture.
+
+    Raises:
+        ValueError: no case.
+    """
+    if not cases:
+        raise ValueError("A sheet needs at least one case.")
+    names = [*methods, "truth"]
+    step = cell + GAP
+    sheet = Image.new("RGB", (len(names) * step + GAP, len(cases) * step + STRIP + GAP), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for column, name in enumerate(names):
+        pen.text((GAP + column * step + 2, 3), name, "black", font)
+    for row, case in enumerate(cases):
+        one = case.only(0)
+        pictures = [method(one) for method in methods.values()] + [one.hq]
+        for column, picture in enumerate(pictures):
+            sheet.paste(_thumbnail(picture[0], cell), (GAP + column * step, STRIP + row * step))
+    with written(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+def write_plot(path: Path | str, board: Scoreboard) -> None:
+    """A PNG with one panel a metric: means with their 95 % intervals over people.
+
+    Raises:
+        ImportError: no matplotlib.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("A plot needs matplotlib: pip install matplotlib") from error
+    rows = board.rows
+    metrics = [name for name in HIGHER_IS_BETTER if any(row[name] is not None for row in rows)]
+    presets = list(dict.fromkeys(row["preset"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    columns = min(4, len(metrics))
+    height = -(-len(metrics) // columns)
+    figure = Figure((3.2 * columns, (0.5 + 0.28 * len(rows)) * height + 0.9), layout="constrained")
+    for number, metric in enumerate(metrics):
+        axes = figure.add_subplot(height, columns, number + 1)
+        for place, row in enumerate(rows):
+            if row[metric] is None or (metric == "psnr" and row[metric] >= IDENTICAL):
+                continue
+            low, high = row[f"{metric}_ci"] or (row[metric], row[metric])
+            colour = f"C{methods.index(row['method'])}"
+            axes.plot([low, high], [place, place], color=colour, linewidth=2)
+            axes.plot(row[metric], place, "o", color=colour, markersize=5)
+        names = [f"{r['method']}, {r['preset']}" if len(presets) > 1 else r["method"] for r in rows]
+        axes.set_yticks(range(len(rows)), names if number % columns == 0 else [""] * len(rows))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_title(label(metric), fontsize=10)
+        axes.grid(axis="x", alpha=0.3)
+    people = len({result["person"] for result in board.results})
+    figure.suptitle(f"{people} people: means and 95 % intervals", fontsize=11)
+    with written(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def _thumbnail(picture: Tensor, cell: int) -> Image.Image:
+    pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    image = Image.fromarray(pixels)
+    filter_ = Image.Resampling.LANCZOS if image.height > cell else Image.Resampling.NEAREST
+    return image.resize((cell, cell), filter_)

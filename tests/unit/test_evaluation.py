@@ -1,0 +1,275 @@
+"""The scoreboard: cases, judges, rows, resuming, sheet and plot."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from harness import ROOT
+from pfstorer_core.cli import app
+from pfstorer_core.drawing import LANDMARKS
+from pfstorer_core.evaluation.cases import CaseSettings, draw_case
+from pfstorer_core.evaluation.faces import draw_faces
+from pfstorer_core.evaluation.figures import notes, tables, write_plot, write_sheet
+from pfstorer_core.evaluation.identity import FaceNetwork, equal_error_rate
+from pfstorer_core.evaluation.judge_training import (
+    FaceObjective,
+    JudgeTraining,
+    LandmarkObjective,
+    train_judges,
+)
+from pfstorer_core.evaluation.judges import Judges, load_judges, save_judges
+from pfstorer_core.evaluation.landmarks import REPORTED, LandmarkNetwork, landmark_error
+from pfstorer_core.evaluation.metrics import HIGHER_IS_BETTER
+from pfstorer_core.evaluation.scoreboard import EvaluationSettings, evaluate
+from pfstorer_core.evaluation.traits import trait_names
+from pfstorer_core.training.loop import LoopSettings
+
+TINY = ROOT / "assets" / "pfstorer_tiny.safetensors"
+CASES = CaseSettings(photos=2, size=64, damage_at=64)
+
+
+@pytest.fixture(scope="module")
+def judges() -> Judges:
+    torch.manual_seed(0)
+    traits = len(trait_names())
+    figures = {"verification": 51.0, "verification_gray": 50.0, "lmse": 900.0, "people": 2, "photos": 2}
+    face, detector = FaceNetwork(traits).eval(), LandmarkNetwork(len(LANDMARKS)).eval()
+    return Judges(face, detector, torch.zeros(traits), torch.ones(traits), torch.ones(traits), figures, {})
+
+
+class Worse(torch.nn.Module):
+    """A method that counts its cases."""
+
+    calls = 0
+
+    def forward(self, case):
+        Worse.calls += 1
+        return 1 - case.lq
+
+
+def test_cases_are_seeded_and_share_their_photos_over_presets() -> None:
+    heavy, again, clean = (draw_case(CASES, 3, preset) for preset in ("heavy", "heavy", "clean"))
+    assert torch.equal(heavy.lq, again.lq)
+    assert torch.equal(heavy.hq, clean.hq)
+    assert torch.equal(clean.lq, clean.hq)
+    assert (heavy.lq - heavy.hq).abs().mean() > 0.02
+    other = draw_case(replace(CASES, seed=1), 3, "clean")
+    assert not torch.equal(other.traits, clean.traits)
+    assert heavy.hq.shape == (2, 3, 64, 64)
+    with pytest.raises(ValueError, match="clean, stablesr"):
+        draw_case(CASES, 0, "none")
+
+
+def test_a_cases_landmarks_are_in_its_pictures_pixels_and_references_are_other_photos() -> None:
+    small, large = draw_case(CASES, 0, "clean"), draw_case(replace(CASES, size=128, references=3), 0, "clean")
+    torch.testing.assert_close(2 * small.landmarks, large.landmarks)
+    assert large.references.shape == (3, 3, 128, 128)
+    assert small.references.shape == (0, 3, 64, 64)
+    assert all(
+        (photo - reference).abs().mean() > 0.02 for photo in large.hq for reference in large.references
+    )
+
+
+def test_landmark_error_is_in_pixels_of_the_papers_size() -> None:
+    class Known(LandmarkNetwork):
+        def forward(self, images):
+            return torch.full((len(images), 2, 2), 0.5)
+
+    true = torch.tensor([[[32.0, 32.0], [33.0, 32.0]], [[32.0, 34.0], [0.0, 0.0]]])
+    visible = torch.tensor([[True, True], [True, False]])
+    found = landmark_error(Known(2), torch.rand(2, 3, 64, 64), true, visible)
+    pixel = REPORTED / 64
+    assert found.tolist() == pytest.approx([pixel**2 / 2, (2 * pixel) ** 2])
+
+
+def test_scoreboard_rows_and_json(judges: Judges, tmp_path: Path) -> None:
+    path = tmp_path / "scores.json"
+    methods = {"input": lambda case: case.lq, "truth": lambda case: case.hq}
+    board = evaluate(methods, judges, EvaluationSettings(3, ("light",), CASES), path=path)
+    found = json.loads(path.read_text())
+    assert {"rows", "people", "seed", "results"} <= set(found)
+    assert (found["people"], found["seed"]) == (3, 0)
+    assert [(row["method"], row["preset"]) for row in found["rows"]] == [
+        ("input", "light"),
+        ("truth", "light"),
+    ]
+    for row in found["rows"]:
+        assert set(row) >= {*HIGHER_IS_BETTER, *(f"{name}_ci" for name in HIGHER_IS_BETTER)}
+        low, high = row["psnr_ci"]
+        assert low <= row["psnr"] <= high
+    by_person = [result["psnr"] for result in found["results"] if result["method"] == "input"]
+    assert found["rows"][0]["psnr"] == pytest.approx(np.mean(by_person))
+    truth = found["rows"][1]
+    assert (truth["psnr"], truth["id"], truth["id_gray"]) == pytest.approx((100, 100, 100))
+    assert set(board.needs) <= {"lpips", "musiq"}
+    for name in ("lpips", "musiq"):
+        assert (truth[name] is None) == (name in board.needs)
+        assert name not in board.needs or any(line.startswith(name.upper()) for line in notes(board))
+
+
+def test_an_interrupted_scoreboard_goes_on(judges: Judges, tmp_path: Path) -> None:
+    path, settings = tmp_path / "scores.json", EvaluationSettings(3, ("light",), CASES)
+    whole = evaluate({"worse": Worse()}, judges, settings)
+
+    class Cut(Exception):
+        pass
+
+    def stop(progress) -> None:
+        if progress.step == 2:
+            raise Cut
+
+    Worse.calls = 0
+    with pytest.raises(Cut):
+        evaluate({"worse": Worse()}, judges, settings, path=path, on_progress=stop)
+    assert len(json.loads(path.read_text())["results"]) == Worse.calls == 2
+    board = evaluate({"worse": Worse(), "input": lambda case: case.lq}, judges, settings, path=path)
+    assert Worse.calls == 3
+    resumed = next(row for row in board.rows if row["method"] == "worse")
+    assert resumed == whole.rows[0]
+    assert {row["people"] for row in board.rows} == {3}
+
+
+def test_results_of_other_settings_are_not_mixed(judges: Judges, tmp_path: Path) -> None:
+    path, methods = tmp_path / "scores.json", {"input": lambda case: case.lq}
+    evaluate(methods, judges, EvaluationSettings(1, ("light",), CASES), path=path)
+    other = EvaluationSettings(1, ("light",), replace(CASES, seed=5))
+    with pytest.raises(ValueError, match="other settings"):
+        evaluate(methods, judges, other, path=path)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="not a scoreboard"):
+        evaluate(methods, judges, other, path=path)
+    with pytest.raises(ValueError, match="'half'"):
+        evaluate({"half": lambda case: case.lq[..., ::2, ::2]}, judges, other)
+
+
+def test_clean_pictures_have_to_stay(judges: Judges) -> None:
+    def noisy(sigma: float):
+        return lambda case: (
+            case.hq + sigma * torch.randn(case.hq.shape, generator=torch.Generator().manual_seed(0))
+        )
+
+    settings = EvaluationSettings(1, ("clean",), CASES)
+    for sigma, kept in ((0.021, True), (0.03, False)):
+        board = evaluate({"autoencoder": noisy(0.02), "base": noisy(sigma)}, judges, settings)
+        assert board.keeps_clean() is kept
+    assert evaluate({"base": noisy(0.02)}, judges, settings).keeps_clean() is None
+
+
+def test_table_sheet_and_plot(judges: Judges, tmp_path: Path) -> None:
+    methods = {"input": lambda case: case.lq, "truth": lambda case: case.hq}
+    board = evaluate(methods, judges, EvaluationSettings(2, ("light",), CASES))
+    ((preset, head, rows),) = tables(board)
+    assert (preset, head) == ("light", ["", "input", "truth"])
+    assert {"PSNR↑", "LMSE↓", "ID grey↑"} <= {row[0] for row in rows}
+    assert next(row for row in rows if row[0] == "PSNR↑")[2] == "100.00 ± 0.00"
+    write_sheet(tmp_path / "sheet.png", methods, [draw_case(CASES, k, "light") for k in range(2)], cell=64)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        width, height = sheet.size
+        truth = np.asarray(sheet.crop((6 + 2 * 70, 20, 6 + 2 * 70 + 64, 84)).convert("RGB"), np.float32) / 255
+    assert width > 3 * 64
+    assert height > 2 * 64
+    true = draw_case(CASES, 0, "light").hq[0].permute(1, 2, 0).numpy()
+    assert np.abs(truth - true).max() < 0.01
+    write_plot(tmp_path / "plot.png", board)
+    with Image.open(tmp_path / "plot.png") as plot:
+        assert len(plot.convert("RGB").getcolors(1 << 24) or []) > 50
+
+
+def test_judges_keep_their_readings_in_the_file(judges: Judges, tmp_path: Path) -> None:
+    save_judges(judges, tmp_path / "judges.safetensors")
+    assert (tmp_path / "judges.safetensors").stat().st_size < 5e6
+    loaded = load_judges(tmp_path / "judges.safetensors")
+    case = draw_case(CASES, 0, "light")
+    before, after = judges.judge(case.lq, case), loaded.judge(case.lq, case)
+    for name, values in before.items():
+        torch.testing.assert_close(after[name], values, rtol=0.02, atol=0.5, equal_nan=True)
+    assert loaded.figures == judges.figures
+    with pytest.raises(ValueError, match="holds no judges"):
+        load_judges(TINY)
+
+
+def test_judges_learn_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few steps on a few people: nothing to rely on, but the whole way from drawing to figures."""
+    monkeypatch.setattr("pfstorer_core.evaluation.faces.SHARD", 3)
+    loop = LoopSettings(steps=2, lr=1e-3, batch=4, bf16=False, save_every=1)
+    settings = JudgeTraining(people=4, photos=2, unseen=2, face_loop=loop, landmark_loop=loop)
+    trained = train_judges(settings, tmp_path)
+    assert set(trained.figures["readable"]) == {"colour", "geometry", "marks"}
+    assert 0 <= trained.figures["verification"] <= 100
+    stages = []
+    again = train_judges(settings, tmp_path, lambda progress: stages.append(progress.stage))
+    assert stages == []
+    assert again.figures == trained.figures
+    assert again.training["people"] == 4
+
+
+def test_a_trained_embedder_tells_people_apart_by_unseen_photos() -> None:
+    """On stand-ins for faces, a pattern each, under noise that is new in every photo."""
+    torch.manual_seed(0)
+    patterns = torch.nn.functional.interpolate(torch.rand(3, 3, 8, 8), 128, mode="bicubic").clamp(0, 1)
+    who = torch.arange(3).repeat_interleave(2)
+
+    def photos() -> torch.Tensor:
+        return (255 * (patterns[who] + 0.1 * torch.randn(6, 3, 128, 128)).clamp(0, 1)).byte()
+
+    objective = FaceObjective(3, JudgeTraining())
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=2e-3)
+    traits = torch.zeros(6, len(trait_names()))
+    for step in range(12):
+        loss = objective({"image": photos(), "who": who, "traits": traits, "seed": [step]})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        embedding = objective.face(photos()[..., 8:-8, 8:-8].float() / 255)[0]
+    cosines = torch.nn.functional.normalize(embedding, dim=1)
+    cosines = cosines @ cosines.T
+    own = (who[:, None] == who[None]) & ~torch.eye(6, dtype=torch.bool)
+    assert cosines[own].min() > cosines[who[:, None] != who[None]].max()
+    assert equal_error_rate(torch.nn.functional.normalize(embedding, dim=1), who) == 0
+
+
+def test_a_trained_detector_comes_nearer() -> None:
+    torch.manual_seed(0)
+    drawn = {name: torch.from_numpy(value) for name, value in draw_faces(0, 4, 0).items()}
+    objective = LandmarkObjective()
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=2e-3)
+    batch = {"image": drawn["pictures"], "landmarks": drawn["landmarks"], "visible": drawn["visible"]}
+
+    def error() -> float:
+        places = 128 * batch["landmarks"]
+        images = batch["image"].float() / 255
+        return landmark_error(objective.detector, images, places, batch["visible"]).mean().item()
+
+    before = error()
+    for step in range(15):
+        loss = objective({**batch, "seed": [step]})
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert error() < 0.5 * before
+
+
+def test_evaluate_as_a_command(judges: Judges, tmp_path: Path) -> None:
+    own, scores, sheet = (tmp_path / name for name in ("judges.safetensors", "scores.json", "sheet.png"))
+    save_judges(judges, own)
+    words = f"evaluate --people 1 --photos 1 --preset heavy --preset clean --damage-at 128 --judges {own}"
+    files = ["--json", str(scores), "--sheet", str(sheet)]
+    result = CliRunner().invoke(app, [*words.split(), "--steps", "1", *files], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "PSNR" in result.stdout
+    assert "verification 51.00 %" in result.stdout
+    assert "Clean pictures are" in result.stdout
+    assert sheet.is_file()
+    rows = {(row["preset"], row["method"]): row for row in json.loads(scores.read_text())["rows"]}
+    assert set(rows) == {(p, m) for p in ("heavy", "clean") for m in ("input", "autoencoder", "base")}
+    assert rows["heavy", "autoencoder"]["psnr"] > rows["heavy", "input"]["psnr"]
+    assert rows["clean", "input"]["psnr"] == 100
+    with pytest.raises(ValueError, match="other settings"):
+        CliRunner().invoke(app, [*words.split(), "--steps", "2", *files], catch_exceptions=False)

@@ -1,0 +1,94 @@
+"""The metrics against known values, and what they say when weights are missing."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness import ROOT
+from harness.setup import SITECUSTOMIZE, read_stamp
+from pfstorer_core.evaluation.metrics import IDENTICAL, NotAvailable, load_lpips, load_musiq, psnr, ssim
+from pfstorer_core.evaluation.scoreboard import interval
+
+
+def test_psnr_of_a_known_error() -> None:
+    true = torch.full((2, 3, 16, 16), 0.5)
+    images = true + torch.tensor([0.1, 0.01])[:, None, None, None]
+    assert psnr(images, true).tolist() == pytest.approx([20, 40], abs=1e-4)
+
+
+def test_identical_pictures_have_finite_scores() -> None:
+    true = torch.rand(1, 3, 16, 16)
+    assert psnr(true, true).tolist() == [IDENTICAL]
+    assert ssim(true, true).item() == pytest.approx(1)
+
+
+def test_ssim_of_flat_pictures_is_its_luminance_term() -> None:
+    a, b = 0.5, 0.6
+    known = (2 * a * b + 1e-4) / (a * a + b * b + 1e-4)  # Wang et al. 2004, eq. 6, with C1 = (0.01)²
+    found = ssim(torch.full((1, 3, 24, 24), b), torch.full((1, 3, 24, 24), a))
+    assert found.item() == pytest.approx(known, abs=1e-6)
+
+
+def test_interval_of_known_values() -> None:
+    # mean 3, deviation sqrt(2.5), t(0.975, 4) = 2.776445
+    half = 2.776445 * math.sqrt(2.5 / 5)
+    assert interval([1, 2, 3, 4, 5]) == pytest.approx([3 - half, 3 + half], abs=1e-5)
+    assert interval([1.0]) is None
+
+
+def test_intervals_cover_the_mean_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(2000):
+        bounds = interval(rng.normal(7, 3, 8).tolist())
+        assert bounds is not None
+        hits += bounds[0] <= 7 <= bounds[1]
+    assert 0.935 < hits / 2000 < 0.965
+
+
+@pytest.mark.parametrize("load", [load_lpips, load_musiq])
+def test_missing_weights_are_said(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(NotAvailable, match="needs"):
+        load()
+
+
+LPIPS = """
+import sys, torch, torchvision
+from pathlib import Path
+from pfstorer_core.evaluation.metrics import NotAvailable, load_lpips
+try:
+    load_lpips()
+except NotAvailable as error:
+    message = str(error)
+assert "alexnet-owt-7be5be79.pth" in message and "http" in message, message
+path = Path(torch.hub.get_dir(), "checkpoints", "alexnet-owt-7be5be79.pth")
+assert str(path.parent) in message, message
+torch.manual_seed(0)
+weights = torchvision.models.alexnet(weights=None).state_dict()
+# LPIPS has no use for the classifier: one number stands for each of its 230 MB of tensors.
+weights = {k: v if "features" in k else torch.zeros(1).expand(v.shape) for k, v in weights.items()}
+path.parent.mkdir(parents=True)
+torch.save(weights, path)
+lpips = load_lpips()
+a = torch.rand(2, 3, 64, 64)
+b = torch.stack([a[0], (a[1] + 0.5 * torch.rand(3, 64, 64)).clamp(0, 1)])
+same, other = lpips(b, a).tolist()
+assert same == 0 < other, (same, other)
+assert abs(lpips(b[1:], a[1:]).item() - other) < 1e-6
+"""
+
+
+def test_lpips_runs_once_its_weights_are_there(tmp_path: Path) -> None:
+    """In a process of its own, with torchvision made importable as for the server where that is needed."""
+    shim = [str(SITECUSTOMIZE)] if read_stamp().get("op_schemas") else []
+    paths = os.pathsep.join([str(ROOT), *shim])
+    environment = {**os.environ, "TORCH_HOME": str(tmp_path), "PYTHONPATH": paths}
+    result = subprocess.run([sys.executable, "-c", LPIPS], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
