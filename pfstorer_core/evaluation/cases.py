@@ -31,8 +31,8 @@ class CaseSettings:
         references: further clean photos of each person, for methods that learn from them.
         size: side of the pictures in pixels.
         damage_at: side in pixels at which the photos are degraded, before both are brought to `size`. The
-            presets are made for 512; lower is heavier, since blur and noise stay what they are. By default the
-            heavy preset leaves pictures of 128 pixels with about the PSNR of the paper's input, 22.6 dB.
+            presets are made for 512; lower is heavier, since blur and noise stay what they are. By default
+            the heavy preset leaves pictures of 128 pixels with about the PSNR of the paper's input, 22.6 dB.
         fill: lowest and highest height of the head as a part of the frame: portraits, as the paper's.
     """
 

@@ -64,7 +64,8 @@ def notes(board: Scoreboard) -> list[str]:
     kept = board.keeps_clean()
     if kept is not None:
         lines.append(
-            f"Clean pictures are {'kept' if kept else 'NOT kept'}: PSNR within 1 dB of the autoencoder's."
+            f"Clean pictures are {'kept' if kept else 'NOT kept'}: "
+            f"base is {'at most' if kept else 'more than'} 1 dB below the autoencoder's PSNR."
         )
     return lines
 
