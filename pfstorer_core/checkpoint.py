@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .files import written
-from .layouts import CheckpointError, StateDict, first, foreign
+from .layouts import CheckpointError, Layout, StateDict, first, foreign, identify, with_prefixes
 
 WRAPPERS = ("state_dict", "model", "params_ema", "params")
 """Entries under which training frameworks store the state dict itself."""
@@ -91,6 +91,16 @@ def _unpickled(path: Path, zipped: bool) -> object:
         if path.suffix == ".safetensors":  # torch would go by the name
             return torch.load(file, weights_only=True, map_location="cpu")
         return torch.load(path, weights_only=True, map_location="cpu", mmap=zipped)
+
+
+def read_layout(path: Path | str) -> tuple[StateDict, dict[str, str], Layout]:
+    """Tensors `with_prefixes` and header of a file, and which of `LAYOUTS` it is.
+
+    Raises what `read_checkpoint` and `identify` do.
+    """
+    tensors, metadata = read_checkpoint(path)
+    tensors = with_prefixes(tensors)
+    return tensors, metadata, identify(tensors, Path(path).name)
 
 
 class _Inert:

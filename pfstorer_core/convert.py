@@ -42,10 +42,7 @@ def convert(
             that could not be finished.
     """
     output = Path(output)
-    if output.suffix != ".safetensors":
-        raise ValueError(f"{output} has to end in .safetensors.")
-    if dtype not in DTYPES:
-        raise ValueError(f"No dtype named {dtype!r}; choose one of {', '.join(DTYPES)}.")
+    check_output(output, dtype)
     file = open_restorer(path, addons, prediction_type)
     if output.exists() and any(output.samefile(source) for source in (path, *addons)):
         raise ValueError(f"{output} is one of the files to convert: choose another name for the result.")
@@ -61,3 +58,11 @@ def convert(
         on_step(Progress("convert", number, of))
 
     write_safetensors(output, tensors, header.to_metadata(), DTYPES[dtype], written)
+
+
+def check_output(output: Path, dtype: str) -> None:
+    """Raise ValueError, before any long work, where no restorer can be written to `output` as `dtype`."""
+    if output.suffix != ".safetensors":
+        raise ValueError(f"{output} has to end in .safetensors.")
+    if dtype not in DTYPES:
+        raise ValueError(f"No dtype named {dtype!r}; choose one of {', '.join(DTYPES)}.")

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .checkpoint import check_fit, read_checkpoint
+from .checkpoint import check_fit, read_layout
 from .header import HEADER_ENTRY, HEADER_TENSOR, RestorerHeader
 from .layouts import (
     BASE,
@@ -20,9 +20,7 @@ from .layouts import (
     CheckpointError,
     Layout,
     StateDict,
-    identify,
     part,
-    with_prefixes,
 )
 from .models import Autoencoder, Backend, LQEncoder, TextTower, UNet
 from .restorer import NULL_CONTEXT
@@ -79,9 +77,7 @@ def inspect_checkpoint(path: Path | str) -> Inspection:
         FileNotFoundError, PermissionError, CheckpointError: not readable, or of another kind.
     """
     path = Path(path)
-    tensors, metadata = read_checkpoint(path)
-    tensors = with_prefixes(tensors)
-    layout = identify(tensors, path.name)
+    tensors, metadata, layout = read_layout(path)
     header = RestorerHeader.from_file(metadata, tensors, path.name)
     networks = _networks(tensors, header)
     used = sum(len(part(tensors, name)) for name in PREFIXES) + len(tensors.keys() & OWN_TENSORS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .checkpoint import check_fit, is_finite, load_exactly, read_checkpoint, write_safetensors
+from .checkpoint import check_fit, is_finite, load_exactly, read_layout, write_safetensors
 from .context import null_context
 from .header import RestorerHeader
 from .layouts import (
@@ -21,9 +21,7 @@ from .layouts import (
     CheckpointError,
     Layout,
     StateDict,
-    identify,
     part,
-    with_prefixes,
 )
 from .models import Autoencoder, AutoencoderConfig, Backend, TextTower, UNet, UNetConfig
 from .schedule import PredictionType
@@ -82,9 +80,7 @@ def open_restorer(
         ValueError: another prediction type than "eps" and "v".
     """
     path = Path(path)
-    tensors, metadata = read_checkpoint(path)
-    tensors = with_prefixes(tensors)
-    layout = identify(tensors, path.name)
+    tensors, metadata, layout = read_layout(path)
     if layout not in (RESTORER, BASE):
         raise CheckpointError(
             f"{path.name} holds {layout.name}: it goes on top of a checkpoint. Choose {_WHERE[layout]} as "
@@ -92,9 +88,7 @@ def open_restorer(
         )
     header = RestorerHeader.from_file(metadata, tensors, path.name)
     for addon in map(Path, addons):
-        extra, metadata = read_checkpoint(addon)
-        extra = with_prefixes(extra)
-        kind = identify(extra, addon.name)
+        extra, metadata, kind = read_layout(addon)
         if kind not in (OWN_WEIGHTS, CFW):
             raise CheckpointError(
                 f"{addon.name} is {kind.name}, not an add-on: choose it as the checkpoint itself."

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..checkpoint import write_safetensors
-from ..convert import DTYPES
+from ..convert import DTYPES, check_output
 from ..degradation import PRESETS, Preset
 from ..progress import silent
 from ..restorer import file_context, file_tensors, load_restorer, open_restorer
@@ -131,7 +131,7 @@ class BaseRun:
 
 def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress = silent) -> None:
     """Train a base restorer and write it to `output`, after as many steps as it takes since the last call."""
-    _check_output(output, run.dtype)
+    check_output(output, run.dtype)
     train = run.train or ("sft" if run.source else "all")
     settings = BaseTraining(train, run.null_lq, run.empty_prompt, checkpointing=run.checkpointing)
     seed = run.loop.seed or 0
@@ -180,7 +180,7 @@ def run_cfw(
     Args:
         lpips: add LPIPS to the loss; ImportError where that library is not installed.
     """
-    _check_output(output, dtype)
+    check_output(output, dtype)
     perceptual = _lpips() if lpips else None
     accelerator = start_accelerator()
     file = open_restorer(source)
@@ -219,14 +219,6 @@ def _lpips() -> Perceptual:
     except ImportError as error:
         raise ImportError('The library "lpips" is not installed: pip install lpips') from error
     return LPIPS(net="vgg").requires_grad_(False)
-
-
-def _check_output(output: Path, dtype: str) -> None:
-    """Before hours of work, what would stop its result from being written."""
-    if output.suffix != ".safetensors":
-        raise ValueError(f"{output} has to end in .safetensors.")
-    if dtype not in DTYPES:
-        raise ValueError(f"No dtype named {dtype!r}; choose one of {', '.join(DTYPES)}.")
 
 
 def _check_size(size: int, start: Start) -> None:

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint import check_fit, is_finite, load_exactly, read_checkpoint, write_safetensors
+from ..checkpoint import check_fit, is_finite, load_exactly, read_layout, write_safetensors
 from ..context import null_context
 from ..header import RestorerHeader
-from ..layouts import BASE, CheckpointError, StateDict, identify, part, with_prefixes
+from ..layouts import BASE, CheckpointError, StateDict, part
 from ..models import Autoencoder, Backend, LQEncoderConfig, TextTower, TextTowerConfig, UNet, UNetConfig
 from ..models.sft import SFT
 from ..restorer import RestorerFile, file_context, file_tensors, open_restorer
@@ -197,9 +197,8 @@ def trains(train: str, key: str) -> bool:
 
 
 def _open(path: Path, addons: Sequence[Path | str], prediction_type: PredictionType | None) -> RestorerFile:
-    tensors, metadata = read_checkpoint(path)
-    tensors = with_prefixes(tensors)
-    if addons or identify(tensors, path.name) is not BASE:
+    tensors, metadata, layout = read_layout(path)
+    if addons or layout is not BASE:
         return open_restorer(path, addons, prediction_type)
     header = RestorerHeader.from_file(metadata, tensors, path.name)
     if prediction_type is not None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pfstorer_core.models import LQEncoder, LQEncoderConfig, UNet, UNetConfig
-from pfstorer_core.sampling import cfg_combine
+from pfstorer_core.sampling import Denoiser, SamplerStep, cfg_combine, sample_ddpm
+from pfstorer_core.schedule import PredictionType, Schedule
 
 from . import golden
 
@@ -62,6 +63,22 @@ def loop_model(loop: dict[str, Tensor], guidance_scale: float = 1.0) -> Conditio
         return cfg_combine(cond, uncond[0], guidance_scale) if uncond else cond
 
     return model
+
+
+def assert_loop(
+    name: str, case: str, model: Denoiser, schedule: Schedule, prediction_type: PredictionType
+) -> None:
+    """Sampling by `model` passes through the reference's states, and ends where it did."""
+    loop = golden.group(name, case)
+    states: dict[int, Tensor] = {}
+
+    def record(step: SamplerStep) -> None:
+        states[step.total - 1 - step.number] = step.x
+
+    out = sample_ddpm(model, loop["x_T"], schedule, prediction_type, noises=loop["noises"], callback=record)
+    for index, state in golden.group(name, f"{case}.x_after_index").items():
+        golden.assert_near(states[int(index)], state)
+    golden.assert_near(out, loop["out"])
 
 
 def toy_model(x: Tensor, t: Tensor, lq_latent: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfstorer_core.sampling import SamplerStep, sample_ddpm
 from pfstorer_core.schedule import space_timesteps
 from pfstorer_core.tiling import TileGrid, gaussian_window
 
@@ -71,7 +70,6 @@ def test_tiled_loop(case: str, tile_batch: int):
     assert schedule.timesteps.tolist() == settings["timesteps"]
     assert loop["x_T"].shape[-2:] == (settings["height"], settings["width"])
     model, window = networks.loop_model(loop), reference_window(grid)
-    states: dict[int, Tensor] = {}
 
     def tiled(x: Tensor, t: Tensor) -> Tensor:
         def one_tile(x_tile: Tensor, lq_tile: Tensor) -> Tensor:
@@ -79,20 +77,7 @@ def test_tiled_loop(case: str, tile_batch: int):
 
         return grid.map(one_tile, x, loop["z_lq"], tile_batch=tile_batch, window=window)
 
-    def record(step: SamplerStep) -> None:
-        states[step.total - 1 - step.number] = step.x
-
-    out = sample_ddpm(
-        tiled,
-        loop["x_T"],
-        schedule,
-        settings["parameterization"],
-        noises=loop["noises"],
-        callback=record,
-    )
-    for index, state in golden.group(NAME, f"{case}.x_after_index").items():
-        golden.assert_near(states[int(index)], state)
-    golden.assert_near(out, loop["out"])
+    networks.assert_loop(NAME, case, tiled, schedule, settings["parameterization"])
 
 
 @pytest.mark.parametrize("case", golden.cases(NAME, "image"))

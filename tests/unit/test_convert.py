@@ -23,19 +23,9 @@ from pfstorer_core.progress import Progress
 from pfstorer_core.restorer import NULL_CONTEXT
 
 from . import small
-from .small import bare, base_keys, is_autoencoder, published, select, write
+from .small import bare, base_keys, is_autoencoder, select, write
 
 Tensors = dict[str, Tensor]
-
-
-@pytest.fixture(scope="module")
-def restorer() -> Restorer:
-    return small.small_restorer()
-
-
-@pytest.fixture(scope="module")
-def tensors(restorer: Restorer) -> Tensors:
-    return published(restorer)
 
 
 @pytest.fixture(scope="module")

@@ -16,21 +16,11 @@ from pfstorer_core.layouts import BASE, CFW, OWN_WEIGHTS, RESTORER, UNET
 from pfstorer_core.restorer import NULL_CONTEXT
 
 from . import small
-from .small import bare, base_keys, is_autoencoder, is_fusion, published, select, write
+from .small import bare, base_keys, is_autoencoder, is_fusion, select, write
 
 Tensors = dict[str, Tensor]
 NO_CFW = "CFW layers: fidelity has to stay at 0"
 NO_TEXT = "text tower: prompts cannot be read"
-
-
-@pytest.fixture(scope="module")
-def restorer() -> Restorer:
-    return small.small_restorer()
-
-
-@pytest.fixture(scope="module")
-def tensors(restorer: Restorer) -> Tensors:
-    return published(restorer)
 
 
 def names(found: Inspection) -> list[str]:

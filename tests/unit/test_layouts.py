@@ -28,7 +28,7 @@ from pfstorer_core.restorer import NULL_CONTEXT, RestorerFile, open_restorer
 from pfstorer_core.sizes import autoencoder_config, lq_encoder_config, text_config, unet_config
 
 from . import small
-from .small import bare, base_keys, is_autoencoder, is_fusion, published, select, write
+from .small import bare, base_keys, is_autoencoder, is_fusion, select, write
 
 Tensors = dict[str, Tensor]
 
@@ -202,16 +202,6 @@ def test_what_is_too_much_is_named() -> None:
 def test_published_names_tell_the_kind(name: str, prediction_type: str, image_size: int) -> None:
     header = RestorerHeader.from_name(name)
     assert (header.prediction_type, header.image_size) == (prediction_type, image_size)
-
-
-@pytest.fixture(scope="module")
-def restorer() -> Restorer:
-    return small.small_restorer()
-
-
-@pytest.fixture(scope="module")
-def tensors(restorer: Restorer) -> Tensors:
-    return published(restorer)
 
 
 @pytest.fixture
