@@ -15,19 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Attention = Callable[..., Tensor]
-"""``attention(q, k, v, heads) -> out``; q [B, N, heads·d], k and v [B, M, heads·d]."""
+"""``attention(q, k, v, heads) -> out``; q [B, N, heads·d], k and v [B, M, heads·d]. Some callers add
+``mask=``, bool [B, M]: the keys that may be attended to."""
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
     """Multi-head attention by `scaled_dot_product_attention`.
 
     Args:
         q: queries [B, N, heads·d]. k, v: keys and values [B, M, heads·d].
+        mask: keys that may be attended to, bool [B, M].
     Returns:
         [B, N, heads·d].
     """
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    allowed = None if mask is None else mask[:, None, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed).transpose(1, 2).flatten(2)
 
 
 @dataclass(frozen=True)

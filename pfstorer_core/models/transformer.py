@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from .ops import Attention, Backend
 
-Personalization = Callable[[Tensor], Tensor]
-"""Maps the tokens F of a site [B, N, C] to F̂ (PFStorer eq. 3)."""
+Site = Callable[[Tensor, tuple[int, int]], Tensor]
+"""``site(tokens, (H, W)) -> tokens``: maps the tokens F [B, H·W, C] of a spatial transformer to F̂ (PFStorer
+eq. 3)."""
 
 
 class GEGLU(nn.Module):
@@ -63,7 +64,13 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         context = x if context is None else context
-        return self.to_out(self.attention(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))
+        return self.attend(x, self.to_k(context), self.to_v(context))
+
+    def attend(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """To keys and values [B, M, C] that are at hand, or [1, M, C] for all rows; mask: see `Attention`."""
+        options = {} if mask is None else {"mask": mask}
+        key, value = (part.expand(len(x), -1, -1) for part in (key, value))
+        return self.to_out(self.attention(self.to_q(x), key, value, self.heads, **options))
 
 
 class BasicTransformerBlock(nn.Module):
@@ -95,10 +102,22 @@ class BasicTransformerBlock(nn.Module):
         context: Tensor | None = None,
         transformer_options: Mapping[str, Any] | None = None,
     ) -> Tensor:
-        """x [B, N, dim], context [B, M, context_dim] -> [B, N, dim]."""
+        """x [B, N, dim], context [B, M, context_dim] -> [B, N, dim].
+
+        Of ComfyUI's transformer options it knows one, which replaces the attention to the text:
+        ``{"patches_replace": {"attn2": {(block, number, block_index): f}}}``, f(q, k, v, options).
+        """
         x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), context)
+        x = x + self._read_text(self.norm2(x), context, transformer_options or {})
         return x + self.ff(self.norm3(x))
+
+    def _read_text(self, x: Tensor, context: Tensor | None, options: Mapping[str, Any]) -> Tensor:
+        replacements = options.get("patches_replace", {}).get("attn2", {})
+        replacement = replacements and replacements.get((*options["block"], options["block_index"]))
+        if not replacement:
+            return self.attn2(x, context)
+        attn = self.attn2
+        return attn.to_out(replacement(attn.to_q(x), attn.to_k(context), attn.to_v(context), options))
 
 
 class SpatialTransformer(nn.Module):
@@ -118,13 +137,13 @@ class SpatialTransformer(nn.Module):
         x: Tensor,
         context: Tensor | None,
         where: dict[str, Any],
-        personalization: Personalization | None = None,
+        site: Site | None = None,
     ) -> Tensor:
         """x [B, C, H, W], context [B, M, context_dim] -> [B, C, H, W].
 
         Args:
             where: see `UNet.forward`; the transformer notes its place in it.
-            personalization: replaces the tokens before `proj_out` (PFStorer eq. 3).
+            site: replaces the tokens before `proj_out` (PFStorer eq. 3).
         """
         height, width = x.shape[-2:]
         where["activations_shape"] = list(x.shape)
@@ -132,8 +151,8 @@ class SpatialTransformer(nn.Module):
         for index, block in enumerate(self.transformer_blocks):
             where["block_index"] = index
             tokens = block(tokens, context=context, transformer_options=where)
-        if personalization is not None:
-            tokens = personalization(tokens)
+        if site is not None:
+            tokens = site(tokens, (height, width))
         where["transformer_index"] += 1
         return x + self.proj_out(tokens).transpose(1, 2).unflatten(2, (height, width))
 

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from .blocks import Downsample, ResBlock, Upsample, time_mlp, timestep_embedding
 from .lq_encoder import LQEncoder, LQEncoderConfig
 from .ops import Backend
-from .transformer import Personalization, SpatialTransformer
+from .transformer import Site, SpatialTransformer
 
 Control = Mapping[str, Sequence[Tensor | None]]
 """Residuals of a ControlNet: lists under "input", "middle" and "output", last one first used."""
@@ -90,7 +90,7 @@ class Conditions:
     context: Tensor | None
     lq_features: list[Tensor] | None
     where: dict[str, Any]
-    personalization: Mapping[str, Personalization] = field(default_factory=dict)
+    personalization: Mapping[str, Site] = field(default_factory=dict)
 
 
 class Block(nn.ModuleList):
@@ -194,7 +194,8 @@ class UNet(nn.Module):
         *,
         lq_latent: Tensor | None = None,
         control: Control | None = None,
-        personalization: Mapping[str, Personalization] | None = None,
+        personalization: Mapping[str, Site] | None = None,
+        until: int | None = None,
         hooks: BlockHooks = NO_HOOKS,
         where: dict[str, Any] | None = None,
     ) -> Tensor:
@@ -210,12 +211,13 @@ class UNet(nn.Module):
                 or divides it where rows i, i + b, i + 2b, … share LQ picture and time step.
             control: see `Control`. The lists are not changed.
             personalization: per site name ("output_blocks.4.1") what replaces the site's tokens.
+            until: number of the output block whose features are wanted; nothing after it is computed.
             hooks: see `BlockHooks`.
             where: a dict in which the network keeps its place ("block", "block_index",
                 "transformer_index", "activations_shape", "original_shape") and which it hands to
                 the transformer blocks: ComfyUI's `transformer_options`.
         Returns:
-            [B, out_channels, H, W].
+            [B, out_channels, H, W]; with `until` that block's features.
         """
         if lq_latent is not None:
             lq_features = self.encode_lq(lq_latent, timesteps[: len(lq_latent)])
@@ -250,6 +252,8 @@ class UNet(nn.Module):
                 h, skip = hooks.output(h, skip)
             size = skips[-1].shape[-2:] if skips else None  # an odd side was rounded up on the way down
             h = block(torch.cat([h, skip], dim=1), given, size)
+            if index == until:
+                return h
 
         return self.out(h)
 

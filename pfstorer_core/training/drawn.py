@@ -16,7 +16,7 @@ from ..files import written
 from ..progress import Progress, silent
 from .captions import SCENES, caption
 
-PEOPLE = 1000
+PEOPLE = 2000
 
 
 @dataclass(frozen=True)
