@@ -30,6 +30,7 @@ class RestorerHeader:
         scale_factor: unscaled latent × this is what the U-Net sees.
         image_size: side in pixels of the pictures that it was trained on: the tile size to use.
         num_head_channels, lq_num_heads: attention heads of the U-Net and of the LQ encoder.
+        norm_groups: of every network's group normalization.
         preview: rough colours of a latent: a row [r, g, b] (−1…1) for every channel and one for the
             bias, to be multiplied with the scaled latent; empty where unknown.
         training: record of how it was made.
@@ -40,13 +41,14 @@ class RestorerHeader:
     image_size: int = 512
     num_head_channels: int = 64
     lq_num_heads: int = 4
+    norm_groups: int = 32
     preview: list[list[float]] = field(default_factory=list)
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.prediction_type not in ("eps", "v"):
             raise ValueError(f"prediction_type must be eps or v, got {self.prediction_type!r}")
-        for name in ("scale_factor", "image_size", "num_head_channels", "lq_num_heads"):
+        for name in ("scale_factor", "image_size", "num_head_channels", "lq_num_heads", "norm_groups"):
             value = getattr(self, name)
             if not isinstance(value, int if name != "scale_factor" else int | float) or not value > 0:
                 raise ValueError(f"{name} must be a number above 0, got {value!r}")

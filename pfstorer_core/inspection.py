@@ -101,16 +101,20 @@ def _networks(tensors: StateDict, header: RestorerHeader) -> list[Network]:
     plain = {key: value for key, value in autoencoder.items() if key not in fusion}
 
     def whole_unet() -> UNet:
-        return UNet(unet_config(unet, header.num_head_channels), META)
+        return UNet(unet_config(unet, header.num_head_channels, header.norm_groups), META)
 
     def encoder() -> LQEncoder:
-        return LQEncoder(lq_encoder_config(lq_encoder, header.lq_num_heads), META)
+        return LQEncoder(lq_encoder_config(lq_encoder, header.lq_num_heads, header.norm_groups), META)
 
     builders: dict[str, tuple[StateDict, StateDict, Callable[[], Any] | None]] = {
         "U-Net": (rest, unet, whole_unet),
         "SFT layers": (sft, {}, None),
         "LQ encoder": (lq_encoder, lq_encoder, encoder),
-        "autoencoder": (plain, autoencoder, lambda: Autoencoder(autoencoder_config(autoencoder), META)),
+        "autoencoder": (
+            plain,
+            autoencoder,
+            lambda: Autoencoder(autoencoder_config(autoencoder, header.norm_groups), META),
+        ),
         "CFW layers": (fusion, {}, None),
         "text tower": (text, text_weights(text), lambda: TextTower(text_config(text), META)),
     }

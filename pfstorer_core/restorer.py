@@ -119,10 +119,10 @@ _WHERE: dict[Layout, str] = {
 def _restorer_file(tensors: StateDict, header: RestorerHeader) -> RestorerFile:
     unet, lq_encoder, autoencoder = (part(tensors, name) for name in ("unet", "lq_encoder", "autoencoder"))
     sizes = replace(
-        unet_config(unet, header.num_head_channels),
-        lq_encoder=lq_encoder_config(lq_encoder, header.lq_num_heads),
+        unet_config(unet, header.num_head_channels, header.norm_groups),
+        lq_encoder=lq_encoder_config(lq_encoder, header.lq_num_heads, header.norm_groups),
     )
-    autoencoder_sizes = autoencoder_config(autoencoder)
+    autoencoder_sizes = autoencoder_config(autoencoder, header.norm_groups)
     channels = (sizes.in_channels, sizes.lq_encoder.in_channels, autoencoder_sizes.embed_dim)  # type: ignore[union-attr]
     if len(set(channels)) > 1:
         raise CheckpointError(

@@ -20,11 +20,14 @@ NETWORKS = {
 """What errors call the networks of `PREFIXES`."""
 
 GROUPS = 32
-"""Of every group normalization: what all widths are multiples of."""
+"""Of Stable Diffusion's group normalization: what all widths are multiples of."""
 
 
-def unet_config(tensors: Mapping[str, Tensor], num_head_channels: int = 64) -> UNetConfig:
-    """Sizes of the U-Net of a state dict without prefix; the head width is not in the tensors.
+def unet_config(
+    tensors: Mapping[str, Tensor], num_head_channels: int = 64, norm_groups: int = GROUPS
+) -> UNetConfig:
+    """Sizes of the U-Net of a state dict without prefix; the head width and the groups of normalization are
+    not in the tensors.
 
     This and the others raise CheckpointError where a tensor that tells a size is missing or cannot be.
     """
@@ -45,13 +48,16 @@ def unet_config(tensors: Mapping[str, Tensor], num_head_channels: int = 64) -> U
         num_head_channels=num_head_channels,
         context_dim=size("middle_block.1.transformer_blocks.0.attn2.to_k.weight", 2)[1],
         transformer_depth=1 + max(depths),
+        norm_groups=norm_groups,
         sft_channels=sft_channels,
         sft_hidden=sft_hidden,
     )
 
 
-def lq_encoder_config(tensors: Mapping[str, Tensor], num_heads: int = 4) -> LQEncoderConfig:
-    """Sizes of StableSR's LQ encoder; the number of heads is not in the tensors."""
+def lq_encoder_config(
+    tensors: Mapping[str, Tensor], num_heads: int = 4, norm_groups: int = GROUPS
+) -> LQEncoderConfig:
+    """Sizes of StableSR's LQ encoder; heads and groups are not in the tensors."""
     size = partial(_size, "lq_encoder", tensors)
     model_channels, in_channels, *_ = size("input_blocks.0.0.weight", 4)
     multiples, resolutions, blocks = _levels("lq_encoder", tensors)
@@ -65,6 +71,7 @@ def lq_encoder_config(tensors: Mapping[str, Tensor], num_heads: int = 4) -> LQEn
         num_res_blocks=blocks,
         attention_resolutions=resolutions,
         num_heads=num_heads,
+        norm_groups=norm_groups,
     )
 
 
@@ -85,8 +92,8 @@ def _levels(network: str, tensors: Mapping[str, Tensor]) -> tuple[tuple[int, ...
     return multiples, tuple(sorted(resolutions, reverse=True)), len(widths[0])
 
 
-def autoencoder_config(tensors: Mapping[str, Tensor]) -> AutoencoderConfig:
-    """Sizes of a KL autoencoder with or without CFW."""
+def autoencoder_config(tensors: Mapping[str, Tensor], norm_groups: int = GROUPS) -> AutoencoderConfig:
+    """Sizes of a KL autoencoder with or without CFW; its groups are not in the tensors."""
     size = partial(_size, "autoencoder", tensors)
     ch, in_channels, *_ = size("encoder.conv_in.weight", 4)
     levels = range(1 + max(_numbers(tensors, r"^encoder\.down\.(\d+)\."), default=0))
@@ -100,6 +107,7 @@ def autoencoder_config(tensors: Mapping[str, Tensor]) -> AutoencoderConfig:
         z_channels=size("decoder.conv_in.weight", 4)[1],
         embed_dim=size("post_quant_conv.weight", 4)[1],
         cfw=any(key.startswith("decoder.fusion_layer_") for key in tensors),
+        norm_groups=norm_groups,
     )
 
 

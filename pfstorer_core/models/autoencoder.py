@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, cast
 
@@ -23,6 +23,8 @@ class AutoencoderConfig:
     Attributes:
         ch, ch_mult: width of each level is ch·ch_mult[level]; level 0 has the size of the picture.
         cfw: whether the decoder has fusion layers (at all levels but the finest and the coarsest).
+        norm_groups: of group normalization. Where a layer has but a channel or two a group, the level of
+            its features is lost: narrow networks want fewer.
     """
 
     in_channels: int = 3
@@ -33,6 +35,7 @@ class AutoencoderConfig:
     z_channels: int = 4
     embed_dim: int = 4
     cfw: bool = False
+    norm_groups: int = 32
 
     @classmethod
     def from_ldm(cls, params: Mapping[str, Any], cfw: bool = True) -> AutoencoderConfig:
@@ -200,7 +203,7 @@ class Autoencoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig, backend: Backend | None = None) -> None:
         super().__init__()
-        backend = backend or Backend()
+        backend = replace(backend or Backend(), norm_groups=config.norm_groups)
         self.config = config
         self.encoder = Encoder(config, backend)
         self.decoder = Decoder(config, backend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class LQEncoderConfig:
     num_res_blocks: int = 2
     attention_resolutions: tuple[int, ...] = (4, 2, 1)
     num_heads: int = 4
+    norm_groups: int = 32
 
     @classmethod
     def from_ldm(cls, params: Mapping[str, Any]) -> LQEncoderConfig:
@@ -71,7 +72,7 @@ class LQEncoder(nn.Module):
 
     def __init__(self, config: LQEncoderConfig, backend: Backend | None = None) -> None:
         super().__init__()
-        backend = backend or Backend()
+        backend = replace(backend or Backend(), norm_groups=config.norm_groups)
         self.config = config
         c, emb_channels = config, 4 * config.model_channels
         widths = [c.model_channels * mult for mult in c.channel_mult]

@@ -45,6 +45,7 @@ class Backend:
             operations=ops)``; None takes `BasicTransformerBlock`. Its parameter names have to be
             Stable Diffusion's (attn1, attn2, ff, norm1..3).
         dtype, device: of the weights; None is torch's default.
+        norm_groups: of group normalization.
     """
 
     ops: Any = nn
@@ -52,6 +53,7 @@ class Backend:
     transformer_block: Callable[..., nn.Module] | None = None
     dtype: torch.dtype | None = None
     device: torch.device | str | None = None
+    norm_groups: int = 32
 
     @property
     def placement(self) -> dict[str, Any]:
@@ -72,9 +74,9 @@ class Backend:
         return self.ops.Linear(inputs, outputs, bias=bias, **self.placement)
 
     def group_norm(self, channels: int, eps: float = 1e-5) -> nn.Module:
-        """Affine GroupNorm of 32 groups, in the dtype of its input: torch computes a bf16 GroupNorm
-        in fp32 and rounds once, so an upcast would change nothing but the time."""
-        return self.ops.GroupNorm(32, channels, eps=eps, **self.placement)
+        """Affine GroupNorm in the dtype of its input: torch computes a bf16 GroupNorm in fp32 and rounds
+        once, so an upcast would change nothing but the time."""
+        return self.ops.GroupNorm(self.norm_groups, channels, eps=eps, **self.placement)
 
     def layer_norm(self, channels: int) -> nn.Module:
         return self.ops.LayerNorm(channels, **self.placement)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ class UNetConfig:
     Attributes:
         channel_mult: width of each level as a multiple of `model_channels`.
         attention_resolutions: the downsampling factors (1, 2, 4, …) that have transformers.
+        norm_groups: of group normalization. Where a layer has but a channel or two a group, the level of
+            its features is lost: narrow networks want fewer.
         sft_channels: channels of the LQ features; 0 builds plain Stable Diffusion without SFT.
         sft_hidden: hidden width of the SFT layers.
         lq_encoder: sizes of the time-aware LQ encoder, which is then a part of the U-Net.
@@ -40,6 +42,7 @@ class UNetConfig:
     num_head_channels: int = 64
     context_dim: int = 1024
     transformer_depth: int = 1
+    norm_groups: int = 32
     sft_channels: int = 256
     sft_hidden: int = 128
     lq_encoder: LQEncoderConfig | None = None
@@ -132,7 +135,7 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig, backend: Backend | None = None) -> None:
         super().__init__()
-        backend = backend or Backend()
+        backend = replace(backend or Backend(), norm_groups=config.norm_groups)
         self.config = config
         c, emb_channels = config, 4 * config.model_channels
 

@@ -18,8 +18,10 @@ from ..sizes import autoencoder_config
 from .data import Batch, Samples
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit
+from .low_pass import start_as_low_pass
 
 FINISHED = "autoencoder.safetensors"
+GROUPS = "norm_groups"
 NORMALIZING_PICTURES = 200
 
 
@@ -36,13 +38,13 @@ class AutoencoderTraining:
 
     config: AutoencoderConfig = field(
         default_factory=lambda: AutoencoderConfig(
-            ch=32, ch_mult=(1, 2, 4), num_res_blocks=1, z_channels=6, embed_dim=6
+            ch=32, ch_mult=(1, 2, 4), num_res_blocks=1, z_channels=8, embed_dim=8, norm_groups=8
         )
     )
     edge_weight: float = 1.0
     colour_weight: float = 2.0
     kl_weight: float = 2e-4
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=3000, lr=1e-3))
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=1300, lr=2e-4))
 
 
 def reconstruction_loss(
@@ -106,6 +108,7 @@ def train_autoencoder(
     with torch.random.fork_rng():
         torch.manual_seed(settings.loop.seed)
         model = Autoencoder(settings.config)
+    start_as_low_pass(model)
     model.decoder.fusion_layers().requires_grad_(False)
     objective = ReconstructionLoss(model, settings)
     made = asdict(settings)
@@ -113,7 +116,7 @@ def train_autoencoder(
     fit("autoencoder", objective, samples, settings.loop, folder, on_progress, held=held, record=made)
     count = min(NORMALIZING_PICTURES, len(samples))
     normalize_latents(model, torch.stack([samples[k]["image"] for k in range(count)]).float() / 255)
-    write_safetensors(folder / FINISHED, model.state_dict(), {})
+    write_safetensors(folder / FINISHED, model.state_dict(), {GROUPS: str(settings.config.norm_groups)})
     return model.eval().requires_grad_(False)
 
 
@@ -149,7 +152,7 @@ def load_autoencoder(path: Path) -> Autoencoder:
             f"No trained autoencoder at {path}: run train-autoencoder on this folder first, or start from a "
             "restorer."
         )
-    tensors, _ = read_checkpoint(path)
-    model = Autoencoder(autoencoder_config(tensors))
+    tensors, metadata = read_checkpoint(path)
+    model = Autoencoder(autoencoder_config(tensors, int(metadata.get(GROUPS, 32))))
     load_exactly(model, tensors, "autoencoder")
     return model.eval().requires_grad_(False)

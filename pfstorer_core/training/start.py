@@ -16,7 +16,10 @@ from ..context import null_context
 from ..header import RestorerHeader
 from ..layouts import BASE, CheckpointError, StateDict, part
 from ..models import Autoencoder, Backend, LQEncoderConfig, TextTower, TextTowerConfig, UNet, UNetConfig
+from ..models.blocks import ResBlock
+from ..models.lq_encoder import AttentionBlock
 from ..models.sft import SFT
+from ..models.transformer import SpatialTransformer
 from ..restorer import RestorerFile, file_context, file_tensors, open_restorer
 from ..schedule import PredictionType
 from ..sizes import autoencoder_config, text_config, text_weights, unet_config
@@ -24,21 +27,23 @@ from ..tokenizer import tokenize
 from .data import Crops
 
 TINY = UNetConfig(
-    in_channels=6,
-    out_channels=6,
+    in_channels=8,
+    out_channels=8,
     model_channels=64,
     channel_mult=(1, 2, 2),
     num_head_channels=32,
     context_dim=64,
     sft_channels=64,
     sft_hidden=20,
+    norm_groups=8,
     lq_encoder=LQEncoderConfig(
-        in_channels=6,
+        in_channels=8,
         model_channels=64,
         out_channels=64,
         channel_mult=(1, 1, 1),
         num_res_blocks=1,
         num_heads=2,
+        norm_groups=8,
     ),
 )
 """The embedded tiny restorer's U-Net."""
@@ -156,9 +161,7 @@ def new_start(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet, tower = UNet(config), TextTower(text)
-        for module in unet.modules():
-            if isinstance(module, SFT):
-                _zero(module)
+        _start_idle(unet, sft_acts=train != "unet")
         # As OpenCLIP draws them; torch's own draw of an embedding would drown the positions.
         nn.init.normal_(tower.model.token_embedding.weight, std=0.02)
         nn.init.normal_(tower.model.positional_embedding, std=0.01)
@@ -175,6 +178,7 @@ def new_start(
         image_size=crops.size,
         num_head_channels=config.num_head_channels,
         lq_num_heads=config.lq_encoder.num_heads,
+        norm_groups=config.norm_groups,
         preview=preview_colours(autoencoder, images, scale),
     )
     empty = torch.zeros(1, 1, config.context_dim)  # the tower's answer takes its place
@@ -204,7 +208,7 @@ def _open(path: Path, addons: Sequence[Path | str], prediction_type: PredictionT
     if prediction_type is not None:
         header = replace(header, prediction_type=prediction_type)
     unet, autoencoder = part(tensors, "unet"), part(tensors, "autoencoder")
-    plain, own = unet_config(unet, header.num_head_channels), UNetConfig()
+    plain, own = unet_config(unet, header.num_head_channels, header.norm_groups), UNetConfig()
     sizes = replace(
         plain,
         sft_channels=own.sft_channels,
@@ -213,10 +217,17 @@ def _open(path: Path, addons: Sequence[Path | str], prediction_type: PredictionT
             in_channels=plain.in_channels,
             channel_mult=LQEncoderConfig().channel_mult[: len(plain.channel_mult)],
             num_heads=header.lq_num_heads,
+            norm_groups=header.norm_groups,
         ),
     )
     return RestorerFile(
-        unet, autoencoder, part(tensors, "text"), None, sizes, autoencoder_config(autoencoder), header
+        unet,
+        autoencoder,
+        part(tensors, "text"),
+        None,
+        sizes,
+        autoencoder_config(autoencoder, header.norm_groups),
+        header,
     )
 
 
@@ -235,11 +246,27 @@ def _fresh(unet: UNet) -> StateDict:
     return weights
 
 
+def _start_idle(unet: UNet, sft_acts: bool) -> None:
+    """Latent diffusion's start: residual branches and the output begin at zero."""
+    for module in unet.modules():
+        if isinstance(module, SFT):
+            _zero(module)
+        elif isinstance(module, (SpatialTransformer, AttentionBlock)):
+            _zero_layer(module.proj_out)
+        elif isinstance(module, ResBlock) and not (sft_acts and module.spade):
+            _zero_layer(module.out_layers[-1])  # where SFT acts, its norm would enlarge a zero's noise
+    _zero_layer(unet.out[-1])
+
+
 def _zero(sft: SFT) -> None:
     """StableSR's start: gamma = beta = 0, whatever the LQ picture."""
-    for layer in (sft.mlp_gamma, sft.mlp_beta):
-        for parameter in layer.parameters():
-            nn.init.zeros_(parameter)
+    _zero_layer(sft.mlp_gamma)
+    _zero_layer(sft.mlp_beta)
+
+
+def _zero_layer(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 @torch.no_grad()

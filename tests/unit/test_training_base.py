@@ -29,6 +29,7 @@ from pfstorer_core.training.autoencoder import (
 from pfstorer_core.training.base import BaseTraining, DenoisingLoss, train_base
 from pfstorer_core.training.data import Crops, collate, find_pictures
 from pfstorer_core.training.loop import LoopSettings
+from pfstorer_core.training.low_pass import start_as_low_pass
 from pfstorer_core.training.pairs import LatentPairs, latent_pairs
 from pfstorer_core.training.runs import BaseRun, Changes, Data, run_base, run_cfw
 from pfstorer_core.training.start import TINY, TINY_TEXT, new_start, open_start
@@ -285,6 +286,18 @@ def test_normalizing_the_latents_does_not_change_the_pictures() -> None:
     torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), rtol=0, atol=1e-4)
     torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), rtol=0, atol=1e-4)
     torch.testing.assert_close(model.decode(latents), before, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_new_autoencoder_passes_colours_through(size: int) -> None:
+    torch.manual_seed(0)
+    model = Autoencoder(AutoencoderTraining().config)
+    start_as_low_pass(model)
+    colours = torch.tensor([[0.45, -0.35, 0.1], [-0.5, 0.5, 0.0]])
+    halves = torch.cat([colours[:, :, None, None].expand(-1, -1, size, size // 2)] * 2, dim=-1)
+    halves[..., size // 2 :] *= 0.3
+    passed = model.decode(model.encode(halves))
+    torch.testing.assert_close(passed, halves, rtol=0.1, atol=0.05)
 
 
 def test_the_default_networks_fit_together() -> None:
