@@ -1,15 +1,31 @@
 """Personalized face restoration without a host.
 
     import pfstorer_core as pf
-    restorer = pf.load_restorer("restorer.safetensors")
-    image = pf.restore(restorer, lq, upscale=4, steps=50, seed=0)
+    restorer = pf.load_restorer("restorer.safetensors", text=True)
+    adapter = pf.train_identity_adapter(restorer, photos)
+    image = pf.restore(restorer, lq, upscale=4, steps=50, seed=0, identities=[pf.Identity(adapter)])
 
 Pictures are float tensors [B, 3, H, W] in [0, 1].
 """
 
+from .adapter import IdentityAdapter, load_identity_adapter
 from .header import RestorerHeader
+from .identity import Identity
 from .layouts import CheckpointError
 from .restore import restore
 from .restorer import Restorer, load_restorer, save_restorer
+from .training.identity import AdapterTraining, train_identity_adapter
 
-__all__ = ["CheckpointError", "Restorer", "RestorerHeader", "load_restorer", "restore", "save_restorer"]
+__all__ = [
+    "AdapterTraining",
+    "CheckpointError",
+    "Identity",
+    "IdentityAdapter",
+    "Restorer",
+    "RestorerHeader",
+    "load_identity_adapter",
+    "load_restorer",
+    "restore",
+    "save_restorer",
+    "train_identity_adapter",
+]

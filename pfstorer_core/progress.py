@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Progress:
-    """`step` of `steps` of the stage `stage` is done; `loss` where the stage has one."""
+    """`step` of `steps` of the stage `stage` is done; `loss` where the stage has one; `picture`
+    [1, 3, H, W] in [0, 1] where there is one to show."""
 
     stage: str
     step: int
     steps: int
     loss: float | None = None
+    picture: Tensor | None = field(default=None, compare=False)
 
 
 def silent(progress: Progress) -> None:

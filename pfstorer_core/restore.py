@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from .canvas import prepare_canvas
+from .canvas import prepare_canvas, resize
 from .color import COLOR_FIXES
+from .identity import Identity, References, named, personalization
 from .restorer import Restorer
 from .sampling import SamplerStep, sample_ddpm, start_latent
 from .schedule import Schedule
@@ -22,6 +24,7 @@ def restore(
     *,
     upscale: float = 4.0,
     prompt: str = "",
+    identities: Sequence[Identity] = (),
     steps: int = 50,
     seed: int = 0,
     fidelity: float = 0.0,
@@ -37,6 +40,7 @@ def restore(
         lq: bad pictures [B, 3, H, W] in [0, 1].
         upscale: of the result, 1…20.
         prompt: what the picture shows; anything but "" needs the restorer's text tower.
+        identities: whom it shows; see `Identity`. An area covers the whole picture.
         fidelity: CFW's w, see `Autoencoder.decode`.
         color_fix: "wavelet", "adain" or "none".
         tile: side of a tile in pixels of the result; 0 takes the size that the restorer was trained on.
@@ -45,11 +49,16 @@ def restore(
     Returns:
         [B, 3, H·upscale, W·upscale] in [0, 1], fp32 on the CPU.
     Raises:
-        ValueError: a setting out of range; the message names it.
+        ValueError: a setting out of range, or an identity of another base; the message names it.
     """
     unet, autoencoder, header = restorer.unet, restorer.autoencoder, restorer.header
     factor = autoencoder.config.downscale
-    context = restorer.context(prompt)
+    acting = [identity for identity in identities if identity.gamma]
+    for identity in acting:
+        identity.adapter.check_base(restorer.fingerprint)
+    acting = [replace(i, adapter=i.adapter.to(restorer.device, restorer.dtype)) for i in acting]
+    context = restorer.context(prompt) if prompt else named(restorer.null_context, acting)
+    references = [References(unet, identity.adapter) for identity in acting]
     autoencoder.check_fidelity(fidelity)
     if color_fix not in (*COLOR_FIXES, "none"):
         raise ValueError(
@@ -61,13 +70,21 @@ def restore(
 
     grid = TileGrid.of(latent, *tile_cells(tile, overlap, header.image_size, factor))
 
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        def evaluate(x: Tensor, lq_latent: Tensor) -> Tensor:
-            batch = len(x)
-            rows = t.repeat(batch // len(t))
-            return unet(x, rows, context.expand(batch, -1, -1), lq_latent=lq_latent)
+    size = latent.shape[-2], latent.shape[-1]
+    areas = [None if i.area is None else resize(i.area.float(), size).to(latent) for i in acting]
+    given = [area.expand(len(latent), -1, -1, -1) for area in areas if area is not None]
 
-        return grid.map(evaluate, x.to(context), latent.to(context), tile_batch=tile_batch)
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        found = [reference.at(int(t[0])) for reference in references]
+
+        def evaluate(x: Tensor, lq_latent: Tensor, *tile_areas: Tensor) -> Tensor:
+            batch, of_tile = len(x), iter(tile_areas)
+            rows = t.repeat(batch // len(t))
+            parts = [None if area is None else next(of_tile) for area in areas]
+            sites = personalization(unet, acting, found, parts)
+            return unet(x, rows, context.expand(batch, -1, -1), lq_latent=lq_latent, personalization=sites)
+
+        return grid.map(evaluate, x.to(context), latent.to(context), *given, tile_batch=tile_batch)
 
     schedule = Schedule.scaled_linear()
     generator = torch.Generator().manual_seed(seed)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .adapter import fingerprint
 from .checkpoint import check_fit, is_finite, load_exactly, read_layout, write_safetensors
 from .context import null_context
 from .header import RestorerHeader
@@ -148,6 +150,19 @@ class Restorer:
     null_context: Tensor
     header: RestorerHeader
     text: TextTower | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.null_context.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.null_context.dtype
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells it from other restorers, see `adapter.fingerprint`."""
+        return fingerprint(self.unet.state_dict())
 
     def context(self, prompt: str = "") -> Tensor:
         """Text context [1, M, context_dim] of a prompt.

@@ -198,6 +198,7 @@ class UNet(nn.Module):
         lq_latent: Tensor | None = None,
         control: Control | None = None,
         personalization: Mapping[str, Site] | None = None,
+        learn_from: int | None = None,
         until: int | None = None,
         hooks: BlockHooks = NO_HOOKS,
         where: dict[str, Any] | None = None,
@@ -214,6 +215,8 @@ class UNet(nn.Module):
                 or divides it where rows i, i + b, i + 2b, … share LQ picture and time step.
             control: see `Control`. The lists are not changed.
             personalization: per site name ("output_blocks.4.1") what replaces the site's tokens.
+            learn_from: number of the first output block whose attention to the text gives gradients to
+                `context`; None for all.
             until: number of the output block whose features are wanted; nothing after it is computed.
             hooks: see `BlockHooks`.
             where: a dict in which the network keeps its place ("block", "block_index",
@@ -231,7 +234,8 @@ class UNet(nn.Module):
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(x.dtype))
         if hooks.emb:
             emb = hooks.emb(emb)
-        given = Conditions(emb, context, lq_features, where, personalization or {})
+        silent = context.detach() if context is not None and learn_from is not None else context
+        given = Conditions(emb, silent, lq_features, where, personalization or {})
 
         h, skips = x, []
         for index, block in enumerate(self.input_blocks):
@@ -250,6 +254,8 @@ class UNet(nn.Module):
 
         for index, block in enumerate(self.output_blocks):
             where["block"] = ("output", index)
+            if index == learn_from:
+                given = replace(given, context=context)
             skip = _add(skips.pop(), residuals.get("output"))
             if hooks.output:
                 h, skip = hooks.output(h, skip)

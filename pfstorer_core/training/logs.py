@@ -43,12 +43,14 @@ class Log:
             self.board.add_scalar("lr", rate, step)
 
     @torch.no_grad()
-    def look(self, step: int, objective: Looked, batch: Batch) -> None:
+    def look(self, step: int, objective: Looked, batch: Batch) -> Tensor:
+        """Writes and returns the sheet."""
         loss, sheet = float(objective(batch)), objective.sheet(batch)
         write_picture(sheet, self.sheets / f"{self.stage}-{step:07d}.png")
         if self.board is not None:
             self.board.add_scalar("held/loss", loss, step)
             self.board.add_image("held", sheet[0].float().cpu().clamp(0, 1), step)
+        return sheet
 
     def close(self) -> None:
         self.losses.close()

@@ -80,6 +80,11 @@ class Objective(nn.Module):
 
     some_idle = False
 
+    def groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
+        """AdamW's parameter groups, each with its "scale", a factor on the learning rate."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return [{"params": trained, "scale": 1.0, "weight_decay": settings.weight_decay}]
+
     def sheet(self, batch: Batch) -> Tensor:
         """A picture [1, 3, H, W] in [0, 1] that shows how well it does: a row a sample."""
         raise NotImplementedError
@@ -110,7 +115,7 @@ def fit(
     Args:
         stage: names the files.
         samples: endless, see `Samples`.
-        on_progress: called after each step, in the main process; raise in it to stop.
+        on_progress: called after each step, in the main process; raise in it to stop: the state is saved.
         held: samples to look at, of which there are `len(held)`.
         record: further settings, JSON, that a resumed training has to share.
     Raises:
@@ -122,9 +127,7 @@ def fit(
     accelerator = start_accelerator(objective.some_idle)
     rows = _rows(settings, accelerator.num_processes)
     trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(
-        trained.values(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
-    )
+    optimizer = torch.optim.AdamW(objective.groups(settings), lr=settings.lr, betas=settings.betas)
     model, stepper = accelerator.prepare(objective, optimizer)
     average = {name: p.detach().clone() for name, p in trained.items()}
     path = folder / f"{stage}.state.safetensors"
@@ -141,7 +144,7 @@ def fit(
         for step in range(first, settings.steps):
             rate = learning_rate(settings, step)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["scale"]
             value = torch.zeros((), device=accelerator.device)
             for part in range(settings.accumulate):
                 batch = next(batches)
@@ -167,14 +170,19 @@ def fit(
                 if main:
                     save_state(path, step + 1, trained, average, optimizer, made_with, broken)
             if log is not None:
+                sheet = None
                 log.step(step + 1, mean, rate)
                 if watched and settings.validate_every and (step + 1) % settings.validate_every == 0:
                     with (
                         _lent(trained, average),
                         torch.autocast(device, torch.bfloat16, enabled=settings.bf16),
                     ):
-                        log.look(step + 1, objective, to_device(watched, accelerator.device))
-                on_progress(Progress(stage, step + 1, settings.steps, mean))
+                        sheet = log.look(step + 1, objective, to_device(watched, accelerator.device))
+                try:
+                    on_progress(Progress(stage, step + 1, settings.steps, mean, sheet))
+                except BaseException:  # whoever stops it here wants to go on later
+                    save_state(path, step + 1, trained, average, optimizer, made_with, broken)
+                    raise
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

@@ -1,0 +1,165 @@
+"""A person's photos, and the pairs of latents that an adapter learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..canvas import resize
+from ..degradation import Preset
+from ..restorer import Restorer
+from .pairs import degraded
+
+MAX_PHOTOS = 10
+MARGIN = 0.6
+"""Of a face's box about it, as a part of its longer side."""
+LEAST_CONTRAST = 0.01
+"""Standard deviation of a picture under which it shows nothing."""
+LEAST_CROP = 0.55
+"""Side of the smallest random crop as a part of the photo's."""
+AT_FIRST = 16
+"""Pairs that are made before the first step."""
+AHEAD = 4
+"""Pairs that an accelerator makes in the background while a step runs; two trainings' worth of threads on one
+CPU would only be in each other's way."""
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """Photos as a restorer needs them.
+
+    Attributes:
+        images: squares about the person [3, S, S] in [0, 1].
+        latents: of all of them at the restorer's size, scaled [R, C, h, w].
+    """
+
+    images: list[Tensor]
+    latents: Tensor
+
+    @classmethod
+    def of(
+        cls, restorer: Restorer, photos: Sequence[Tensor], boxes: Sequence[Box | None] | None = None
+    ) -> Photos:
+        """Raises ValueError where there are none, too many, or some that show nothing."""
+        if not 1 <= len(photos) <= MAX_PHOTOS:
+            raise ValueError(
+                f"Give 1 to {MAX_PHOTOS} photos of the person (3 to 5 are best), got {len(photos)}."
+            )
+        boxes = boxes or [None] * len(photos)
+        if len(boxes) != len(photos):
+            raise ValueError(f"{len(photos)} photos need as many boxes, got {len(boxes)}.")
+        images = [
+            _square(_checked(p, n), box) for n, (p, box) in enumerate(zip(photos, boxes, strict=True), 1)
+        ]
+        size = restorer.header.image_size
+        whole = torch.cat([resize(image[None], (size, size)).clamp(0, 1) for image in images])
+        return cls(images, encode(restorer, whole))
+
+
+@torch.no_grad()
+def encode(restorer: Restorer, images: Tensor) -> Tensor:
+    """Pictures [B, 3, H, W] in [0, 1] -> scaled latents, fp32, one picture at a time."""
+    weights = restorer.null_context
+    latents = [restorer.autoencoder.encode((2 * image[None] - 1).to(weights)).float() for image in images]
+    return torch.cat(latents) * restorer.header.scale_factor
+
+
+def _checked(photo: Tensor, number: int) -> Tensor:
+    photo = photo[0] if photo.ndim == 4 and len(photo) == 1 else photo
+    if photo.ndim != 3 or photo.shape[0] != 3:
+        raise ValueError(f"Photo {number} must be [3, H, W], got {list(photo.shape)}.")
+    if not torch.isfinite(photo).all():
+        raise ValueError(f"Photo {number} holds values that are not numbers.")
+    if min(photo.shape[-2:]) < 16:
+        raise ValueError(
+            f"Photo {number} is {photo.shape[-1]} x {photo.shape[-2]} pixels: too small to show a face."
+        )
+    if photo.float().std() < LEAST_CONTRAST:
+        raise ValueError(f"Photo {number} is all of one colour: it shows nobody.")
+    return photo.float().cpu().clamp(0, 1)
+
+
+def _square(photo: Tensor, box: Box | None) -> Tensor:
+    """The square about the box with a margin, as far as the photo goes; else about the photo's middle."""
+    height, width = photo.shape[-2:]
+    left, top, right, bottom = box or (0, 0, width, height)
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise ValueError(f"The box {box} is not inside its photo of {width} x {height} pixels.")
+    side = max(right - left, bottom - top) * (1 + MARGIN) if box else min(height, width)
+    side = min(round(side), height, width)
+    x = min(max(0, (left + right - side) // 2), width - side)
+    y = min(max(0, (top + bottom - side) // 2), height - side)
+    return photo[:, y : y + side, x : x + side]
+
+
+class Pairs:
+    """`Samples` of latents: "hq" and "lq" [C, h, w], scaled, and the number of a "reference" that is another
+    photo where there is one.
+
+    Pair n is a random crop of a photo and its degraded copy, made from (seed, n) alone; step s takes its
+    batch from the last `pool` of the first `AT_FIRST + s` pairs, while a thread makes the next ones.
+    """
+
+    def __init__(
+        self,
+        restorer: Restorer,
+        photos: Photos,
+        degradation: Preset,
+        p_hq: float,
+        pool: int,
+        batch: int,
+        seed: int,
+    ) -> None:
+        self.restorer, self.photos, self.degradation, self.p_hq = restorer, photos, degradation, p_hq
+        self.pool, self.batch, self.seed = pool, batch, seed
+        self._made: dict[int, Future[tuple[Tensor, Tensor, int]]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pairs")
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, k: int) -> dict[str, Any]:
+        step = k // self.batch
+        end = AT_FIRST + step
+        first = max(0, end - self.pool)
+        for number in [number for number in self._made if number < first]:
+            del self._made[number]
+        ahead = AHEAD if self.restorer.null_context.device.type != "cpu" else 0
+        for number in range(first, end + ahead):
+            if number not in self._made:
+                self._made[number] = self._thread.submit(self._make, number)
+        rng = np.random.default_rng([self.seed, k, 5])
+        hq, lq, photo = self._made[int(rng.integers(first, end))].result()
+        others = [n for n in range(len(self.photos.images)) if n != photo] or [photo]
+        return {
+            "hq": hq,
+            "lq": lq,
+            "reference": torch.tensor(others[int(rng.integers(len(others)))]),
+            "seed": torch.tensor(int(rng.integers(2**62))),
+            "broken": [],
+        }
+
+    def _make(self, number: int) -> tuple[Tensor, Tensor, int]:
+        rng = np.random.default_rng([self.seed, number, 4])
+        photo = int(rng.integers(len(self.photos.images)))
+        image = crop(self.photos.images[photo], self.restorer.header.image_size, rng)
+        pair = degraded(image[None], [rng], self.degradation, self.p_hq)
+        hq, lq = encode(self.restorer, torch.cat(pair))
+        return hq, lq, photo
+
+
+def crop(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
+    """A random square of a picture [3, S, S], brought to `size`, half of them mirrored."""
+    whole = image.shape[-1]
+    side = max(1, round(whole * rng.uniform(LEAST_CROP, 1)))
+    left, top = rng.integers(0, whole - side + 1, 2)
+    found = resize(image[None, :, top : top + side, left : left + side], (size, size)).clamp(0, 1)[0]
+    return found.flip(-1) if rng.random() < 0.5 else found
