@@ -44,7 +44,7 @@ class AutoencoderTraining:
     edge_weight: float = 1.0
     colour_weight: float = 2.0
     kl_weight: float = 2e-4
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=1100, lr=6e-4))
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=900, lr=1.2e-4))
 
 
 def reconstruction_loss(

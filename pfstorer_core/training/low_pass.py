@@ -1,49 +1,81 @@
-"""A start for autoencoders: what they make of a picture is the mean colours of its cells."""
+"""A start for autoencoders: the picture at half its size, in the first six channels of the latent.
+
+Between two of its latent pixels a decoder of convolutions on nearest-neighbour enlargements cannot tell
+where it is, and group normalization takes the level of colours away before each output. Found by gradient
+descent, ways around both take most of a training; here they are where it starts.
+"""
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..models import Autoencoder
-from ..models.autoencoder import AttnBlock, Resample
+from ..models.autoencoder import AttnBlock
 from ..models.blocks import ResnetBlock
 
-COLOURS = 3
-ANCHOR = 1.5
+ANCHOR = 4.0
 """Size of the constants that keep a group's deviation what it is, whatever the picture."""
+
+COLOURS = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0, -1 / 2], [-1 / 3, 2 / 3, -1 / 3]])
+"""Lightness, red against blue, green against both, from red, green and blue; `inverse()` leads back."""
+
+Tap = tuple[int, int, int, int, float]
+"""(from carrier, to carrier, row and column of the kernel, weight)"""
+
+MEAN = [(k, k, y, x, 0.25) for k in range(3) for y in (0, 1) for x in (0, 1)]
+SAME = [(k, k, 1, 1, 1.0) for k in range(3)]
+PHASES = [(y, x) for y in (0, 1) for x in (0, 1)]
+SPLIT = [
+    *((0, number, y, x, 1.0) for number, (y, x) in enumerate(PHASES)),
+    *((k, k + 3, y, x, 0.25) for k in (1, 2) for y, x in PHASES),
+]
+"""Halves once more without losing lightness: its four phases become four carriers."""
+JOIN = [
+    *((number, 0, 1 - y, 1 - x, 0.25) for number, (y, x) in enumerate(PHASES)),
+    *((k + 3, k, 1, 1, 1.0) for k in (1, 2)),
+]
+"""Enlarges them, each to where it came from: together their boxes are half a pixel off, which `SHIFT` mends
+at twice the size."""
+SHIFT = [(0, 0, 2, 2, 1.0), *SAME[1:]]
 
 
 @torch.no_grad()
 def start_as_low_pass(model: Autoencoder) -> None:
-    """Let a new autoencoder pass the colours of a picture through, averaged over each latent pixel, in its
-    first three latent channels; residual blocks and attention start as the identity.
+    """Let a new autoencoder of two halvings or more pass a blurred picture through; residual blocks and
+    attention start as the identity, and further latent channels as they are drawn.
 
-    Without it most of a training goes by until colours are learned: group normalization takes their level
-    away before each output, and large values in a corner are how a network finds to bring it back. So a
-    colour x goes as (x, -x, c, -c), a group whose mean is 0 and whose deviation hardly depends on x, and
-    silu(a) - silu(-a) = a undoes the activation.
+    A value x travels as (x, -x, c, -c), in a group of normalization of its own: its mean is 0, its deviation
+    hardly depends on x, and silu(a) - silu(-a) = a undoes the activation.
     """
     for module in model.modules():
-        if isinstance(module, (ResnetBlock, AttnBlock)):
-            _zero(module.conv2 if isinstance(module, ResnetBlock) else module.proj_out)
+        if isinstance(module, ResnetBlock):
+            _zero(module.conv2)
+        elif isinstance(module, AttnBlock):
+            _zero(module.proj_out)
     groups = model.config.norm_groups
     encoder: Any = model.encoder
     decoder: Any = model.decoder
-    _spread(encoder.conv_in, groups)
-    _spread(decoder.conv_in, groups)
-    for part in (encoder, decoder):
-        for module in part.modules():
-            if isinstance(module, Resample):
-                _carry(module.conv, groups, side=1 if module.up else 2)
-            elif isinstance(module, ResnetBlock) and not isinstance(
-                shortcut := module.get_submodule(ResnetBlock.SHORTCUT), nn.Identity
-            ):
-                _carry(shortcut, groups, side=1)
-        _gather(part.conv_out, groups)
+
+    _spread(encoder.conv_in, groups, COLOURS)
+    halvings = len(encoder.down) - 1
+    for level, layers in enumerate(encoder.down):
+        _shortcuts(layers, groups, 6 if level == halvings else 3)
+        if level < halvings:
+            _carry(layers.downsample.conv, groups, SPLIT if level == halvings - 1 else MEAN)
+    _gather(encoder.conv_out, groups, torch.eye(6))
+
+    _spread(decoder.conv_in, groups, torch.eye(6))
+    for level, layers in reversed(list(enumerate(decoder.up))):
+        _shortcuts(layers, groups, 6 if level == halvings else 3)
+        if level:
+            kinds = {halvings: JOIN, halvings - 1: SHIFT}
+            _carry(layers.upsample.conv, groups, kinds.get(level, SAME))
+    _gather(decoder.conv_out, groups, COLOURS.inverse())
+
     convs: list[Any] = [model.quant_conv, model.post_quant_conv]
     for conv in convs:
         conv.weight.copy_(torch.eye(conv.weight.shape[0])[:, :, None, None])
@@ -51,48 +83,55 @@ def start_as_low_pass(model: Autoencoder) -> None:
     # Little noise on the latents to begin with.
     half = model.config.z_channels
     encoder.conv_out.weight[half:].zero_()
-    encoder.conv_out.bias[half:].fill_(-6.0)
+    encoder.conv_out.bias[half:].fill_(-9.0)
 
 
-def _channels(width: int, groups: int) -> list[list[int]]:
-    """Where (x, -x, c, -c) of each colour are among `width` channels: at the start of a group."""
-    return [[colour * width // groups + i for i in range(4)] for colour in range(COLOURS)]
+def _places(width: int, groups: int, carrier: int) -> list[int]:
+    """The channels of (x, -x, c, -c): at the start of a group."""
+    return [carrier * (width // groups) + i for i in range(4)]
 
 
-def _centre(conv: Any) -> Tensor:
-    """The weights [out, in] of a convolution's central pixel."""
-    return conv.weight[:, :, conv.kernel_size[0] // 2, conv.kernel_size[1] // 2]
-
-
-def _zero(conv: Any, rows: list[int] | None = None) -> None:
-    chosen = slice(None) if rows is None else rows
+def _zero(conv: Any, rows: Sequence[int] | None = None) -> None:
+    chosen = slice(None) if rows is None else list(rows)
     conv.weight[chosen] = 0
     conv.bias[chosen] = 0
 
 
-def _spread(conv: Any, groups: int) -> None:
-    for colour, (plus, minus, high, low) in enumerate(_channels(conv.out_channels, groups)):
-        _zero(conv, [plus, minus, high, low])
-        _centre(conv)[plus, colour], _centre(conv)[minus, colour] = 1, -1
+def _spread(conv: Any, groups: int, mixture: torch.Tensor) -> None:
+    """From plain channels to carriers, by a matrix [carriers, channels]."""
+    for carrier, weights in enumerate(mixture):
+        plus, minus, high, low = places = _places(conv.out_channels, groups, carrier)
+        _zero(conv, places)
+        conv.weight[plus, : len(weights), 1, 1] = weights
+        conv.weight[minus, : len(weights), 1, 1] = -weights
         conv.bias[high], conv.bias[low] = ANCHOR, -ANCHOR
 
 
-def _carry(conv: Any, groups: int, side: int) -> None:
-    sources, targets = (
-        list(chain.from_iterable(_channels(width, groups))) for width in (conv.in_channels, conv.out_channels)
-    )
-    _zero(conv, targets)
-    for source, target in zip(sources, targets, strict=True):
-        if side > 1:
-            conv.weight[target, source, :side, :side] = 1 / side**2
-        else:
-            _centre(conv)[target, source] = 1
+def _carry(conv: Any, groups: int, taps: Sequence[Tap]) -> None:
+    """From carriers to carriers."""
+    for target in {tap[1] for tap in taps}:
+        _zero(conv, _places(conv.out_channels, groups, target))
+    for source, target, y, x, weight in taps:
+        pair = _places(conv.in_channels, groups, source), _places(conv.out_channels, groups, target)
+        for i, o in zip(*pair, strict=True):
+            conv.weight[o, i, y % conv.kernel_size[0], x % conv.kernel_size[1]] = weight
 
 
-def _gather(conv: Any, groups: int) -> None:
-    """What a group of (x, -x, c, -c) and nothing else is divided by, times what is left of x."""
+def _shortcuts(layers: Any, groups: int, carriers: int) -> None:
+    for block in layers.block:
+        shortcut = block.get_submodule(ResnetBlock.SHORTCUT)
+        if not isinstance(shortcut, nn.Identity):
+            _carry(shortcut, groups, [(k, k, 0, 0, 1.0) for k in range(carriers)])
+
+
+def _gather(conv: Any, groups: int, mixture: torch.Tensor) -> None:
+    """From carriers to plain channels, by a matrix [channels, carriers]: a group of (x, -x, c, -c) and little
+    else was divided by its deviation."""
     width = conv.in_channels
     deviation = ANCHOR * (2 / (width // groups)) ** 0.5
-    for colour, (plus, minus, *_) in enumerate(_channels(width, groups)):
-        _zero(conv, [colour])
-        _centre(conv)[colour, plus], _centre(conv)[colour, minus] = deviation, -deviation
+    _zero(conv, range(len(mixture)))
+    for channel, weights in enumerate(mixture):
+        for carrier, weight in enumerate(weights):
+            plus, minus, *_ = _places(width, groups, carrier)
+            conv.weight[channel, plus, 1, 1] = deviation * weight
+            conv.weight[channel, minus, 1, 1] = -deviation * weight

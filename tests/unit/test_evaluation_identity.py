@@ -179,3 +179,13 @@ def test_spots_of_a_drawn_person_change_nothing_else() -> None:
     assert 0 < changed < 0.03
     person = draw_person(np.random.default_rng(0))
     assert spotless(person) == replace(person, moles=(), scar=())
+
+
+def test_arcface_stays_finite_in_bf16() -> None:
+    """An embedding that is a centre: a cosine of 1, whose angle has no gradient."""
+    loss = ArcFace(3, 8)
+    embeddings = loss.centres.detach().clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss(embeddings, torch.arange(3)).backward()
+    assert embeddings.grad is not None
+    assert torch.isfinite(embeddings.grad).all()
