@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .adapters import LoadIdentityAdapter, SaveIdentityAdapter
+from .apply import ApplyPersonalization
 from .color import RestorationColorFix
 from .condition import RestorationConditioning
 from .degrade import DegradeImage
 from .load import LoadBaseRestorer
 from .paths import register_model_folders
 from .sample import TiledSRSampler
+from .train import TrainIdentityAdapter
 
 
 class PFStorerExtension(ComfyExtension):
@@ -17,4 +20,14 @@ class PFStorerExtension(ComfyExtension):
         register_model_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [LoadBaseRestorer, RestorationConditioning, TiledSRSampler, RestorationColorFix, DegradeImage]
+        return [
+            LoadBaseRestorer,
+            TrainIdentityAdapter,
+            LoadIdentityAdapter,
+            SaveIdentityAdapter,
+            ApplyPersonalization,
+            RestorationConditioning,
+            TiledSRSampler,
+            RestorationColorFix,
+            DegradeImage,
+        ]

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .host import LQ_LATENT, RestorerModel
+from .identity import NULL_PROMPT
 from .images import from_image, to_image
 
 Conditioning = list[list[Any]]
@@ -50,7 +51,7 @@ def prompts_for(restorer: RestorerModel, *prompts: Conditioning | None) -> list[
                 f"A prompt has {prompt[0][0].shape[-1]} channels, this restorer reads {width}: "
                 "encode it with the CLIP of LoadBaseRestorer."
             )
-    return [prompt or [[restorer.null_context, {}]] for prompt in prompts]
+    return [prompt or [[restorer.null_context, {NULL_PROMPT: True}]] for prompt in prompts]
 
 
 def with_lq(prompts: list[Conditioning], lq_latent: Tensor) -> list[Conditioning]:

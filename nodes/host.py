@@ -21,11 +21,13 @@ from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.ldm.modules.attention import BasicTransformerBlock, optimized_attention
 from torch import Tensor
 
+from ..pfstorer_core.adapter import fingerprint
 from ..pfstorer_core.checkpoint import load_exactly
 from ..pfstorer_core.header import HEADER_TENSOR
 from ..pfstorer_core.models import Autoencoder, Backend, BlockHooks, UNet, UNetConfig
 from ..pfstorer_core.restorer import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from ..pfstorer_core.schedule import PredictionType
+from .identity import apply_identities, identity_conds, patches_of
 
 LQ_LATENT = "lq_latent"
 """Key of the LQ latent in a conditioning's values, and of the U-Net's keyword."""
@@ -79,8 +81,12 @@ class HostUNet(UNet):
         control: dict | None,
         transformer_options: dict,
         lq_latent: Tensor | None = None,
+        personalization: Any = None,
+        until: int | None = None,
+        where: dict | None = None,
         **_: Any,
     ) -> Tensor:
+        transformer_options = transformer_options if where is None else where
         given = {"x": x, "timesteps": timesteps, "context": context, "y": y}
         hooks = block_hooks(transformer_options, self.config.model_channels, given)
         return super().forward(
@@ -89,6 +95,8 @@ class HostUNet(UNet):
             context,
             lq_latent=lq_latent,
             control=control,
+            personalization=personalization,
+            until=until,
             hooks=hooks,
             where=transformer_options,
         )
@@ -179,6 +187,7 @@ class RestorerModel(comfy.model_base.BaseModel):
         self.sizes = file.unet_config
         self.header = file.header
         self.null_context = file.null_context
+        self.fingerprint = fingerprint(file.unet)
 
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """What the host's save nodes write: with the header and the null context among the tensors,
@@ -196,7 +205,7 @@ class RestorerModel(comfy.model_base.BaseModel):
             if lq.shape[-2:] != noise.shape[-2:]:
                 lq = comfy.utils.common_upscale(lq, noise.shape[-1], noise.shape[-2], "bilinear", "disabled")
             conds[LQ_LATENT] = comfy.conds.CONDNoiseShape(lq)
-        return conds
+        return conds | identity_conds(self.current_patcher, kwargs["noise"], kwargs)
 
     def _apply_model(
         self, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Any = None, control: Any = None,
@@ -205,6 +214,12 @@ class RestorerModel(comfy.model_base.BaseModel):
         options = transformer_options or {}
         if (lq := conds.get(LQ_LATENT)) is not None:
             conds[LQ_LATENT] = distinct_rows(lq, t, len(options.get("cond_or_uncond", [0])))
+        if patches := patches_of(options):
+            timestep = int(self.model_sampling.timestep(t[:1]).round())
+            state = getattr(self.current_patcher, "patches_uuid", None)
+            unet, dtype = cast(Any, self.diffusion_model), self.get_dtype_inference()
+            applied = apply_identities(unet, patches, state, t, timestep, c_crossattn, conds, dtype)
+            c_crossattn, conds["personalization"] = applied.context, applied.sites
         return super()._apply_model(x, t, c_concat, c_crossattn, control, options, **conds)
 
 

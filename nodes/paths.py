@@ -11,6 +11,7 @@ import folder_paths
 RESTORERS = "restorers"
 CHECKPOINTS = "checkpoints"
 ADDONS = "stablesr"
+ADAPTERS = "identity_adapters"
 VAES = "vae"
 NONE = "none"
 """The choice of no add-on."""
@@ -22,7 +23,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 def register_model_folders() -> None:
     """Add models/restorers, with our assets, and models/stablesr, keeping what extra_model_paths.yaml
     may have said of them."""
-    for name, folders in {RESTORERS: [str(ASSETS)], ADDONS: []}.items():
+    for name, folders in {RESTORERS: [str(ASSETS)], ADDONS: [], ADAPTERS: [str(ASSETS / ADAPTERS)]}.items():
         own = os.path.join(folder_paths.models_dir, name)
         with suppress(OSError):  # models may be read-only
             os.makedirs(own, exist_ok=True)  # so that a user finds it
@@ -51,6 +52,24 @@ def restorer_path(name: str) -> str:
 def addon_paths(*names: str) -> tuple[str, ...]:
     """The add-ons of these names, none left out; raises FileNotFoundError as `restorer_path` does."""
     return tuple(_path(name, ADDONS, VAES) for name in names if name != NONE)
+
+
+def adapter_names() -> list[str]:
+    return sorted(_names(ADAPTERS), key=str.lower)
+
+
+def adapter_path(name: str) -> str:
+    """The adapter of that name; raises FileNotFoundError as `restorer_path` does."""
+    return _path(name, ADAPTERS)
+
+
+def adapter_file(name: str) -> Path:
+    """Where an adapter of that name is to be written; raises ValueError where it would lie elsewhere."""
+    folder = Path(folder_paths.get_folder_paths(ADAPTERS)[0])
+    path = folder / f"{name.strip().removesuffix('.safetensors')}.safetensors"
+    if not path.stem or not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{name!r} is no name for a file in {folder}: use letters, digits and spaces.")
+    return path
 
 
 def _names(*folders: str) -> list[str]:

@@ -25,6 +25,8 @@ NOTICE = (
 )
 REFERENCE_TIMESTEPS = ("zero", "same", "noised")
 NULL_LQ = ("drop", "zero_latent", "gray")
+BEGINNING = 2**16
+"""Values of a weight that a fingerprint looks at."""
 DIFFERING_BITS = 6
 """Bits of a fingerprint that rounding to another number format may change."""
 
@@ -206,13 +208,13 @@ def _site_size(unet: UNet, site: str) -> tuple[int, int]:
 def fingerprint(unet: Mapping[str, Tensor]) -> str:
     """64 bits that tell restorers apart, whatever number format they are stored in.
 
-    Bit k says which half of one of the U-Net's weights (the LQ encoder's and SFT's among them) has the
-    larger sum.
+    Bit k says which half of the beginning of one of the U-Net's weights (the LQ encoder's and SFT's among
+    them) has the larger sum.
     """
     keys = sorted(key for key, value in unet.items() if value.ndim > 1)
     chosen = [keys[k * len(keys) // 64] for k in range(64)]
     bits = [
-        torch.stack([half.double().sum() for half in unet[key].flatten().cpu().tensor_split(2)])
+        torch.stack([half.double().sum() for half in unet[key].flatten()[:BEGINNING].cpu().tensor_split(2)])
         for key in chosen
     ]
     return f"{sum(int(a > b) << k for k, (a, b) in enumerate(bits)):016x}"

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .models import UNet
+from .models.ops import attention
 
 THRESHOLDS = 9
 """Candidate thresholds of Otsu's method: 0.1, 0.2, … 0.9."""
@@ -65,15 +66,14 @@ def reference_features(
 
         def attend(q: Tensor, k: Tensor, v: Tensor, _: Any) -> Tensor:
             queries[site] = q
-            return attn.attention(q, k, v, attn.heads)
+            return attention(q, k, v, attn.heads)
 
         return attend
 
     where = {"patches_replace": {"attn2": {site_block(site): look(site) for site in sites}}}
     last = max(site_block(site)[1] for site in sites)
-    unet(
-        latents, timesteps, context, personalization={s: keep(s) for s in sites}, until=last, where=where
-    )  # fmt: skip
+    kept = {site: keep(site) for site in sites}
+    unet(latents, timesteps, context, personalization=kept, until=last, where=where)
     return {site: SiteFeatures(tokens[site], queries[site]) for site in sites}
 
 

@@ -67,7 +67,9 @@ class ArcFace(nn.Module):
         self.scale, self.margin = scale, margin
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(embeddings.device.type, enabled=False):  # in bf16 a cosine could be 1, and NaN next
+        with torch.autocast(
+            embeddings.device.type, enabled=False
+        ):  # in bf16 a cosine could be 1, and NaN next
             centres = F.normalize(self.centres.float(), dim=1)
             cosines = F.linear(F.normalize(embeddings.float(), dim=1), centres)
         angles = cosines.clamp(-1 + 1e-6, 1 - 1e-6).acos()

@@ -44,7 +44,7 @@ class JudgeTraining:
     unseen: int = 200
     seed: int = 0
     colourless: float = 0.35
-    trait_weight: float = 1.0
+    trait_weight: float = 30.0
     face_loop: LoopSettings = field(default_factory=lambda: _loop(6000))
     landmark_loop: LoopSettings = field(default_factory=lambda: _loop(3000))
 

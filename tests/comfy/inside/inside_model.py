@@ -15,10 +15,18 @@ from pfstorer.nodes import sample
 from pfstorer.nodes.condition import RestorationConditioning, prompts_for, restorer_of, with_lq
 from pfstorer.nodes.host import HostUNet, build_model, build_vae, load_model
 from pfstorer.nodes.images import from_image, to_image
-from pfstorer.nodes.text import NoTextTower
+from pfstorer.nodes.text import NoTextTower, SmallTextTower
 from pfstorer.nodes.tiles import Tiles, with_tiles
 from pfstorer.pfstorer_core.layouts import CheckpointError
-from pfstorer.pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, UNet, UNetConfig
+from pfstorer.pfstorer_core.models import (
+    Autoencoder,
+    AutoencoderConfig,
+    LQEncoderConfig,
+    TextTower,
+    TextTowerConfig,
+    UNet,
+    UNetConfig,
+)
 from pfstorer.pfstorer_core.restorer import (
     Restorer,
     RestorerHeader,
@@ -26,6 +34,9 @@ from pfstorer.pfstorer_core.restorer import (
     open_restorer,
     save_restorer,
 )
+from pfstorer.pfstorer_core.tokenizer import tokenize
+
+from nodes import CLIPTextEncode
 
 SIZES = UNetConfig(
     model_channels=32,
@@ -238,6 +249,16 @@ def test_no_text_tower_can_be_asked_what_it_can_do() -> None:
     assert not hasattr(tower, "is_dynamic")
     with pytest.raises(AttributeError, match="small has no text tower"):
         tower.tokenize("a face")
+
+
+def test_a_small_text_tower_reads_prompts() -> None:
+    torch.manual_seed(0)
+    core = TextTower(TextTowerConfig(width=64, heads=1, layers=2)).eval()
+    clip = SmallTextTower(dict(core.state_dict()), "small")
+    entry = CLIPTextEncode().encode(clip, "a photo of a face")[0][0]
+    assert torch.equal(entry[0], core(tokenize(["a photo of a face"])))
+    with pytest.raises(AttributeError, match="LoraLoaderModelOnly"):
+        clip.add_patches({})
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -1,0 +1,70 @@
+"""ApplyPersonalization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..pfstorer_core.adapter import IdentityAdapter
+from ..pfstorer_core.identity import MAX_GAMMA, Identity
+from .host import RestorerModel
+from .identity import IdentityAdapterType, IdentityPatch, with_identity
+
+
+class ApplyPersonalization(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def factor(name: str, where: str) -> Any:
+            return io.Float.Input(name, default=1.0, min=0.0, max=2.0, step=0.05, optional=True,
+                                  advanced=True, tooltip=f"Further factor on gamma for {where}.")  # fmt: skip
+
+        def percent(name: str, default: float, what: str) -> Any:
+            return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, optional=True,
+                                  advanced=True, tooltip=f"How far sampling is when it {what}.")  # fmt: skip
+
+        return io.Schema(
+            node_id="ApplyPersonalization",
+            display_name="Apply Personalization",
+            category="PFStorer",
+            description="Lets a restorer know a person. Several in a row add up.",
+            search_aliases=["identity", "face", "pfstorer", "adapter"],
+            inputs=[
+                io.Model.Input("model", tooltip="Of LoadBaseRestorer: the base that the adapter learned on."),
+                IdentityAdapterType.Input("identity_adapter",
+                                          tooltip="Of TrainIdentityAdapter or LoadIdentityAdapter."),
+                io.Float.Input("gamma", default=1.0, min=0.0, max=MAX_GAMMA, step=0.05,
+                               tooltip="Strength. 0 is the base restorer, bit for bit; above 1 exaggerates."),
+                io.Mask.Input("mask", optional=True,
+                              tooltip="Where this person is, over the whole picture; for group photos."),
+                factor("coarse", "the coarsest features (the shape of the head)"),
+                factor("middle", "the features in between"),
+                factor("fine", "the finest features (skin, hair)"),
+                percent("start_percent", 0.0, "begins"),
+                percent("end_percent", 1.0, "ends"),
+            ],
+            outputs=[io.Model.Output()],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model: ModelPatcher, identity_adapter: IdentityAdapter, gamma: float, mask: Tensor | None = None,
+        coarse: float = 1.0, middle: float = 1.0, fine: float = 1.0, start_percent: float = 0.0,
+        end_percent: float = 1.0,
+    ) -> io.NodeOutput:  # fmt: skip
+        if not isinstance(model.model, RestorerModel):
+            raise ValueError(
+                f"This MODEL is a {type(model.model).__name__}, which knows no identities: connect the MODEL "
+                "of LoadBaseRestorer."
+            )
+        area = None if mask is None else mask.reshape(-1, 1, *mask.shape[-2:])[:1].float().cpu()
+        factors = {4: coarse, 2: middle, 1: fine}
+        identity = Identity(identity_adapter, gamma, area, factors)
+        identity_adapter.check_base(model.model.fingerprint, "this MODEL")
+        if not gamma:
+            return io.NodeOutput(model.clone())
+        levels = model.model.model_sampling
+        start, end = (float(levels.percent_to_sigma(p)) for p in (start_percent, end_percent))
+        return io.NodeOutput(with_identity(model, IdentityPatch(identity, start, end)))

@@ -1,0 +1,157 @@
+"""TrainIdentityAdapter."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.model_management as mm
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.utils import ProgressBar
+from comfy_api.latest import io
+from PIL import Image
+from torch import Tensor
+
+from ..pfstorer_core.adapter import NULL_LQ, REFERENCE_TIMESTEPS, IdentityAdapter
+from ..pfstorer_core.progress import Progress
+from ..pfstorer_core.restorer import Restorer, load_restorer
+from ..pfstorer_core.training.identity import AdapterTraining
+from ..pfstorer_core.training.photos import MAX_PHOTOS, Box
+from ..pfstorer_core.training.resume import learn
+from .condition import restorer_of
+from .host import RestorerModel
+from .identity import IdentityAdapterType
+from .images import from_image, to_image
+from .paths import adapter_file
+
+PREVIEW_SIDE = 512
+DEFAULTS = AdapterTraining()
+
+
+class TrainIdentityAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def growing(name: str, of: Any, least: int) -> Any:
+            template = io.Autogrow.TemplatePrefix(of, prefix=f"{name[:-1]}_", min=least, max=MAX_PHOTOS)
+            return io.Autogrow.Input(name, template=template)
+
+        def number(name: str, default: float, tooltip: str, most: float = 1.0, step: float = 0.0001) -> Any:
+            return io.Float.Input(name, default=default, min=0.0, max=most, step=step, round=False,
+                                  optional=True, advanced=True, tooltip=tooltip)  # fmt: skip
+
+        photo = io.Image.Input("photo", tooltip="A good photo of the person, of any size; 3 to 5 are best.")
+        mask = io.Mask.Input(
+            "face", optional=True, tooltip="The face in the photo of this number, where it is small."
+        )
+        return io.Schema(
+            node_id="TrainIdentityAdapter",
+            display_name="Train Identity Adapter",
+            category="PFStorer",
+            description="Learns a person from a few good photos, once: a second run finds the file.",
+            search_aliases=["identity", "train face", "personalization", "pfstorer"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="Of LoadBaseRestorer."),
+                io.Clip.Input("clip", tooltip="Of the same LoadBaseRestorer."),
+                io.Vae.Input("vae", tooltip="Of the same LoadBaseRestorer."),
+                growing("photos", photo, 1),
+                io.String.Input("name", default="person", tooltip="Of the file in models/identity_adapters."),
+                io.Int.Input("steps", default=DEFAULTS.steps, min=1, max=100_000,
+                             tooltip="Training steps; the paper takes 500."),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False,
+                             tooltip="Same photos, settings and seed: the same adapter."),
+                io.Combo.Input("resume", options=["auto", "restart"], default="auto", optional=True,
+                               tooltip="auto: go on with what was stopped, and take what is finished."),
+                io.Int.Input("batch", default=DEFAULTS.batch, min=1, max=64, optional=True, advanced=True,
+                             tooltip="Samples a step: less takes less memory."),
+                number("lr", 0.0, "Learning rate of the blocks; 0 takes what suits the restorer."),
+                number("gamma_lr", 0.0, "Learning rate of gamma; 0 takes what suits the restorer."),
+                number("token_lr", DEFAULTS.token_lr, "Learning rate of the person's word."),
+                number("lambda_gen", DEFAULTS.lambda_gen, "Weight of the loss without the bad picture: more "
+                       "helps very bad pictures and harms good ones.", 10.0, 0.01),
+                number("lambda_pers", DEFAULTS.lambda_pers, "Weight of the loss that ties the word to them."),
+                number("p_hq", DEFAULTS.p_hq, "Share of samples whose picture is good already."),
+                io.Combo.Input("null_lq", options=list(NULL_LQ), default="drop", optional=True, advanced=True,
+                               tooltip="What stands for no bad picture: no SFT, a zero latent, or gray."),
+                io.Combo.Input("reference_timestep", options=list(REFERENCE_TIMESTEPS), default="zero",
+                               optional=True, advanced=True,
+                               tooltip="How photos are read: once (zero), or anew in every step."),
+                io.String.Input("sites", default="", optional=True, advanced=True,
+                                tooltip="Transformers that learn, such as output_blocks.4.1, with commas "
+                                "between; empty: every second one of the decoder."),
+                growing("faces", mask, 0),
+            ],
+            outputs=[
+                IdentityAdapterType.Output(display_name="identity_adapter"),
+                io.Custom("LOSS_MAP").Output(display_name="loss"),
+                io.Image.Output(display_name="preview", tooltip="Bad picture, base, personalized, photo."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model: ModelPatcher, clip: Any, vae: Any, photos: Mapping[str, Tensor], name: str, steps: int,
+        seed: int, resume: str = "auto", lr: float = 0.0, gamma_lr: float = 0.0, sites: str = "",
+        faces: Mapping[str, Tensor] | None = None, **settings: Any,
+    ) -> io.NodeOutput:  # fmt: skip
+        restorer_of(model, vae)
+        chosen = AdapterTraining(
+            steps=steps, seed=seed, lr=lr or None, gamma_lr=gamma_lr or None,
+            sites=tuple(site.strip() for site in sites.split(",") if site.strip()), **settings,
+        )  # fmt: skip
+        pictures = [image[None] for batch in photos.values() for image in from_image(batch)]
+        boxes = [_box(mask) for mask in (faces or {}).values()]
+        boxes += [None] * (len(pictures) - len(boxes))
+        file = adapter_file(name)
+        bar = ProgressBar(steps)
+
+        def show(progress: Progress) -> None:
+            preview = (
+                None if progress.picture is None else ("JPEG", _thumbnail(progress.picture), PREVIEW_SIDE)
+            )
+            bar.update_absolute(progress.step, progress.steps, preview)
+            mm.throw_exception_if_processing_interrupted()
+
+        with torch.inference_mode(False), torch.enable_grad():
+            pictures = [picture.clone() for picture in pictures]
+            restorer = training_copy(model)
+            adapter, sheet = learn(restorer, pictures, chosen, boxes, file, resume == "restart", show)
+        return io.NodeOutput(adapter, _loss_map(adapter), to_image(sheet))
+
+
+def training_copy(model: ModelPatcher) -> Restorer:
+    """The restorer of a MODEL from its file, with weights of its own that gradients may pass through."""
+    if model.patches:
+        logging.getLogger(__name__).warning(
+            "LoRAs of the MODEL are left out: an adapter learns on the base alone."
+        )
+    path, addons, prediction_type, *_ = model.cached_patcher_init[1]  # type: ignore[index]
+    assert isinstance(model.model, RestorerModel)
+    mm.unload_all_models()
+    mm.soft_empty_cache()
+    return load_restorer(
+        path, *addons, device=mm.get_torch_device(), dtype=model.model.get_dtype(),
+        prediction_type=prediction_type, text=True,
+    )  # fmt: skip
+
+
+def _loss_map(adapter: IdentityAdapter) -> dict[str, list[float]]:
+    """The host's graph divides by the range of the losses, so that there have to be two different ones."""
+    losses = list(adapter.header.losses)
+    if len(set(losses)) < 2:
+        losses += [(losses or [0.0])[-1] + 1e-6]
+    return {"loss": losses}
+
+
+def _box(mask: Tensor) -> Box | None:
+    """About what a mask shows; None where that is nothing."""
+    rows, columns = (mask.reshape(-1, *mask.shape[-2:])[0] > 0.5).nonzero().unbind(1)
+    if not len(rows):
+        return None
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+def _thumbnail(picture: Tensor) -> Image.Image:
+    return Image.fromarray((to_image(picture)[0].cpu().numpy() * 255).round().astype("uint8"))

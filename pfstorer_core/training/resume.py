@@ -1,0 +1,78 @@
+"""Adapters that are learned once: what is finished is found again, what was stopped goes on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..adapter import IdentityAdapter, load_identity_adapter
+from ..layouts import CheckpointError
+from ..pictures import read_picture, write_picture
+from ..progress import Progress, silent
+from ..restorer import Restorer
+from .identity import AdapterTraining, run_key, train_identity_adapter
+from .photos import Box
+
+UNFINISHED = ".unfinished"
+"""Folder beside the adapters; a training in it is named by its run key."""
+
+
+def learn(
+    restorer: Restorer,
+    photos: Sequence[Tensor],
+    settings: AdapterTraining,
+    boxes: Sequence[Box | None] | None,
+    file: Path,
+    restart: bool = False,
+    on_progress: Callable[[Progress], None] = silent,
+) -> tuple[IdentityAdapter, Tensor]:
+    """`train_identity_adapter` into a file, unless an adapter of this run key lies there already.
+
+    Args:
+        file: where to; where another person's adapter has that name, a number is added to it.
+        restart: forget what was stopped or finished before.
+    Returns:
+        The adapter, and the last preview [1, 3, H, W] in [0, 1].
+    """
+    key = run_key(restorer, photos, settings, boxes)
+    unfinished = file.parent / UNFINISHED / key
+    if restart:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    target, done = _place(file, key)
+    preview = target.with_suffix(".png")
+    if done is not None and not restart:
+        return done, read_picture(preview) if preview.exists() else torch.zeros(1, 3, 8, 8)
+    shown: list[Tensor] = []
+
+    def listen(progress: Progress) -> None:
+        if progress.picture is not None:
+            shown[:] = [progress.picture]
+        on_progress(progress)
+
+    adapter = train_identity_adapter(
+        restorer, photos, settings, boxes=boxes, folder=unfinished, on_progress=listen
+    )
+    adapter.save(target)
+    sheet = shown[0].float().cpu() if shown else torch.zeros(1, 3, 8, 8)
+    write_picture(sheet, preview)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return adapter, sheet
+
+
+def _place(file: Path, key: str) -> tuple[Path, IdentityAdapter | None]:
+    """The first free name like that of `file`, or the file that has this run key."""
+    number, path = 1, file
+    while path.exists():
+        try:
+            found = load_identity_adapter(path)
+        except CheckpointError:
+            found = None  # somebody else's file
+        if found is not None and found.header.run_key == key:
+            return path, found
+        number += 1
+        path = file.with_stem(f"{file.stem}_{number}")
+    return path, None
