@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..degradation import Preset, first_order
 from ..header import RestorerHeader
 from ..models import UNet
 from ..progress import Progress, silent
 from ..sampling import sample_ddpm, start_latent
 from ..schedule import PredictionType, Schedule
+from .damage import Damage, damage
 from .data import Batch, Samples
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit
-from .pairs import degraded, moments
+from .pairs import moments
 from .start import Start, contexts
 
 SHEET_STEPS = 20
@@ -28,11 +28,6 @@ SHEET_STEPS = 20
 NULL_LQ = {"sft": 0.0, "unet": 1.0, "all": 0.15}
 EMPTY_PROMPT = {"sft": 1.0, "unet": 0.1, "all": 0.5}
 """Defaults of `BaseTraining` by what is trained."""
-
-TINY_DEGRADATION = first_order(
-    sigma=(0.2, 2), downsample=(1.5, 5), noise=(0, 12), jpeg=(40, 100), modes=("area", "bicubic")
-)
-"""For pictures of 128 pixels."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class BaseTraining:
         null_lq: share of samples without SFT, so that the U-Net alone stays a generator; None takes
             `NULL_LQ`. Only "all" can choose.
         empty_prompt: share of samples whose caption is left out; None takes `EMPTY_PROMPT`.
-        degradation: what makes LQ pictures of HQ ones; ignored for latents that were encoded before.
+        damage: what makes LQ pictures of HQ ones; ignored for latents that were encoded before.
         p_hq: share of samples whose LQ picture is HQ as it is (PFStorer: 0.03).
         checkpointing: recompute activations in the backward pass, for the sake of memory.
     """
@@ -52,7 +47,7 @@ class BaseTraining:
     train: str = "sft"
     null_lq: float | None = None
     empty_prompt: float | None = None
-    degradation: Preset = TINY_DEGRADATION
+    damage: Damage = field(default_factory=lambda: damage("", 0))
     p_hq: float = 0.03
     checkpointing: bool = False
     loop: LoopSettings = field(
@@ -144,7 +139,7 @@ class DenoisingLoss(Objective):
     def _moments(self, batch: Batch, rngs: list[np.random.Generator]) -> tuple[Tensor, Tensor]:
         if "hq" in batch:
             return batch["hq"], batch["lq"]
-        pair = degraded(batch["image"].float() / 255, rngs, self.settings.degradation, self.settings.p_hq)
+        pair = self.settings.damage(batch["image"].float() / 255, rngs, self.settings.p_hq)
         hq, lq = moments(self.autoencoder, torch.cat(pair)).chunk(2)
         return hq, lq
 
@@ -194,7 +189,7 @@ def train_base(
     made = {**asdict(settings), "null_lq": settings.no_lq, "empty_prompt": settings.no_prompt}
     del made["loop"], made["checkpointing"]
     if "hq" in samples[0]:
-        del made["degradation"], made["p_hq"]
+        del made["damage"], made["p_hq"]
     stage = f"base-{settings.train}"
     fit(stage, objective, samples, settings.loop, folder, on_progress, held=held, record=made)
     start.unet.checkpoint_gradients(False)

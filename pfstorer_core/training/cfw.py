@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import check_fit, load_exactly, read_checkpoint, write_safetensors
-from ..degradation import Preset
 from ..header import RestorerHeader
 from ..models import Autoencoder
 from ..progress import Progress, silent
@@ -20,11 +19,10 @@ from ..restorer import Restorer
 from ..sampling import sample_ddpm, start_latent
 from ..schedule import Schedule
 from .autoencoder import reconstruction_loss
-from .base import TINY_DEGRADATION
+from .damage import Damage, damage
 from .data import Batch, Crops, Samples
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit
-from .pairs import degraded
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """(output, target), [B, 3, H, W] in [-1, 1] each -> distance; `lpips.LPIPS()` is one."""
@@ -41,7 +39,7 @@ class CFWTraining:
 
     sampling_steps: int = 20
     pictures: int = 500
-    degradation: Preset = TINY_DEGRADATION
+    damage: Damage = field(default_factory=lambda: damage("", 0))
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=1000, lr=5e-4, batch=8))
 
 
@@ -79,7 +77,7 @@ def restored(
     """
     weights = [round(p.double().sum().item(), 5) for p in restorer.unet.parameters()][::16]
     made = [settings.sampling_steps, settings.pictures, crops.size, crops.seed, len(crops), weights]
-    key = repr([*made, asdict(settings.degradation)])
+    key = repr([*made, asdict(settings.damage)])
     metadata = read_checkpoint(path)[1] if path.exists() else {}
     if metadata.get("key") != key:
         found: dict[str, list[Tensor]] = {"hq": [], "lq": [], "latent": []}
@@ -87,7 +85,7 @@ def restored(
             sample = crops[k]
             rng = np.random.default_rng(int(sample["seed"]))
             image = sample["image"][None].float() / 255
-            hq, lq = degraded(image, [rng], settings.degradation, 0.0)
+            hq, lq = settings.damage(image, [rng])
             latent = _restored_latent(restorer, lq, settings.sampling_steps, rng)
             for name, value in (("hq", (hq * 255).round().byte()), ("lq", (lq * 255).round().byte())):
                 found[name].append(value[0])

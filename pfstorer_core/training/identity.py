@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +22,6 @@ from ..adapter import (
     fingerprint,
     new_blocks,
 )
-from ..degradation import PRESETS, Preset
 from ..identity import Identity, References, as_seen, personalization
 from ..models.personalization import Influence, Personalization, PersonalizationBlock
 from ..progress import Progress, silent
@@ -31,7 +30,7 @@ from ..reference import attention_loss, otsu_mask, reference_features, site_bloc
 from ..restorer import Restorer
 from ..sampling import sample_ddpm, start_latent
 from ..schedule import Schedule
-from .base import TINY_DEGRADATION
+from .damage import damage
 from .data import Batch
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit
@@ -95,17 +94,9 @@ class AdapterTraining:
             raise ValueError(f"p_hq must be from 0 to 1, got {self.p_hq}.")
         if self.gradients not in ("truncated", "full"):
             raise ValueError(f"No gradients {self.gradients!r}; choose truncated or full.")
-        if self.degradation and self.degradation not in PRESETS:
-            raise ValueError(
-                f"No degradation named {self.degradation!r}; choose one of {', '.join(PRESETS)}."
-            )
+        damage(self.degradation, 0)
         if self.pool < 1:
             raise ValueError(f"pool must be 1 or more, got {self.pool}.")
-
-    def preset(self, size: int) -> Preset:
-        if self.degradation:
-            return PRESETS[self.degradation]
-        return PRESETS["stablesr"] if size >= 256 else TINY_DEGRADATION
 
     def rates(self, width: int) -> tuple[float, float]:
         """Learning rates of blocks and γ for a U-Net of `width` channels."""
@@ -323,9 +314,9 @@ def train_identity_adapter(
     objective = IdentityLoss(restorer, seen, settings)
     loop = settings.loop(restorer.unet.config.model_channels)
     key = run_key(restorer, photos, settings, boxes)
-    preset = settings.preset(restorer.header.image_size)
-    pairs = Pairs(restorer, seen, preset, settings.p_hq, settings.pool, settings.batch, settings.seed)
-    held = Pairs(restorer, seen, replace(preset), 0.0, 1, 1, settings.seed + 1)
+    harm = damage(settings.degradation, restorer.header.image_size)
+    pairs = Pairs(restorer, seen, harm, settings.p_hq, settings.pool, settings.batch, settings.seed)
+    held = Pairs(restorer, seen, harm, 0.0, 1, 1, settings.seed + 1)
     try:
         fit(STAGE, objective, pairs, loop, folder, on_progress, held=held, record={"run_key": key})
         return objective.adapter(key, settings.steps, written_losses(folder))

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import read_checkpoint, write_safetensors
-from ..degradation import Preset, degrade, draw, ground_truth
 from ..models import Autoencoder
 from ..progress import Progress, silent
+from .damage import Damage
 from .data import Crops
 
 
@@ -57,17 +57,6 @@ class LatentPairs:
         }
 
 
-def degraded(
-    images: Tensor, rngs: list[np.random.Generator], preset: Preset, p_hq: float
-) -> tuple[Tensor, Tensor]:
-    """HQ and LQ of pictures [B, 3, H, W] in [0, 1], each degraded by its own generator."""
-    drawn = [
-        draw(preset, 1, torch.Generator().manual_seed(int(rng.integers(2**62))), p_hq)[0] for rng in rngs
-    ]
-    hq = ground_truth(images, drawn)
-    return hq, degrade(hq, drawn)
-
-
 @torch.no_grad()
 def moments(autoencoder: Autoencoder, images: Tensor) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1] -> mean and log-variance of their latents, [B, 2·C, h, w]."""
@@ -78,7 +67,7 @@ def latent_pairs(
     autoencoder: Autoencoder,
     crops: Crops,
     count: int,
-    degradation: Preset,
+    damage: Damage,
     p_hq: float,
     path: Path,
     on_progress: Callable[[Progress], None] = silent,
@@ -89,7 +78,7 @@ def latent_pairs(
     Made on the first call, then read from `path` as long as autoencoder, crops and settings are the same.
     Raises what `Crops` and `write_safetensors` do.
     """
-    key = _key(autoencoder, crops, [count, asdict(degradation), p_hq])
+    key = _key(autoencoder, crops, [count, asdict(damage), p_hq])
     metadata = read_checkpoint(path)[1] if path.exists() else {}
     if metadata.get("key") != key:
         found: dict[str, list[Tensor]] = {"hq": [], "lq": []}
@@ -97,7 +86,7 @@ def latent_pairs(
         for k in range(count):
             sample = crops[k]
             rng = np.random.default_rng(int(sample["seed"]))
-            pair = degraded(sample["image"][None].float() / 255, [rng], degradation, p_hq)
+            pair = damage(sample["image"][None].float() / 255, [rng], p_hq)
             for name, latent in zip(found, moments(autoencoder, torch.cat(pair)), strict=True):
                 found[name].append(latent.half())
             captions.append(sample["caption"])

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from ..canvas import resize
-from ..degradation import Preset
 from ..restorer import Restorer
-from .pairs import degraded
+from .damage import Damage
 
 MAX_PHOTOS = 10
 MARGIN = 0.6
@@ -112,13 +111,13 @@ class Pairs:
         self,
         restorer: Restorer,
         photos: Photos,
-        degradation: Preset,
+        damage: Damage,
         p_hq: float,
         pool: int,
         batch: int,
         seed: int,
     ) -> None:
-        self.restorer, self.photos, self.degradation, self.p_hq = restorer, photos, degradation, p_hq
+        self.restorer, self.photos, self.damage, self.p_hq = restorer, photos, damage, p_hq
         self.pool, self.batch, self.seed = pool, batch, seed
         self._made: dict[int, Future[tuple[Tensor, Tensor, int]]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pairs")
@@ -151,7 +150,7 @@ class Pairs:
         rng = np.random.default_rng([self.seed, number, 4])
         photo = int(rng.integers(len(self.photos.images)))
         image = crop(self.photos.images[photo], self.restorer.header.image_size, rng)
-        pair = degraded(image[None], [rng], self.degradation, self.p_hq)
+        pair = self.damage(image[None], [rng], self.p_hq)
         hq, lq = encode(self.restorer, torch.cat(pair))
         return hq, lq, photo
 

@@ -11,13 +11,13 @@ import torch
 
 from ..checkpoint import write_safetensors
 from ..convert import DTYPES, check_output
-from ..degradation import PRESETS, Preset
 from ..progress import silent
 from ..restorer import file_context, file_tensors, load_restorer, open_restorer
 from ..schedule import PredictionType
 from .autoencoder import AutoencoderTraining, load_autoencoder, train_autoencoder
-from .base import EMPTY_PROMPT, TINY_DEGRADATION, BaseTraining, train_base
+from .base import EMPTY_PROMPT, BaseTraining, train_base
 from .cfw import CFWTraining, Perceptual, restored, train_cfw
+from .damage import damage
 from .data import Crops, find_pictures, hold_back
 from .drawn import PEOPLE, DrawnPictures, drawn_pictures
 from .loop import LoopSettings, OnProgress, main_process_first, start_accelerator
@@ -27,8 +27,6 @@ from .start import Start, new_start, open_start
 TINY_LOOP = LoopSettings(steps=3000, lr=8e-4)
 WIDE = 256
 """Channels of a U-Net from which on it is trained as StableSR was."""
-LARGE = 256
-"""Pixels of pictures from which on they are degraded as StableSR's were."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,6 @@ class Data:
         crops = Crops(pictures, train, size, seed), Crops(pictures, held, size, seed)
         crops[0][0]  # so that what is wrong with all pictures is said here, and once
         return crops
-
-    def preset(self, size: int) -> Preset:
-        if self.degradation and self.degradation not in PRESETS:
-            raise ValueError(
-                f"No degradation named {self.degradation!r}; choose one of {', '.join(PRESETS)}."
-            )
-        if self.degradation:
-            return PRESETS[self.degradation]
-        return PRESETS["stablesr"] if size >= LARGE else TINY_DEGRADATION
 
 
 @dataclass(frozen=True)
@@ -145,16 +134,16 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
             autoencoder, crops, train=train, prediction_type=run.prediction_type or "v", seed=seed
         )
     _check_size(crops.size, start)
-    preset = run.data.preset(crops.size)
+    harm = damage(run.data.degradation, crops.size)
     wide = start.unet.config.model_channels >= WIDE
     loop = run.loop.to(settings.loop if wide else TINY_LOOP)
-    settings = replace(settings, degradation=preset, p_hq=run.p_hq, loop=loop)
+    settings = replace(settings, damage=harm, p_hq=run.p_hq, loop=loop)
     samples: Crops | LatentPairs = crops
     if run.pairs:
         path = folder / "pairs.safetensors"
         with main_process_first():
             hq, lq, captions = latent_pairs(
-                start.autoencoder, crops, run.pairs, preset, run.p_hq, path, on_progress
+                start.autoencoder, crops, run.pairs, harm, run.p_hq, path, on_progress
             )
         samples = LatentPairs(hq, lq, captions, loop.batch, run.crop, seed=seed)
     header = train_base(start, samples, settings, folder, on_progress, held=held)
@@ -188,7 +177,7 @@ def run_cfw(
     settings = CFWTraining(sampling_steps, pictures)
     loop = changes.to(settings.loop)
     crops, _ = data.crops(folder, loop.seed, restorer.header.image_size, on_progress)
-    settings = replace(settings, loop=loop, degradation=data.preset(crops.size))
+    settings = replace(settings, loop=loop, damage=damage(data.degradation, crops.size))
     with main_process_first():
         samples = restored(restorer, crops, settings, folder / "restored.safetensors", on_progress)
     train, held = (samples.only(rows) for rows in hold_back(len(samples)))

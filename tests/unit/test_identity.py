@@ -14,6 +14,7 @@ from pfstorer_core.adapter import default_sites, fingerprint, same_base
 from pfstorer_core.identity import read_references
 from pfstorer_core.progress import Progress
 from pfstorer_core.prompts import person_prompts, word_id
+from pfstorer_core.training.damage import damage
 from pfstorer_core.training.identity import IdentityLoss, run_key, train_identity_adapter
 from pfstorer_core.training.photos import Pairs, Photos
 
@@ -56,7 +57,7 @@ def test_gamma_0_is_the_base(restorer: Restorer, trained: IdentityAdapter, lq: T
 def test_a_block_starts_as_nothing_and_gamma_moves_first(restorer: Restorer, person: list[Tensor]) -> None:
     photos = Photos.of(restorer, person)
     objective = IdentityLoss(restorer, photos, QUICK)
-    batch = collated(Pairs(restorer, photos, QUICK.preset(32), 0.0, 4, 2, 0))
+    batch = collated(Pairs(restorer, photos, damage("", 32), 0.0, 4, 2, 0))
     objective(batch).backward()
     for block in objective.blocks.values():
         gradients = {name: p.grad for name, p in block.named_parameters()}
@@ -71,7 +72,7 @@ def test_a_block_starts_as_nothing_and_gamma_moves_first(restorer: Restorer, per
 
 def test_truncated_gradients_change_no_loss(restorer: Restorer, person: list[Tensor]) -> None:
     photos = Photos.of(restorer, person)
-    batch = collated(Pairs(restorer, photos, QUICK.preset(32), 0.0, 4, 2, 0))
+    batch = collated(Pairs(restorer, photos, damage("", 32), 0.0, 4, 2, 0))
     losses, gradients = [], []
     for kind in ("truncated", "full"):
         objective = IdentityLoss(restorer, photos, replace(QUICK, gradients=kind))
@@ -182,10 +183,10 @@ def test_gamma_has_a_range(trained: IdentityAdapter, gamma: float) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_reference_is_another_photo(restorer: Restorer, person: list[Tensor], count: int) -> None:
     photos = Photos.of(restorer, person[:count])
-    pairs = Pairs(restorer, photos, QUICK.preset(32), 0.0, 8, 2, 0)
+    pairs = Pairs(restorer, photos, damage("", 32), 0.0, 8, 2, 0)
     samples = [pairs[k] for k in range(12)]
     assert {int(s["reference"]) for s in samples} == set(range(count))
-    again = Pairs(restorer, photos, QUICK.preset(32), 0.0, 8, 2, 0)
+    again = Pairs(restorer, photos, damage("", 32), 0.0, 8, 2, 0)
     for k in (11, 4):  # in any order
         assert torch.equal(again[k]["lq"], samples[k]["lq"])
 

@@ -255,7 +255,7 @@ def pairs_of(
     autoencoder: Autoencoder, samples: Crops, folder: Path, p_hq: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     path = folder / "pairs.safetensors"
-    return latent_pairs(autoencoder, samples, 6, BaseTraining().degradation, p_hq, path)
+    return latent_pairs(autoencoder, samples, 6, BaseTraining().damage, p_hq, path)
 
 
 def test_pairs_are_encoded_once(tmp_path: Path, pictures: Path) -> None:
