@@ -45,12 +45,17 @@ SHIFT = [(0, 0, 2, 2, 1.0), *SAME[1:]]
 
 @torch.no_grad()
 def start_as_low_pass(model: Autoencoder) -> None:
-    """Let a new autoencoder of two halvings or more pass a blurred picture through; residual blocks and
-    attention start as the identity, and further latent channels as they are drawn.
+    """Let a new autoencoder pass a blurred picture through; residual blocks and attention start as the
+    identity, and further latent channels as they are drawn. One that has no room for it stays as it is: it
+    takes two halvings, six latent channels, and groups of four channels or more.
 
     A value x travels as (x, -x, c, -c), in a group of normalization of its own: its mean is 0, its deviation
     hardly depends on x, and silu(a) - silu(-a) = a undoes the activation.
     """
+    config = model.config
+    room = len(config.ch_mult) > 2 and config.z_channels >= 6 and config.norm_groups >= 6
+    if not room or config.ch < 4 * config.norm_groups:
+        return
     for module in model.modules():
         if isinstance(module, ResnetBlock):
             _zero(module.conv2)
