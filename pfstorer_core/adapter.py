@@ -158,6 +158,11 @@ def load_identity_adapter(path: Path | str) -> IdentityAdapter:
     return IdentityAdapter(header, blocks, token, context, references)
 
 
+def is_adapter(path: Path | str) -> bool:
+    """Whether a file says that it is one; raises as `read_checkpoint` does."""
+    return read_checkpoint(path)[1].get("format") == FORMAT
+
+
 def _taken(tensors: StateDict, name: str) -> Tensor:
     if not is_finite(tensors[name]):
         raise ValueError(f"{name} holds NaN or infinity")

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from . import checkpoints, degrading, evaluating, restoring, training  # noqa: F401 - they register their verbs
+from . import (  # noqa: F401 - they register their verbs
+    checkpoints,
+    degrading,
+    evaluating,
+    personalizing,
+    restoring,
+    training,
+)
 from .app import app
 
 __all__ = ["app", "main"]

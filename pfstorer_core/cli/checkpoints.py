@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ..adapter import is_adapter, load_identity_adapter
 from ..convert import convert
 from ..inspection import Inspection, inspect_checkpoint
 from .app import Addons, Prediction, app, bars, prediction_named
@@ -22,12 +23,31 @@ def _inspect(
     file: Annotated[Path, typer.Argument(help="A checkpoint of any kind.")],
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Tell what a checkpoint is: networks, sizes, number formats, prediction type, what is missing."""
+    """Tell what a checkpoint is: networks, sizes, number formats, prediction type, what is missing; or of an
+    identity adapter how it was learned."""
+    if is_adapter(file):
+        _show_adapter(file, as_json)
+        return
     found = inspect_checkpoint(file)
     if as_json:
         sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
     else:
         _show(found)
+
+
+def _show_adapter(file: Path, as_json: bool) -> None:
+    header = load_identity_adapter(file).header
+    known = {key: value for key, value in asdict(header).items() if key != "losses"}
+    if as_json:
+        sys.stdout.write(
+            json.dumps({"path": str(file), "kind": "an identity adapter", **known}, indent=2) + "\n"
+        )
+        return
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{file} ({file.stat().st_size / 1e6:,.1f} MB): an identity adapter")
+    console.print(f"{header.steps} steps on the base {header.base}, sites {', '.join(header.sites)}")
+    console.print(f"reference time step {header.reference_timestep}, prompt {header.prompt!r}")
+    console.print(header.notice)
 
 
 def _show(found: Inspection) -> None:

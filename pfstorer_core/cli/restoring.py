@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..adapter import load_identity_adapter
+from ..identity import Identity
 from ..pictures import read_picture, write_picture
 from ..progress import Progress
 from ..restore import restore
@@ -24,6 +26,10 @@ def _restore(
     seed: Annotated[int, typer.Option(help="Same seed, same picture.")] = 0,
     fidelity: Annotated[float, typer.Option(help="CFW weight w, 0 to 1.")] = 0.0,
     prompt: Annotated[str, typer.Option(help="What the picture shows; needs the text tower.")] = "",
+    identity: Annotated[
+        list[Path] | None, typer.Option(help="An identity adapter: whom it shows. Repeatable.")
+    ] = None,
+    gamma: Annotated[float, typer.Option(help="Strength of the identity, 0 to 2.")] = 1.0,
     addon: Addons = None,
     prediction_type: Prediction = None,
 ) -> None:
@@ -31,6 +37,7 @@ def _restore(
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output} has to end in .png: restored pictures are written as PNG.")
     lq = read_picture(picture)
+    people = [Identity(load_identity_adapter(path), gamma) for path in identity or []]
     model = load_restorer(
         restorer, *(addon or []), prediction_type=prediction_named(prediction_type), text=bool(prompt)
     )
@@ -40,6 +47,7 @@ def _restore(
             lq,
             upscale=upscale,
             prompt=prompt,
+            identities=people,
             steps=steps,
             seed=seed,
             fidelity=fidelity,

@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from harness import ROOT
-from pfstorer_core import load_restorer
+from pfstorer_core import load_identity_adapter, load_restorer
 from pfstorer_core.checkpoint import read_checkpoint
 from pfstorer_core.pictures import read_picture, write_picture
+from pfstorer_core.restorer import save_restorer
+
+from .small import small_restorer
 
 TINY = ROOT / "assets" / "pfstorer_tiny.safetensors"
 PICTURE = ROOT / "docs" / "restore_and_upscale.png"
@@ -104,3 +107,29 @@ def test_degrade_sheet(tmp_path: Path) -> None:
     result = run("degrade-sheet", tmp_path / "good.png", tmp_path / "sheet.png")
     assert result.returncode == 0, result.stderr
     assert min(read_picture(tmp_path / "sheet.png").shape[-2:]) > 500
+
+
+def test_learn_a_person_and_restore_them(tmp_path: Path) -> None:
+    restorer, ada = tmp_path / "small.safetensors", tmp_path / "ada.safetensors"
+    save_restorer(small_restorer(), restorer)
+    photos = [tmp_path / f"{n}.png" for n in range(2)]
+    for photo in photos:
+        write_picture(torch.rand(1, 3, 40, 40), photo)
+    learned = run("personalize", restorer, ada, *photos, "--steps", "2", "--batch", "1")
+    assert learned.returncode == 0, learned.stderr
+    before = ada.read_bytes()
+    assert run("personalize", restorer, ada, *photos, "--steps", "2", "--batch", "1").returncode == 0
+    assert [ada] == sorted(tmp_path.glob("ada*.safetensors")), "what was finished was learned again"
+    assert ada.read_bytes() == before
+    assert run("personalize", restorer, ada, photos[0], "--steps", "1", "--batch", "1").returncode == 0
+    assert load_identity_adapter(tmp_path / "ada_2.safetensors").header.steps == 1
+
+    inspected = run("inspect", ada)
+    assert "an identity adapter" in inspected.stdout
+    assert "Biometric" in inspected.stdout
+    good = tmp_path / "good.png"
+    restored = run("restore", restorer, photos[0], good, "--steps", "1", "--upscale", "1", "--identity", ada)
+    assert restored.returncode == 0, restored.stderr
+    refused = run("restore", TINY, photos[0], good, "--steps", "1", "--identity", ada)
+    assert refused.returncode == 1
+    assert "another base" in refused.stderr

@@ -1,0 +1,52 @@
+"""personalize"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from ..pictures import read_picture
+from ..restorer import load_restorer
+from ..training.identity import AdapterTraining
+from ..training.resume import learn
+from .app import Addons, Prediction, app, bars, prediction_named
+
+DEFAULTS = AdapterTraining()
+
+
+@app.command("personalize")
+def _personalize(
+    restorer: Annotated[Path, typer.Argument(help="A restorer with its text tower.")],
+    output: Annotated[Path, typer.Argument(help="The identity adapter to write (.safetensors).")],
+    photos: Annotated[list[Path], typer.Argument(help="1 to 10 good photos of the person.")],
+    steps: Annotated[int, typer.Option(help="Training steps.")] = DEFAULTS.steps,
+    batch: Annotated[int, typer.Option(help="Samples a step.")] = DEFAULTS.batch,
+    lambda_gen: Annotated[
+        float, typer.Option(help="Weight of the loss without the bad picture.")
+    ] = DEFAULTS.lambda_gen,
+    reference_timestep: Annotated[str, typer.Option(help="zero, same or noised.")] = "zero",
+    seed: Annotated[int, typer.Option(help="Same seed, same adapter.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    bf16: Annotated[bool, typer.Option(help="Frozen weights and arithmetic in bf16.")] = True,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget what was stopped or finished.")] = False,
+    addon: Addons = None,
+    prediction_type: Prediction = None,
+) -> None:
+    """Learn a person from a few good photos; a second call goes on where the first was stopped."""
+    pictures = [read_picture(path) for path in photos]
+    settings = AdapterTraining(
+        steps, batch, lambda_gen=lambda_gen, reference_timestep=reference_timestep, seed=seed, bf16=bf16
+    )
+    model = load_restorer(
+        restorer,
+        *(addon or []),
+        device=device,
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+        prediction_type=prediction_named(prediction_type),
+        text=True,
+    )
+    with bars() as show:
+        learn(model, pictures, settings, None, output, restart, show)
