@@ -53,7 +53,8 @@ def site_factor(unet: UNet, site: str) -> int:
 def read_references(
     unet: UNet, adapter: IdentityAdapter, timestep: int = 0, references: int = 0
 ) -> dict[str, Reference]:
-    """Keys and values of an adapter's photos at each site, for all rows of a batch.
+    """Keys and values of an adapter's photos at each site, for all rows of a batch; of one without photos a
+    key that says nothing.
 
     What a photo's mask leaves out is not among them; of several photos together the best-scoring
     `KEY_BUDGET` times one photo's tokens are kept.
@@ -65,6 +66,11 @@ def read_references(
             in every step.
     """
     header = adapter.header
+    if not len(adapter.references):
+        return {
+            site: block.read(block.gamma.new_zeros(1, 1, len(block.gamma)))
+            for site, block in adapter.blocks.items()
+        }
     count = references or (len(adapter.references) if header.reference_timestep == "zero" else 1)
     latents = adapter.references[:count]
     t = torch.full((len(latents),), 0 if header.reference_timestep == "zero" else timestep)

@@ -1,0 +1,125 @@
+"""The adapter that people have already: a LoRA of the U-Net, on the same photos with the same loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from pfstorer_core.checkpoint import read_checkpoint, write_safetensors
+from pfstorer_core.models import UNet
+from pfstorer_core.progress import silent
+from pfstorer_core.restorer import Restorer
+from pfstorer_core.schedule import PredictionType, Schedule
+from pfstorer_core.training.damage import damage
+from pfstorer_core.training.data import Batch
+from pfstorer_core.training.identity import AdapterTraining
+from pfstorer_core.training.loop import LoopSettings, Objective, OnProgress, fit
+from pfstorer_core.training.photos import Pairs, Photos
+
+
+class LowRank(nn.Module):
+    """W + strength·B·A for a weight of any rank (Hu et al. 2021); B starts at 0."""
+
+    def __init__(self, weight: Tensor, rank: int, strength: list[float]) -> None:
+        super().__init__()
+        rows, columns = weight.shape[0], weight[0].numel()
+        self.down = nn.Parameter(torch.randn(rank, columns) / columns**0.5)
+        self.up = nn.Parameter(torch.zeros(rows, rank))
+        self.strength = strength
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.strength[0] * (self.up @ self.down).view_as(weight).to(weight)
+
+
+class LoRA:
+    """All attention layers of a U-Net, at the rank that comes nearest to a number of parameters.
+
+    `strength` is a list of one number, so that all layers see it change.
+    """
+
+    def __init__(self, unet: UNet, parameters: int, seed: int = 0) -> None:
+        self.unet = unet
+        self.layers = {
+            name: module
+            for name, module in unet.named_modules()
+            if isinstance(module, nn.Linear) and ("attn" in name or ".ff." in name)
+        }
+        per_rank = sum(layer.in_features + layer.out_features for layer in self.layers.values())
+        self.rank = max(1, round(parameters / per_rank))
+        self.strength = [1.0]
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.parts = nn.ModuleDict(
+                {
+                    name.replace(".", "-"): LowRank(layer.weight, self.rank, self.strength)
+                    for name, layer in self.layers.items()
+                }
+            )
+
+    @contextmanager
+    def applied(self, strength: float = 1.0) -> Iterator[None]:
+        self.strength[0] = strength
+        for name, layer in self.layers.items():
+            parametrize.register_parametrization(layer, "weight", self.parts[name.replace(".", "-")])
+        try:
+            yield
+        finally:
+            for layer in self.layers.values():
+                parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+
+    def save(self, path: Path) -> None:
+        write_safetensors(path, self.parts.state_dict(), {}, torch.float16)
+
+    def load(self, path: Path) -> None:
+        self.parts.load_state_dict(read_checkpoint(path)[0])
+
+
+class RestorationLoss(Objective):
+    """L_Diff alone, with the empty prompt."""
+
+    def __init__(self, restorer: Restorer, lora: LoRA) -> None:
+        super().__init__()
+        self.parts = lora.parts
+        self.unet = [restorer.unet]  # not as a module: its own weights stay where they are
+        self.context = restorer.null_context
+        self.prediction: PredictionType = restorer.header.prediction_type
+        self.schedule = Schedule.scaled_linear(dtype=torch.float32)
+
+    def forward(self, batch: Batch) -> Tensor:
+        rngs = [np.random.default_rng(seed) for seed in batch["seed"].tolist()]
+        hq, lq = batch["hq"], batch["lq"]
+        t = torch.tensor([int(rng.integers(len(self.schedule))) for rng in rngs])
+        noise = torch.stack([torch.from_numpy(rng.standard_normal(hq.shape[1:], np.float32)) for rng in rngs])
+        x, target = self.schedule.q_sample(hq, t, noise), self.schedule.target(hq, t, noise, self.prediction)
+        context = self.context.expand(len(x), -1, -1)
+        return F.mse_loss(self.unet[0](x, t, context, lq_latent=lq).float(), target)
+
+
+def train_lora(
+    restorer: Restorer,
+    photos: list[Tensor],
+    settings: AdapterTraining,
+    lr: float,
+    parameters: int,
+    folder: Path,
+    on_progress: OnProgress = silent,
+) -> LoRA:
+    """On the photos, pairs and seeds that an identity adapter would be trained on."""
+    lora = LoRA(restorer.unet, parameters, settings.seed)
+    seen = Photos.of(restorer, photos)
+    harm = damage(settings.degradation, restorer.header.image_size)
+    pairs = Pairs(restorer, seen, harm, settings.p_hq, settings.pool, settings.batch, settings.seed)
+    loop = LoopSettings(
+        settings.steps, lr, settings.batch, warmup=0, decay=False, weight_decay=0.01,
+        betas=(0.9, 0.999), ema=0.0, seed=settings.seed, bf16=settings.bf16,
+    )  # fmt: skip
+    with lora.applied():
+        fit("lora", RestorationLoss(restorer, lora), pairs, loop, folder, on_progress)
+    return lora

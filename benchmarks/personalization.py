@@ -1,0 +1,228 @@
+"""What personalization brings: every way to learn a person, on drawn people that no network has seen.
+
+`python -m benchmarks.personalization --json FILE [--people 6] [--photos 6] [--methods base,pfstorer,…]
+[--preset heavy light] [--seed 0] [--gamma 1] [--steps 500] [--sheet FILE.png] [--plot FILE.png]`
+
+Each person is learned from `--references` clean photos and restored on further, damaged ones. What was
+learned is kept in a folder beside FILE, person by person, so that a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs by its path
+
+from benchmarks.lora import LoRA, train_lora
+from pfstorer_core.adapter import IdentityAdapter, load_identity_adapter
+from pfstorer_core.evaluation import CaseSettings, EvaluationSettings, draw_case, evaluate, load_judges
+from pfstorer_core.evaluation.cases import Case
+from pfstorer_core.evaluation.commands import JUDGES, RESTORER
+from pfstorer_core.evaluation.figures import tables, write_plot, write_sheet
+from pfstorer_core.evaluation.methods import Method, standard_methods
+from pfstorer_core.files import written
+from pfstorer_core.identity import Identity
+from pfstorer_core.restore import restore
+from pfstorer_core.restorer import Restorer, load_restorer
+from pfstorer_core.training.identity import AdapterTraining, train_identity_adapter
+from pfstorer_core.training.photos import Photos
+
+LORA_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Adapters of people, learned when they are asked for."""
+
+    restorer: Restorer
+    cases: CaseSettings
+    settings: AdapterTraining
+    folder: Path
+    sampling_steps: int
+
+    def adapter(self, name: str, settings: AdapterTraining, case: Case) -> IdentityAdapter:
+        path = self.folder / f"{name}-{case.person}.safetensors"
+        if not path.exists():
+            start = time.perf_counter()
+            photos = list(case.references)
+            adapter = train_identity_adapter(self.restorer, photos, settings, folder=self._work(path))
+            adapter.save(path)
+            self._finished(path, time.perf_counter() - start)
+        return load_identity_adapter(path)
+
+    def lora(self, case: Case) -> LoRA:
+        path = self.folder / f"lora-{case.person}.safetensors"
+        parameters = block_parameters(self.restorer, self.settings)
+        if not path.exists():
+            start, work = time.perf_counter(), self._work(path)
+            photos = list(case.references)
+            made = train_lora(self.restorer, photos, self.settings, LORA_RATE, parameters, work)
+            made.save(path)
+            self._finished(path, time.perf_counter() - start)
+        lora = LoRA(self.restorer.unet, parameters)
+        lora.load(path)
+        return lora
+
+    def restored(self, case: Case, adapter: IdentityAdapter, gamma: float) -> Tensor:
+        return self.sample(case, [Identity(adapter, gamma)])
+
+    def sample(self, case: Case, identities: list[Identity]) -> Tensor:
+        return restore(
+            self.restorer,
+            case.lq,
+            upscale=1,
+            steps=self.sampling_steps,
+            seed=case.seed,
+            identities=identities,
+        )
+
+    def _work(self, path: Path) -> Path:
+        return path.with_suffix(".unfinished")
+
+    def _finished(self, path: Path, seconds: float) -> None:
+        shutil.rmtree(self._work(path), ignore_errors=True)
+        path.with_suffix(".seconds").write_text(f"{seconds:.1f}")
+
+
+def block_parameters(restorer: Restorer, settings: AdapterTraining) -> int:
+    from pfstorer_core.adapter import default_sites, new_blocks
+
+    sites = list(settings.sites) or default_sites(restorer.unet)
+    blocks = new_blocks(restorer.unet, sites, 0).values()
+    return sum(p.numel() for block in blocks for p in block.parameters())
+
+
+def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
+    """All rows by name."""
+    own = learned.settings
+    variants = {
+        "token": replace(own, blocks=False),
+        "vico": replace(own, gamma=False, lambda_gen=0.0),
+        "pfstorer_no_gen": replace(own, lambda_gen=0.0),
+        "pfstorer": own,
+        "pfstorer_same": replace(own, reference_timestep="same"),
+        "pfstorer_noised": replace(own, reference_timestep="noised"),
+    }
+
+    def personal(name: str, case: Case) -> Tensor:
+        return learned.restored(case, learned.adapter(name, variants[name], case), gamma)
+
+    def lora(case: Case) -> Tensor:
+        with learned.lora(case).applied(gamma):
+            return learned.sample(case, [])
+
+    def wrong_refs(case: Case) -> Tensor:
+        """Another person's photos as references of the person's own blocks."""
+        other = draw_case(learned.cases, case.person + 1000, case.preset)
+        latents = Photos.of(learned.restorer, list(other.references)).latents
+        return learned.restored(case, replace(own_adapter(case), references=latents), gamma)
+
+    def no_refs(case: Case) -> Tensor:
+        adapter = own_adapter(case)
+        return learned.restored(case, replace(adapter, references=adapter.references[:0]), gamma)
+
+    def wrong_person(case: Case) -> Tensor:
+        """Another person's adapter, as harm is done: the neighbour's."""
+        neighbour = draw_case(learned.cases, case.person ^ 1, case.preset)
+        return learned.restored(case, learned.adapter("pfstorer", own, neighbour), gamma)
+
+    def own_adapter(case: Case) -> IdentityAdapter:
+        return learned.adapter("pfstorer", own, case)
+
+    return {
+        **standard_methods(learned.restorer, learned.sampling_steps),
+        **{name: partial(personal, name) for name in variants},
+        "lora": lora,
+        "wrong_refs": wrong_refs,
+        "no_refs": no_refs,
+        "wrong_person": wrong_person,
+    }
+
+
+MAIN_ROWS = "input,autoencoder,base,token,lora,vico,pfstorer_no_gen,pfstorer,pfstorer_same,wrong_refs,no_refs"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.personalization", description=__doc__)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--people", type=int, default=6)
+    parser.add_argument("--photos", type=int, default=6)
+    parser.add_argument("--references", type=int, default=5)
+    parser.add_argument("--methods", default=MAIN_ROWS)
+    parser.add_argument("--preset", nargs="+", default=["heavy", "light"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--gamma", type=float, default=1.0)
+    parser.add_argument("--steps", type=int, default=AdapterTraining().steps)
+    parser.add_argument("--sampling-steps", type=int, default=20)
+    parser.add_argument("--restorer", type=Path, default=RESTORER)
+    parser.add_argument("--judges", type=Path, default=JUDGES)
+    parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--plot", type=Path)
+    for name in ("lr", "gamma_lr", "lambda_gen"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float)
+    options = parser.parse_args()
+    changes = {
+        n: getattr(options, n) for n in ("lr", "gamma_lr", "lambda_gen") if getattr(options, n) is not None
+    }
+    settings = AdapterTraining(steps=options.steps, seed=options.seed, preview_every=0, **changes)
+    restorer, judges = load_restorer(options.restorer, text=True), load_judges(options.judges)
+    size = restorer.header.image_size
+    cases = CaseSettings(options.photos, options.references, size=size, seed=options.seed)
+    folder = options.json.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    learned = Learned(restorer, cases, settings, folder, options.sampling_steps)
+    known = methods_of(learned, options.gamma)
+    names = options.methods.split(",")
+    if strange := [name for name in names if name not in known]:
+        parser.error(f"no method {', '.join(strange)}; choose from {', '.join(known)}")
+    methods = {name: known[name] for name in names}
+    about = f"{restorer.fingerprint}, gamma {options.gamma:g}, {settings}"
+    board = evaluate(
+        methods,
+        judges,
+        EvaluationSettings(options.people, tuple(options.preset), cases),
+        path=options.json,
+        made_with=about,
+        on_progress=lambda p: print_line(f"{p.step} of {p.steps}"),
+    )
+    add_costs(options.json, folder)
+    for preset, head, rows in tables(board):
+        print_line(
+            f"\n{preset}\n" + "\n".join("  ".join(f"{cell:>16}" for cell in row) for row in [head, *rows])
+        )
+    if options.sheet:
+        write_sheet(
+            options.sheet, methods, [draw_case(cases, n, options.preset[0]) for n in range(options.people)]
+        )
+    if options.plot:
+        write_plot(options.plot, board)
+
+
+def add_costs(path: Path, folder: Path) -> None:
+    """`seconds_train` and `megabytes` of the rows that learned something, mean over people."""
+    found = json.loads(path.read_text())
+    for row in found["rows"]:
+        files = sorted(folder.glob(f"{row['method']}-*.safetensors"))
+        seconds = [float(f.with_suffix(".seconds").read_text()) for f in files]
+        row["seconds_train"] = sum(seconds) / len(seconds) if seconds else None
+        row["megabytes"] = sum(f.stat().st_size for f in files) / len(files) / 1e6 if files else None
+    with written(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def print_line(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
