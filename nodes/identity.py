@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.identity import Identity, References, named, personalization
+from ..pfstorer_core.identity import Identity, References, named, of_one_length, personalization
 from ..pfstorer_core.models import UNet
 
 PATCH = "pfstorer_identity"
@@ -117,6 +117,7 @@ def apply_identities(
     found = [references.at(timestep) for _, references, _ in acting]
     sites = personalization(unet, identities, found, [area for _, _, area in acting])
     if context is not None and rows is not None:
-        own = named(context.to(sigma.device, dtype), identities)
-        context = torch.where(rows.to(own)[:, :, None] > 0, own, context.to(own))
+        context = context.to(sigma.device, dtype)
+        own, context = of_one_length(named(context, identities), context)
+        context = torch.where(rows.to(own)[:, :, None] > 0, own, context)
     return Applied(sites, context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -141,7 +142,12 @@ def named(null_context: Tensor, identities: Sequence[Identity]) -> Tensor:
     far as its gamma goes; with several, or in a part of the picture, nobody is."""
     if len(identities) != 1 or identities[0].area is not None or not identities[0].gamma:
         return null_context
-    own = identities[0].adapter.context.to(null_context)
-    if own.shape[1] != null_context.shape[1]:
-        null_context = null_context[:, :1].expand(-1, own.shape[1], -1)
-    return torch.lerp(null_context, own, min(identities[0].gamma, 1.0))
+    own, null = of_one_length(identities[0].adapter.context.to(null_context), null_context)
+    return torch.lerp(null, own.expand_as(null), min(identities[0].gamma, 1.0))
+
+
+def of_one_length(*contexts: Tensor) -> list[Tensor]:
+    """Text contexts [B, L, D], repeated until all are as long: what is there equally often is attended to as
+    if it were there once."""
+    length = math.lcm(*(context.shape[1] for context in contexts))
+    return [context.repeat(1, length // context.shape[1], 1) for context in contexts]

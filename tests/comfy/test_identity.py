@@ -1,0 +1,137 @@
+"""A person learned and restored in a real server, over the API."""
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.client import ComfyClient, ExecutionFailed, ExecutionInterrupted
+from harness.host import ComfyServer
+from pfstorer_core.adapter import load_identity_adapter
+from pfstorer_core.restorer import save_restorer
+from tests.unit.small import small_restorer
+
+RESTORER = "small.safetensors"
+STEPS = 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def restorer(server: ComfyServer) -> None:
+    folder = server.base / "models" / "restorers"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_restorer(small_restorer(), folder / RESTORER)
+
+
+@pytest.fixture
+def photos(client: ComfyClient) -> list[str]:
+    rng = np.random.default_rng(0)
+    return [client.upload_image(png(rng.random((40, 40 + 8 * n, 3))), f"photo{n}.png") for n in range(2)]
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = BytesIO()
+    Image.fromarray((pixels * 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def learning(photos: list[str], name: str, **settings: Any) -> dict[str, Any]:
+    prompt = {f"photo{n}": node("LoadImage", image=photo) for n, photo in enumerate(photos)}
+    grown = {f"photos.photo_{n}": [f"photo{n}", 0] for n in range(len(photos))}
+    given = {"steps": STEPS, "seed": 0, "batch": 1, **settings}
+    return {
+        **prompt,
+        "restorer": node("LoadBaseRestorer", checkpoint=RESTORER),
+        "train": node(
+            "TrainIdentityAdapter", model=["restorer", 0], clip=["restorer", 1], vae=["restorer", 2],
+            name=name, **grown, **given,
+        ),
+        "loss": node("LossGraphNode", loss=["train", 1], filename_prefix="loss"),
+        "preview": node("SaveImage", images=["train", 2], filename_prefix="preview"),
+    }  # fmt: skip
+
+
+def restoring(photo: str, gammas: list[float], **settings: Any) -> dict[str, Any]:
+    prompt = {
+        "image": node("LoadImage", image=photo),
+        "restorer": node("LoadBaseRestorer", checkpoint=RESTORER),
+        "person": node("LoadIdentityAdapter", name="ada.safetensors"),
+        "base": sampler(["restorer", 0]),
+        "save_base": node("SaveImage", images=["base", 0], filename_prefix="base"),
+    }
+    for gamma in gammas:
+        applied = {"model": ["restorer", 0], "identity_adapter": ["person", 0], "gamma": gamma, **settings}
+        prompt[f"apply{gamma}"] = node("ApplyPersonalization", **applied)
+        prompt[f"sample{gamma}"] = sampler([f"apply{gamma}", 0])
+        prompt[f"save{gamma}"] = node("SaveImage", images=[f"sample{gamma}", 0], filename_prefix="gamma")
+    return prompt
+
+
+def sampler(model: list[Any]) -> dict[str, Any]:
+    return node(
+        "TiledSRSampler", model=model, vae=["restorer", 2], image=["image", 0], upscale=1.0, steps=2, cfg=1.0,
+        sampler_name="euler", scheduler="normal", seed=0,
+    )  # fmt: skip
+
+
+def pixels(client: ComfyClient, execution: Any, name: str) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(client.view(execution.images(name)[0])))).astype(int)
+
+
+def test_learn_once_and_restore(server: ComfyServer, client: ComfyClient, photos: list[str]) -> None:
+    execution = client.run(learning(photos, "ada", lr=0.01, gamma_lr=0.3))
+    assert [step for name, step, _ in execution.progress if name == "train"][-1] == STEPS
+    file = server.base / "models" / "identity_adapters" / "ada.safetensors"
+    adapter = load_identity_adapter(file)
+    assert len(adapter.header.losses) == STEPS
+    assert len(adapter.references) == 2
+    assert not list(file.parent.glob(".unfinished/*")), "what is finished leaves no scratch behind"
+
+    before = file.stat().st_mtime_ns
+    client.free()
+    again = client.run(learning(photos, "ada", lr=0.01, gamma_lr=0.3))
+    assert "train" in again.ran
+    assert not [step for name, step, _ in again.progress if name == "train"], "it was learned twice"
+    assert file.stat().st_mtime_ns == before
+
+    with ComfyServer(threads=1, base=server.base) as fresh, fresh.client() as other:
+        restored = other.run(restoring(photos[0], [0.0, 0.5, 1.0]))
+        base, none, half, full = (
+            pixels(other, restored, name) for name in ("save_base", "save0.0", "save0.5", "save1.0")
+        )
+    assert (none == base).all()
+    assert 0 < np.abs(half - base).mean() < np.abs(full - base).mean()
+
+
+def test_what_is_interrupted_goes_on(server: ComfyServer, client: ComfyClient, photos: list[str]) -> None:
+    prompt = learning(photos, "interrupted", steps=40)
+
+    def stop(event: Any) -> None:
+        data = event["data"]
+        if event["type"] == "progress" and data["node"] == "train" and data["value"] == 3:
+            client.interrupt()
+
+    with pytest.raises(ExecutionInterrupted):
+        client.run(prompt, stop)
+    scratch = server.base / "models" / "identity_adapters" / ".unfinished"
+    assert list(scratch.glob("*/identity.state.safetensors"))
+    client.free()
+    execution = client.run(prompt)
+    steps = [step for name, step, _ in execution.progress if name == "train"]
+    assert steps[0] > 3
+    assert steps[-1] == 40
+    assert not list(scratch.glob("*"))
+
+
+def test_what_is_wrong_is_said(client: ComfyClient) -> None:
+    black = client.upload_image(png(np.zeros((40, 40, 3))), "black.png")
+    with pytest.raises(ExecutionFailed, match="shows nobody"):
+        client.run(learning([black], "nobody"))
+    photo = client.upload_image(png(np.random.default_rng(1).random((40, 40, 3))), "one.png")
+    with pytest.raises(ExecutionFailed, match="No transformer at output_blocks"):
+        client.run(learning([photo], "nobody", sites="output_blocks.99.1"))
