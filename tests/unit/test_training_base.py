@@ -39,7 +39,8 @@ from .test_training import written_losses
 
 LOOP = LoopSettings(steps=3, lr=1e-3, batch=4, warmup=1, save_every=2, bf16=False)
 SIDE, STEPS = 32, 12
-ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+ALONE = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true",
+         "PYTHONPATH": str(ROOT)}  # fmt: skip
 """So that processes add up in the same order, and need no GPU each."""
 
 
@@ -61,6 +62,21 @@ def restorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("restorer") / "small.safetensors"
     save_restorer(small_restorer(), path, torch.float32)
     return path
+
+
+RANK = """
+import sys
+from pathlib import Path
+from accelerate import PartialState
+from pfstorer_core.cli import main
+try:
+    main()
+finally:
+    state = PartialState()
+    name = f"rank {state.process_index} of {state.num_processes}"
+    Path(__file__).with_name(name).touch()
+"""
+"""The command line, in one of several processes that leave word of themselves."""
 
 
 def crops(folder: Path, size: int = SIDE, seed: int = 0) -> Crops:
@@ -94,10 +110,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory, restorer: Path, pictures: Pa
 def test_two_processes_give_the_losses_of_one(
     tmp_path: Path, whole: Path, restorer: Path, pictures: Path
 ) -> None:
-    launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-              "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")  # fmt: skip
-    result = run(*launch, *command(tmp_path, restorer, pictures))
+    # `accelerate launch --cpu` would start a single process, however many are asked for.
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    launch = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script))
+    result = run(*launch, *command(tmp_path, restorer, pictures)[2:])
     assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in tmp_path.glob("rank * of *")) == ["rank 0 of 2", "rank 1 of 2"]
     one, two = (written_losses(folder, "base-all") for folder in (whole, tmp_path))
     assert two == pytest.approx(one, rel=1e-4)
     weights = [read_checkpoint(folder / "out.safetensors")[0] for folder in (whole, tmp_path)]

@@ -1,0 +1,23 @@
+"""What ships with the pack: small, whole, and what it says it is."""
+
+import pytest
+
+from harness import ROOT
+from pfstorer_core import load_restorer
+
+ASSETS = ROOT / "assets"
+MEGABYTES = {"pfstorer_tiny.safetensors": 40, "pfstorer_judges.safetensors": 5}
+
+
+@pytest.mark.parametrize("name", MEGABYTES)
+def test_it_is_small(name: str) -> None:
+    assert (ASSETS / name).stat().st_size <= MEGABYTES[name] * 1e6
+
+
+def test_the_tiny_restorer_has_every_part() -> None:
+    restorer = load_restorer(ASSETS / "pfstorer_tiny.safetensors", text=True)
+    assert restorer.unet.lq_encoder is not None
+    assert restorer.autoencoder.config.cfw
+    assert restorer.context("a photo of a face").shape == restorer.null_context.shape
+    stages = restorer.header.training["stages"]
+    assert [stage["train"] for stage in stages[:2]] == ["unet", "all"]
