@@ -44,7 +44,7 @@ class SaveIdentityAdapter(io.ComfyNode):
             description="Saves a copy of an adapter under another name. It is biometric data: whoever has it "
             "can see the face.",
             inputs=[
-                IdentityAdapterType.Input("identity_adapter"),
+                IdentityAdapterType.Input("identity_adapter", tooltip="Of TrainIdentityAdapter."),
                 io.String.Input("name", default="person", tooltip="Of the file in models/identity_adapters."),
             ],
             is_output_node=True,

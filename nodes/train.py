@@ -35,7 +35,7 @@ class TrainIdentityAdapter(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         def growing(name: str, of: Any, least: int) -> Any:
             template = io.Autogrow.TemplatePrefix(of, prefix=f"{name[:-1]}_", min=least, max=MAX_PHOTOS)
-            return io.Autogrow.Input(name, template=template)
+            return io.Autogrow.Input(name, template=template, tooltip=of.tooltip)
 
         def number(name: str, default: float, tooltip: str, most: float = 1.0, step: float = 0.0001) -> Any:
             return io.Float.Input(name, default=default, min=0.0, max=most, step=step, round=False,

@@ -12,6 +12,8 @@ from PIL import Image
 
 from harness import ROOT
 from harness.client import ComfyClient, ExecutionFailed
+from harness.host import ComfyServer
+from pfstorer_core.convert import convert
 from pfstorer_core.degradation import Blur, Degradation, GaussianNoise, Jpeg, Resize, degrade
 from pfstorer_core.drawing import draw_person, draw_shot, photograph
 
@@ -136,9 +138,21 @@ def test_degrade_image(client: ComfyClient, bad: str, keep_size: bool) -> None:
         assert first.shape[0] * 8 <= good.shape[0] + 8
 
 
-def test_a_prompt_without_a_text_tower_says_what_to_do(client: ComfyClient) -> None:
+def test_a_prompt_of_one_s_own_acts(client: ComfyClient, bad: str) -> None:
+    prompt = shipped(bad)
+    restorer = next(name for name, n in prompt.items() if n["class_type"] == "LoadBaseRestorer")
+    prompt["text"] = node("CLIPTextEncode", clip=[restorer, 1], text="a photo of a person with red hair")
+    prompt[SAMPLER]["inputs"]["positive"] = ["text", 0]
+    own, empty = (picture(client.view(client.run(p).images()[0])) for p in (prompt, shipped(bad)))
+    assert (own != empty).any()
+
+
+def test_a_prompt_without_a_text_tower_says_what_to_do(server: ComfyServer, client: ComfyClient) -> None:
+    folder = server.base / "models" / "restorers"
+    folder.mkdir(parents=True, exist_ok=True)
+    convert(folder / "silent.safetensors", ROOT / "assets" / "pfstorer_tiny.safetensors", text=False)
     prompt = {
-        "restorer": node("LoadBaseRestorer", checkpoint="pfstorer_tiny.safetensors"),
+        "restorer": node("LoadBaseRestorer", checkpoint="silent.safetensors"),
         "text": node("CLIPTextEncode", clip=["restorer", 1], text="a face"),
         "show": node("PreviewAny", source=["text", 0]),
     }
@@ -150,7 +164,8 @@ def test_every_input_has_a_tooltip(client: ComfyClient) -> None:
     ours = {name: info for name, info in client.object_info().items() if info["category"] == "PFStorer"}
     assert set(ours) == {
         "LoadBaseRestorer", "RestorationConditioning", "TiledSRSampler", "RestorationColorFix",
-        "DegradeImage",
+        "DegradeImage", "TrainIdentityAdapter", "ApplyPersonalization", "LoadIdentityAdapter",
+        "SaveIdentityAdapter",
     }  # fmt: skip
     for name, info in ours.items():
         for kind in info["input"].values():

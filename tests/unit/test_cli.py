@@ -44,10 +44,10 @@ def test_inspect_tells_what_a_file_is(tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert lines[0].startswith(f"{path} (")
     assert lines[0].endswith("a full StableSR checkpoint or PFStorer restorer")
-    for name in ("U-Net", "SFT layers", "LQ encoder", "autoencoder", "CFW layers", "float16"):
+    for name in ("U-Net", "SFT layers", "LQ encoder", "autoencoder", "CFW layers", "text tower", "float16"):
         assert name in result.stdout
-    assert "predicts v (by header), pictures of 128 pixels, latent scale 0.98589" in lines
-    assert lines[-1] == "missing: text tower: prompts cannot be read"
+    assert any(line.startswith("predicts v (by header), pictures of 128 pixels, latent") for line in lines)
+    assert not any(line.startswith("missing") for line in lines)
 
 
 def test_inspect_for_machines() -> None:
