@@ -168,8 +168,8 @@ def test_every_input_has_a_tooltip(client: ComfyClient) -> None:
         "SaveIdentityAdapter",
     }  # fmt: skip
     for name, info in ours.items():
-        for kind in info["input"].values():
-            for key, (_, *options) in kind.items():
+        for kind in ("required", "optional"):
+            for key, (_, *options) in info["input"].get(kind, {}).items():
                 assert options, f"{name}.{key}"
                 assert options[0].get("tooltip"), f"{name}.{key}"
 
