@@ -11,7 +11,8 @@ from harness.client import ComfyClient, ExecutionFailed, ExecutionInterrupted
 from harness.host import ComfyServer
 from pfstorer_core.adapter import load_identity_adapter
 from pfstorer_core.restorer import save_restorer
-from tests.unit.small import small_restorer
+
+from ..unit.small import small_restorer
 
 RESTORER = "small.safetensors"
 STEPS = 6
