@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,9 +18,9 @@ from pfstorer_core.progress import silent
 from pfstorer_core.restorer import Restorer
 from pfstorer_core.schedule import PredictionType, Schedule
 from pfstorer_core.training.damage import damage
-from pfstorer_core.training.data import Batch
+from pfstorer_core.training.data import Batch, generators, normal
 from pfstorer_core.training.identity import AdapterTraining
-from pfstorer_core.training.loop import LoopSettings, Objective, OnProgress, fit
+from pfstorer_core.training.loop import Objective, OnProgress, fit
 from pfstorer_core.training.photos import Pairs, Photos
 
 
@@ -93,10 +93,10 @@ class RestorationLoss(Objective):
         self.schedule = Schedule.scaled_linear(dtype=torch.float32)
 
     def forward(self, batch: Batch) -> Tensor:
-        rngs = [np.random.default_rng(seed) for seed in batch["seed"].tolist()]
+        rngs = generators(batch)
         hq, lq = batch["hq"], batch["lq"]
         t = torch.tensor([int(rng.integers(len(self.schedule))) for rng in rngs])
-        noise = torch.stack([torch.from_numpy(rng.standard_normal(hq.shape[1:], np.float32)) for rng in rngs])
+        noise = normal(hq, rngs)
         x, target = self.schedule.q_sample(hq, t, noise), self.schedule.target(hq, t, noise, self.prediction)
         context = self.context.expand(len(x), -1, -1)
         return F.mse_loss(self.unet[0](x, t, context, lq_latent=lq).float(), target)
@@ -116,10 +116,7 @@ def train_lora(
     seen = Photos.of(restorer, photos)
     harm = damage(settings.degradation, restorer.header.image_size)
     pairs = Pairs(restorer, seen, harm, settings.p_hq, settings.pool, settings.batch, settings.seed)
-    loop = LoopSettings(
-        settings.steps, lr, settings.batch, warmup=0, decay=False, weight_decay=0.01,
-        betas=(0.9, 0.999), ema=0.0, seed=settings.seed, bf16=settings.bf16,
-    )  # fmt: skip
+    loop = replace(settings.loop(restorer.unet.config.model_channels), lr=lr, validate_every=0)
     with lora.applied():
         fit("lora", RestorationLoss(restorer, lora), pairs, loop, folder, on_progress)
     return lora

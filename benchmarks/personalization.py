@@ -23,7 +23,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs by its path
 
 from benchmarks.lora import LoRA, train_lora
-from pfstorer_core.adapter import IdentityAdapter, load_identity_adapter
+from pfstorer_core.adapter import IdentityAdapter, default_sites, load_identity_adapter, new_blocks
 from pfstorer_core.evaluation import CaseSettings, EvaluationSettings, draw_case, evaluate, load_judges
 from pfstorer_core.evaluation.cases import Case
 from pfstorer_core.evaluation.commands import JUDGES, RESTORER
@@ -94,8 +94,6 @@ class Learned:
 
 
 def block_parameters(restorer: Restorer, settings: AdapterTraining) -> int:
-    from pfstorer_core.adapter import default_sites, new_blocks
-
     sites = list(settings.sites) or default_sites(restorer.unet)
     blocks = new_blocks(restorer.unet, sites, 0).values()
     return sum(p.numel() for block in blocks for p in block.parameters())

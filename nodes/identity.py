@@ -10,6 +10,7 @@ import comfy.conds
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -57,7 +58,7 @@ def with_identity(model: ModelPatcher, patch: IdentityPatch) -> ModelPatcher:
     """A clone of MODEL that restores this person."""
     model = model.clone()
     model.set_model_patch(patch, PATCH)
-    model.add_callback_with_key("on_cleanup", PATCH, lambda _: patch.cleanup())
+    model.add_callback_with_key(CallbacksMP.ON_CLEANUP, PATCH, lambda _: patch.cleanup())
     return model
 
 

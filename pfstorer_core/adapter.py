@@ -31,6 +31,16 @@ DIFFERING_BITS = 6
 """Bits of a fingerprint that rounding to another number format may change."""
 
 
+def check_choices(null_lq: str, reference_timestep: str) -> None:
+    """Raise ValueError where one of them is none of `NULL_LQ` or `REFERENCE_TIMESTEPS`."""
+    if reference_timestep not in REFERENCE_TIMESTEPS:
+        raise ValueError(
+            f"No reference time step {reference_timestep!r}; choose one of {', '.join(REFERENCE_TIMESTEPS)}."
+        )
+    if null_lq not in NULL_LQ:
+        raise ValueError(f"No null LQ {null_lq!r}; choose one of {', '.join(NULL_LQ)}.")
+
+
 @dataclass(frozen=True)
 class AdapterHeader:
     """What the tensors do not tell.
@@ -62,13 +72,7 @@ class AdapterHeader:
     notice: str = NOTICE
 
     def __post_init__(self) -> None:
-        if self.reference_timestep not in REFERENCE_TIMESTEPS:
-            raise ValueError(
-                f"No reference time step {self.reference_timestep!r}; choose one of "
-                f"{', '.join(REFERENCE_TIMESTEPS)}."
-            )
-        if self.null_lq not in NULL_LQ:
-            raise ValueError(f"No null LQ {self.null_lq!r}; choose one of {', '.join(NULL_LQ)}.")
+        check_choices(self.null_lq, self.reference_timestep)
 
 
 @dataclass(frozen=True, eq=False)

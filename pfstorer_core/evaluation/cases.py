@@ -12,6 +12,7 @@ from torch import Tensor
 from ..canvas import resize
 from ..degradation import PRESETS, degrade, draw, ground_truth
 from ..drawing import LANDMARKS, Person, Photo, draw_person, draw_shot, photograph
+from ..training.damage import SMALL_AT
 from .align import FIVE
 from .traits import spotless, trait_vector
 
@@ -39,7 +40,7 @@ class CaseSettings:
     photos: int = 4
     references: int = 0
     size: int = 128
-    damage_at: int = 448
+    damage_at: int = SMALL_AT
     fill: tuple[float, float] = (0.6, 0.85)
     seed: int = 0
 

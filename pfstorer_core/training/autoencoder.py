@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +14,7 @@ from ..checkpoint import load_exactly, read_checkpoint, write_safetensors
 from ..models import Autoencoder, AutoencoderConfig
 from ..progress import Progress, silent
 from ..sizes import autoencoder_config
-from .data import Batch, Samples
+from .data import Batch, Samples, generators, normal
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit
 from .low_pass import start_as_low_pass
@@ -82,9 +81,8 @@ class ReconstructionLoss(Objective):
     def forward(self, batch: Batch) -> Tensor:
         image = batch["image"].float() / 127.5 - 1
         mean, logvar = self.model.moments(image)
-        rngs = [np.random.default_rng(seed) for seed in batch["seed"].tolist()]
-        noise = [torch.from_numpy(rng.standard_normal(mean.shape[1:], np.float32)) for rng in rngs]
-        output = self.model.decode(mean + (0.5 * logvar).exp() * torch.stack(noise).to(mean.device))
+        noise = normal(mean, generators(batch))
+        output = self.model.decode(mean + (0.5 * logvar).exp() * noise)
         kl = 0.5 * (mean.float() ** 2 + logvar.float().exp() - 1 - logvar.float()).mean()
         s = self.settings
         return reconstruction_loss(output.float(), image, s.edge_weight, s.colour_weight) + s.kl_weight * kl

@@ -17,7 +17,7 @@ from ..progress import Progress, silent
 from ..sampling import sample_ddpm, start_latent
 from ..schedule import PredictionType, Schedule
 from .damage import Damage, damage
-from .data import Batch, Samples
+from .data import Batch, Samples, generators, normal
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit
 from .pairs import moments
@@ -116,7 +116,7 @@ class DenoisingLoss(Objective):
         self.unet.checkpoint_gradients(settings.checkpointing)
 
     def forward(self, batch: Batch) -> Tensor:
-        rngs = _generators(batch)
+        rngs = generators(batch)
         device = batch["seed"].device
         # In this order for all samples, so that a setting changes nothing but what it is about.
         t = torch.tensor([int(rng.integers(len(self.schedule))) for rng in rngs], device=device)
@@ -130,7 +130,7 @@ class DenoisingLoss(Objective):
             self.start.header.prediction_type,
             x0=hq,
             lq_latent=lq,
-            noise=_normal(hq, rngs),
+            noise=normal(hq, rngs),
             t=t,
             context=self._contexts(captions, hq),
             null_lq=null_lq,
@@ -146,7 +146,7 @@ class DenoisingLoss(Objective):
     def _latent(self, moments: Tensor, rngs: list[np.random.Generator]) -> Tensor:
         """A draw from the distribution of a latent, scaled."""
         mean, logvar = moments.float().chunk(2, dim=1)
-        return (mean + (0.5 * logvar).exp() * _normal(mean, rngs)) * self.start.header.scale_factor
+        return (mean + (0.5 * logvar).exp() * normal(mean, rngs)) * self.start.header.scale_factor
 
     def _contexts(self, captions: list[str], like: Tensor) -> Tensor:
         return contexts(self.start, captions).to(like.device)
@@ -155,12 +155,12 @@ class DenoisingLoss(Objective):
     def sheet(self, batch: Batch) -> Tensor:
         """LQ, what becomes of it in `SHEET_STEPS` steps, HQ; for the plain U-Net what it draws for the
         caption, and HQ."""
-        rngs = _generators(batch)
+        rngs = generators(batch)
         hq, lq = (m.float().chunk(2, dim=1)[0] for m in self._moments(batch, rngs))
         scale, plain = self.start.header.scale_factor, self.settings.train == "unet"
         captions = batch["caption"] if plain else [""] * len(hq)
         context = self._contexts(captions, hq)
-        noise = _normal(hq, rngs)
+        noise = normal(hq, rngs)
         x = sample_ddpm(
             lambda x, t: self.unet(x, t, context, lq_latent=None if plain else lq * scale),
             noise if plain else start_latent(self.schedule, lq * scale, noise),
@@ -196,13 +196,3 @@ def train_base(
     before = dict(start.header.training)
     history = [*before.pop("stages", [before] if before else []), {**made, **asdict(settings.loop)}]
     return replace(start.header, training={"stages": history})
-
-
-def _generators(batch: Batch) -> list[np.random.Generator]:
-    return [np.random.default_rng(seed) for seed in batch["seed"].tolist()]
-
-
-def _normal(like: Tensor, rngs: list[np.random.Generator]) -> Tensor:
-    """Standard normal numbers, each sample's from its own generator."""
-    rows = [torch.from_numpy(rng.standard_normal(like.shape[1:], np.float32)) for rng in rngs]
-    return torch.stack(rows).to(like.device)

@@ -45,6 +45,17 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> Batch:
     return batch
 
 
+def generators(batch: Batch) -> list[np.random.Generator]:
+    """One for each sample, for everything random that is still to be drawn."""
+    return [np.random.default_rng(seed) for seed in batch["seed"].tolist()]
+
+
+def normal(like: torch.Tensor, rngs: Sequence[np.random.Generator]) -> torch.Tensor:
+    """Standard normal numbers of the shape of `like` [B, …], each sample's from its own generator."""
+    rows = [torch.from_numpy(rng.standard_normal(like.shape[1:], np.float32)) for rng in rngs]
+    return torch.stack(rows).to(like.device)
+
+
 class Pictures(Protocol):
     """Pictures to take crops of."""
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 from ..adapter import (
     AdapterHeader,
     IdentityAdapter,
+    check_choices,
     default_sites,
-    fingerprint,
     new_blocks,
 )
 from ..identity import Identity, References, as_seen, personalization
@@ -31,10 +30,10 @@ from ..restorer import Restorer
 from ..sampling import sample_ddpm, start_latent
 from ..schedule import Schedule
 from .damage import damage
-from .data import Batch
+from .data import Batch, generators, normal
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit
-from .photos import Box, Pairs, Photos
+from .photos import Box, Pairs, Photos, encode
 
 STAGE = "identity"
 PREVIEW_STEPS = 10
@@ -94,6 +93,7 @@ class AdapterTraining:
             raise ValueError(f"p_hq must be from 0 to 1, got {self.p_hq}.")
         if self.gradients not in ("truncated", "full"):
             raise ValueError(f"No gradients {self.gradients!r}; choose truncated or full.")
+        check_choices(self.null_lq, self.reference_timestep)
         damage(self.degradation, 0)
         if self.pool < 1:
             raise ValueError(f"pool must be 1 or more, got {self.pool}.")
@@ -160,12 +160,11 @@ class IdentityLoss(Objective):
         return [group for group in groups if group["params"]]
 
     def forward(self, batch: Batch) -> Tensor:
-        rngs = [np.random.default_rng(seed) for seed in batch["seed"].tolist()]
+        rngs = generators(batch)
         hq, lq = batch["hq"], batch["lq"]
         t = torch.tensor([int(rng.integers(len(self.schedule))) for rng in rngs], device=hq.device)
         rows = torch.tensor([int(rng.integers(len(PROMPTS))) for rng in rngs], device=hq.device)
-        noise = torch.stack([torch.from_numpy(rng.standard_normal(hq.shape[1:], np.float32)) for rng in rngs])
-        noise = noise.to(hq)
+        noise = normal(hq, rngs)
         s, prediction = self.settings, self.restorer.header.prediction_type
         x, target = self.schedule.q_sample(hq, t, noise), self.schedule.target(hq, t, noise, prediction)
 
@@ -215,10 +214,8 @@ class IdentityLoss(Objective):
 
     def _gray(self, lq: Tensor) -> Tensor:
         factor = self.restorer.autoencoder.config.downscale
-        picture = lq.new_zeros(1, 3, *(side * factor for side in lq.shape[-2:]))
-        with torch.no_grad():
-            latent = self.restorer.autoencoder.encode(picture.to(self.restorer.null_context))
-        return (latent * self.restorer.header.scale_factor).to(lq).expand(len(lq), -1, -1, -1)
+        picture = lq.new_full((1, 3, *(side * factor for side in lq.shape[-2:])), 0.5)
+        return encode(self.restorer, picture).to(lq).expand(len(lq), -1, -1, -1)
 
     def _block(self, site: str) -> PersonalizationBlock:
         return self.blocks[_key(site)]  # type: ignore[return-value]
@@ -228,7 +225,7 @@ class IdentityLoss(Objective):
         s = self.settings
         blocks = {site: self._block(site) for site in self.sites}
         header = AdapterHeader(
-            base=fingerprint(self.unet.state_dict()),
+            base=self.restorer.fingerprint,
             sites=self.sites,
             heads=[block.attn1.heads for block in blocks.values()],
             prediction_type=self.restorer.header.prediction_type,
@@ -321,7 +318,7 @@ def train_identity_adapter(
         fit(STAGE, objective, pairs, loop, folder, on_progress, held=held, record={"run_key": key})
         return objective.adapter(key, settings.steps, written_losses(folder))
     finally:
-        objective.to(restorer.null_context.device)
+        objective.to(restorer.device)
 
 
 def written_losses(folder: Path) -> list[float]:
@@ -339,7 +336,7 @@ def run_key(
     """Names a training: the same photos, base and settings have the same key."""
     what: Mapping[str, Any] = {
         **{key: value for key, value in asdict(settings).items() if key not in FREE},
-        "base": fingerprint(restorer.unet.state_dict()),
+        "base": restorer.fingerprint,
         "boxes": [list(box) if box else None for box in boxes or []],
     }
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())

@@ -127,7 +127,8 @@ def fit(
     accelerator = start_accelerator(objective.some_idle)
     rows = _rows(settings, accelerator.num_processes)
     trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(objective.groups(settings), lr=settings.lr, betas=settings.betas)
+    groups = objective.groups(settings)
+    optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
     model, stepper = accelerator.prepare(objective, optimizer)
     average = {name: p.detach().clone() for name, p in trained.items()}
     path = folder / f"{stage}.state.safetensors"

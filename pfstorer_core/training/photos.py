@@ -131,7 +131,7 @@ class Pairs:
         first = max(0, end - self.pool)
         for number in [number for number in self._made if number < first]:
             del self._made[number]
-        ahead = AHEAD if self.restorer.null_context.device.type != "cpu" else 0
+        ahead = AHEAD if self.restorer.device.type != "cpu" else 0
         for number in range(first, end + ahead):
             if number not in self._made:
                 self._made[number] = self._thread.submit(self._make, number)

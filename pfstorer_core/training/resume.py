@@ -46,21 +46,20 @@ def learn(
     preview = target.with_suffix(".png")
     if done is not None and not restart:
         return done, read_picture(preview) if preview.exists() else torch.zeros(1, 3, 8, 8)
-    shown: list[Tensor] = []
+    shown = [torch.zeros(1, 3, 8, 8)]
 
     def listen(progress: Progress) -> None:
         if progress.picture is not None:
-            shown[:] = [progress.picture]
+            shown[0] = progress.picture.float().cpu()
         on_progress(progress)
 
     adapter = train_identity_adapter(
         restorer, photos, settings, boxes=boxes, folder=unfinished, on_progress=listen
     )
     adapter.save(target)
-    sheet = shown[0].float().cpu() if shown else torch.zeros(1, 3, 8, 8)
-    write_picture(sheet, preview)
+    write_picture(shown[0], preview)
     shutil.rmtree(unfinished, ignore_errors=True)
-    return adapter, sheet
+    return adapter, shown[0]
 
 
 def _place(file: Path, key: str) -> tuple[Path, IdentityAdapter | None]:

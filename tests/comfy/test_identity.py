@@ -110,11 +110,14 @@ def test_learn_once_and_restore(server: ComfyServer, client: ComfyClient, photos
 
 
 def test_what_is_interrupted_goes_on(server: ComfyServer, client: ComfyClient, photos: list[str]) -> None:
-    prompt = learning(photos, "interrupted", steps=40)
+    many = 500  # so that a fast machine is still at it when the interrupt arrives
+    prompt = learning(photos, "interrupted", steps=many)
+    asked: list[int] = []
 
     def stop(event: Any) -> None:
         data = event["data"]
-        if event["type"] == "progress" and data["node"] == "train" and data["value"] == 3:
+        if event["type"] == "progress" and data["node"] == "train" and data["value"] >= 3 and not asked:
+            asked.append(data["value"])
             client.interrupt()
 
     with pytest.raises(ExecutionInterrupted):
@@ -124,8 +127,8 @@ def test_what_is_interrupted_goes_on(server: ComfyServer, client: ComfyClient, p
     client.free()
     execution = client.run(prompt)
     steps = [step for name, step, _ in execution.progress if name == "train"]
-    assert steps[0] > 3
-    assert steps[-1] == 40
+    assert steps[0] > asked[0]
+    assert steps[-1] == many
     assert not list(scratch.glob("*"))
 
 

@@ -174,6 +174,12 @@ def test_photos_that_teach_nothing_are_refused(
         train_identity_adapter(restorer, photos, QUICK)
 
 
+@pytest.mark.parametrize("change", [{"null_lq": "none"}, {"reference_timestep": "never"}])
+def test_choices_are_checked_before_the_training(change: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change.values()))):
+        replace(QUICK, **change)
+
+
 @pytest.mark.parametrize("gamma", [float("nan"), -0.1, 2.1])
 def test_gamma_has_a_range(trained: IdentityAdapter, gamma: float) -> None:
     with pytest.raises(ValueError, match="gamma"):
