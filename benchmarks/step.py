@@ -34,9 +34,15 @@ def main() -> None:
     parser.add_argument("--latent", type=int, default=64, help="side of the latent")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--personalized", action="store_true", help="also see benchmarks.personalized_step")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results: dict[str, dict[str, float]] = {}
+    if options.personalized:
+        from benchmarks.personalized_step import measure_personalized
+
+        dtype = DTYPES[options.dtype[-1]]
+        results["personalized"] = measure_personalized(dtype, options.latent, options.runs, options.device)
     for name in options.dtype:
         for compiled in [False, True] if options.device.type == "cuda" else [False]:
             row = measure(DTYPES[name], options.latent, options.runs, options.device, compiled)

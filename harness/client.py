@@ -22,6 +22,7 @@ Event = Mapping[str, Any]
 """A websocket message, {"type": ..., "data": {...}}; a preview frame's data is {"image": bytes}."""
 
 PREVIEW_FRAME = 1
+TEXT_FRAME = 3
 """The kind number that starts a binary message with a preview frame."""
 
 TRIVIAL: Prompt = {"0": {"class_type": "PreviewAny", "inputs": {"source": "free"}}}
@@ -73,6 +74,8 @@ class Execution:
     """(node id, value, maximum) of every progress message."""
     previews: list[bytes] = field(default_factory=list)
     """Preview frames, each an encoded picture."""
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    """(node id, text) of what nodes showed below their names, in order."""
     seconds: float = 0.0
     failure: ComfyError | None = None
 
@@ -233,9 +236,12 @@ class ComfyClient:
             if not message:
                 raise ComfyError("the server closed the connection")
             if isinstance(message, bytes):
-                # 4 bytes kind of message, 4 bytes image format, then the encoded picture
-                if int.from_bytes(message[:4], "big") == PREVIEW_FRAME:
+                kind, number = (int.from_bytes(word, "big") for word in (message[:4], message[4:8]))
+                if kind == PREVIEW_FRAME:  # the number is the image format
                     yield {"type": "preview", "data": {"image": message[8:]}}
+                if kind == TEXT_FRAME:  # the number is the length of the node's id
+                    node, text = (part.decode() for part in (message[8 : 8 + number], message[8 + number :]))
+                    yield {"type": "text", "data": {"node": node, "text": text}}
                 continue
             event = json.loads(message)
             data = event.get("data", {})
@@ -272,6 +278,8 @@ def note(execution: Execution, event: Event) -> None:
             execution.progress.append((data["node"], data["value"], data["max"]))
         case "preview":
             execution.previews.append(data["image"])
+        case "text":
+            execution.texts.append((data["node"], data["text"]))
         case "execution_error":
             execution.failure = ExecutionFailed(data)
         case "execution_interrupted":

@@ -12,6 +12,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from PIL import Image
+from server import PromptServer
 from torch import Tensor
 
 from ..pfstorer_core.adapter import NULL_LQ, REFERENCE_TIMESTEPS, IdentityAdapter
@@ -83,6 +84,7 @@ class TrainIdentityAdapter(io.ComfyNode):
                                 "between; empty: every second one of the decoder."),
                 growing("faces", mask, 0),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 IdentityAdapterType.Output(display_name="identity_adapter"),
                 io.Custom("LOSS_MAP").Output(display_name="loss"),
@@ -108,6 +110,7 @@ class TrainIdentityAdapter(io.ComfyNode):
         bar = ProgressBar(steps)
 
         def show(progress: Progress) -> None:
+            PromptServer.instance.send_progress_text(time_left(progress), cls.hidden.unique_id)
             preview = (
                 None if progress.picture is None else ("JPEG", _thumbnail(progress.picture), PREVIEW_SIDE)
             )
@@ -151,6 +154,15 @@ def _box(mask: Tensor) -> Box | None:
     if not len(rows):
         return None
     return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+def time_left(progress: Progress) -> str:
+    """What the node shows below its name."""
+    done = f"{progress.step} of {progress.steps} steps"
+    if progress.seconds_left is None:
+        return done
+    minutes, seconds = divmod(round(progress.seconds_left), 60)
+    return f"{done}, about {minutes} min {seconds:02} s left"
 
 
 def _thumbnail(picture: Tensor) -> Image.Image:

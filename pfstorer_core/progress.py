@@ -10,13 +10,14 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Progress:
     """`step` of `steps` of the stage `stage` is done; `loss` where the stage has one; `picture`
-    [1, 3, H, W] in [0, 1] where there is one to show."""
+    [1, 3, H, W] in [0, 1] where there is one to show; `seconds_left` where they can be foretold."""
 
     stage: str
     step: int
     steps: int
     loss: float | None = None
     picture: Tensor | None = field(default=None, compare=False)
+    seconds_left: float | None = field(default=None, compare=False)
 
 
 def silent(progress: Progress) -> None:

@@ -11,7 +11,7 @@ their parameters, noise seeds included, is JSON by `to_json`, and may be written
 
 from .draw import draw
 from .pipeline import Degradation, degrade, ground_truth
-from .presets import PRESETS, Preset, first_order
+from .presets import LARGE, PRESETS, SMALL_AT, Preset, applied_at, first_order
 from .sheet import degradation_sheet
 from .steps import (
     Blur,
@@ -30,7 +30,9 @@ from .steps import (
 )
 
 __all__ = [
+    "LARGE",
     "PRESETS",
+    "SMALL_AT",
     "Blur",
     "Degradation",
     "EightBit",
@@ -46,6 +48,7 @@ __all__ = [
     "Sharpen",
     "Sinc",
     "Step",
+    "applied_at",
     "degradation_sheet",
     "degrade",
     "draw",

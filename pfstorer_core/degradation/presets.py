@@ -194,3 +194,15 @@ PRESETS: dict[str, Preset] = {
 }
 """`stablesr`: StableSR's general configuration, second-order Real-ESRGAN. `face`: its configuration for
 faces. `light`, `heavy`: ours. `moderate`, `severe`: ReF-LDM's benchmark levels. Made for HQ of 512 px."""
+
+LARGE = 256
+"""Pixels of pictures from which on presets are applied to them as they are."""
+SMALL_AT = 448
+"""Side to which smaller ones are enlarged first, since presets would leave nothing of them."""
+MILD = ("light",)
+"""Presets that small pictures can bear at their own size, and that could not be seen in them otherwise."""
+
+
+def applied_at(preset: str, size: int) -> int:
+    """Side in pixels at which a preset is applied to pictures of `size` pixels."""
+    return size if size >= LARGE or preset in MILD else SMALL_AT

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from ..canvas import resize
-from ..degradation import PRESETS, degrade, draw, ground_truth
+from ..degradation import PRESETS, SMALL_AT, applied_at, degrade, draw, ground_truth
 from ..drawing import LANDMARKS, Person, Photo, draw_person, draw_shot, photograph
-from ..training.damage import SMALL_AT
 from .align import FIVE
 from .traits import spotless, trait_vector
 
@@ -31,18 +30,23 @@ class CaseSettings:
         photos: of each person.
         references: further clean photos of each person, for methods that learn from them.
         size: side of the pictures in pixels.
-        damage_at: side in pixels at which the photos are degraded, before both are brought to `size`. The
-            presets are made for 512; lower is heavier, since blur and noise stay what they are. By default
-            the heavy preset leaves pictures of 128 pixels with about the PSNR of the paper's input, 22.6 dB.
+        damage_at: side in pixels at which the photos are drawn and degraded, before both are brought to
+            `size`; 0 for what suits preset and size, see `applied_at`. Lower is heavier, since blur and noise
+            stay what they are. By default the heavy preset leaves pictures of 128 pixels with about the PSNR
+            of the paper's input, 22.6 dB.
         fill: lowest and highest height of the head as a part of the frame: portraits, as the paper's.
     """
 
     photos: int = 4
     references: int = 0
     size: int = 128
-    damage_at: int = SMALL_AT
+    damage_at: int = 0
     fill: tuple[float, float] = (0.6, 0.85)
     seed: int = 0
+
+    @property
+    def drawn_at(self) -> int:
+        return self.damage_at or max(self.size, SMALL_AT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +110,12 @@ def draw_case(settings: CaseSettings, person: int, preset: str) -> Case:
     lq = hq
     if preset != CLEAN:
         drawn = draw(preset, len(hq), torch.Generator().manual_seed(noises))
+        side = settings.damage_at or applied_at(preset, settings.size)
+        hq = resize(hq, (side, side)).clamp(0, 1)
         hq = ground_truth(hq, drawn)
         lq = degrade(hq, drawn)
     size = (settings.size, settings.size)
-    scale = settings.size / settings.damage_at
+    scale = settings.size / settings.drawn_at
     hq, lq, bare = (resize(images, size).clamp(0, 1) for images in (hq, lq, _pictures(plain)))
     return Case(
         person=person,
@@ -138,7 +144,7 @@ def _photo(settings: CaseSettings, who: Person, person: int, number: int) -> Pho
     fill = float(rng.uniform(*settings.fill))
     room = max(0.0, 0.4 * (0.96 - fill))
     shift = (room * float(rng.uniform(-1, 1)), room * float(rng.uniform(-1, 1)))
-    return photograph(who, draw_shot(rng, fill=fill, shift=shift), settings.damage_at)
+    return photograph(who, draw_shot(rng, fill=fill, shift=shift), settings.drawn_at)
 
 
 def _pictures(photos: list[Photo]) -> Tensor:

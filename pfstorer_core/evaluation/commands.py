@@ -34,7 +34,7 @@ def run_evaluate(
     photos: int = 4,
     presets: tuple[str, ...] = ("heavy",),
     size: int = 0,
-    damage_at: int = CaseSettings().damage_at,
+    damage_at: int = 0,
     steps: int = 50,
     seed: int = 0,
     embedder: Path | None = None,

@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 from ..canvas import resize
-from ..degradation import PRESETS, Preset, degrade, draw, ground_truth
-
-LARGE = 256
-"""Pixels of pictures from which on presets are applied to them as they are."""
-SMALL_AT = 448
-"""Side to which smaller ones are enlarged for it: presets are made for 512 pixels, and would leave nothing
-of a small one."""
+from ..degradation import LARGE, PRESETS, Preset, applied_at, degrade, draw, ground_truth
 
 
 @dataclass(frozen=True)
@@ -24,11 +18,11 @@ class Damage:
 
     Attributes:
         presets: one of which is taken for each picture.
-        at: side in pixels at which it is applied; 0 for the pictures' own.
+        at: for each of them, the side in pixels at which it is applied; 0 for the pictures' own.
     """
 
     presets: tuple[Preset, ...]
-    at: int = 0
+    at: tuple[int, ...]
 
     def __call__(
         self, images: Tensor, rngs: list[np.random.Generator], p_hq: float = 0.0
@@ -36,19 +30,22 @@ class Damage:
         """HQ and LQ of pictures [B, 3, H, W] in [0, 1], each degraded by its own generator; a share `p_hq` is
         left as it is."""
         height, width = images.shape[-2:]
-        drawn = []
+        chosen, drawn = [], []
         for rng in rngs:
-            preset = self.presets[int(rng.integers(len(self.presets)))]
+            chosen.append(int(rng.integers(len(self.presets))))
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            drawn += draw(preset, 1, generator, p_hq)
-        if not self.at:
+            drawn += draw(self.presets[chosen[-1]], 1, generator, p_hq)
+        if not any(self.at):
             hq = ground_truth(images, drawn)
             return hq, degrade(hq, drawn)
-        scale = self.at / min(height, width)
-        large = resize(images, (round(height * scale), round(width * scale))).clamp(0, 1)
-        hq = ground_truth(large, drawn)
-        pair = (resize(image, (height, width)).clamp(0, 1) for image in (hq, degrade(hq, drawn)))
-        return next(pair), next(pair)
+        pairs = []
+        for row, (kind, one) in enumerate(zip(chosen, drawn, strict=True)):
+            scale = (self.at[kind] or min(height, width)) / min(height, width)
+            size = (round(height * scale), round(width * scale))
+            hq = ground_truth(resize(images[row : row + 1], size).clamp(0, 1), [one])
+            pairs.append([resize(image, (height, width)).clamp(0, 1) for image in (hq, degrade(hq, [one]))])
+        hq, lq = (torch.cat(images) for images in zip(*pairs, strict=True))
+        return hq, lq
 
 
 def damage(name: str, size: int) -> Damage:
@@ -62,4 +59,5 @@ def damage(name: str, size: int) -> Damage:
         raise ValueError(f"No degradation named {name!r}; choose one of {', '.join(PRESETS)}.")
     large = size >= LARGE
     names = [name] if name else ["stablesr"] if large else ["heavy", "heavy", "heavy", "light"]
-    return Damage(tuple(PRESETS[n] for n in names), 0 if large else SMALL_AT)
+    sides = (applied_at(n, size) for n in names)
+    return Damage(tuple(PRESETS[n] for n in names), tuple(0 if side == size else side for side in sides))

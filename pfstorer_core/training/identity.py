@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,13 +31,15 @@ from ..restorer import Restorer
 from ..sampling import sample_ddpm, start_latent
 from ..schedule import Schedule
 from .damage import damage
-from .data import Batch, generators, normal
+from .data import Batch, collate, generators, normal
 from .logs import rows_of
-from .loop import LoopSettings, Objective, fit
+from .loop import LoopSettings, Objective, fit, to_device
 from .photos import Box, Pairs, Photos, encode
 
 STAGE = "identity"
 PREVIEW_STEPS = 10
+STEP_OVER_FORWARD = 3.0
+"""About how many forward passes of the losses a training step takes."""
 
 RATES = {256: (5e-5, 1e-2), 0: (1e-3, 1e-2)}
 """Learning rates of (blocks, γ) by the least width of the U-Net: SD 2.1's, and the tiny restorer's."""
@@ -295,7 +298,8 @@ def train_identity_adapter(
         photos: 1…10 good photos of the person [3, H, W] or [1, 3, H, W] in [0, 1], of any sizes.
         boxes: of the face in each photo (left, top, right, bottom) in pixels, where it is small.
         folder: for what a stopped training goes on from; None forgets it.
-        on_progress: called after each step; raise in it to stop.
+        on_progress: called before the first step, with a guess of how long it will take, and after each;
+            raise in it to stop.
     Raises:
         ValueError: no photo, too many, one that shows nothing; a setting out of range; or a restorer without
             a text tower.
@@ -315,15 +319,29 @@ def train_identity_adapter(
     pairs = Pairs(restorer, seen, harm, settings.p_hq, settings.pool, settings.batch, settings.seed)
     held = Pairs(restorer, seen, harm, 0.0, 1, 1, settings.seed + 1)
     try:
+        on_progress(_forecast(objective, pairs, settings, folder))
         fit(STAGE, objective, pairs, loop, folder, on_progress, held=held, record={"run_key": key})
         return objective.adapter(key, settings.steps, written_losses(folder))
     finally:
         objective.to(restorer.device)
 
 
+def _forecast(objective: IdentityLoss, pairs: Pairs, settings: AdapterTraining, folder: Path) -> Progress:
+    """How long the training will take, from one forward pass of its first step."""
+    batch = collate([pairs[k] for k in range(settings.batch)])
+    device = objective.token.device
+    begun = time.monotonic()
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+        objective(to_device(batch, device)).item()
+    seconds = (time.monotonic() - begun) * STEP_OVER_FORWARD
+    done = len(written_losses(folder))
+    return Progress(STAGE, done, settings.steps, seconds_left=seconds * (settings.steps - done))
+
+
 def written_losses(folder: Path) -> list[float]:
-    """Of every step of the training in `folder`."""
-    lines = (folder / f"{STAGE}.csv").read_text().splitlines()[1:]
+    """Of every step of the training in `folder` so far."""
+    path = folder / f"{STAGE}.csv"
+    lines = path.read_text().splitlines()[1:] if path.exists() else []
     return [float(line.split(",")[1]) for line in lines]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -141,6 +142,7 @@ def fit(
     watched = collate([held[k] for k in range(len(held))]) if held is not None and main else None
     log = Log(folder, stage, first) if main else None
     device = accelerator.device.type
+    began = time.monotonic()
     try:
         for step in range(first, settings.steps):
             rate = learning_rate(settings, step)
@@ -180,7 +182,8 @@ def fit(
                     ):
                         sheet = log.look(step + 1, objective, to_device(watched, accelerator.device))
                 try:
-                    on_progress(Progress(stage, step + 1, settings.steps, mean, sheet))
+                    seconds = (time.monotonic() - began) / (step + 1 - first) * (settings.steps - step - 1)
+                    on_progress(Progress(stage, step + 1, settings.steps, mean, sheet, seconds))
                 except BaseException:  # whoever stops it here wants to go on later
                     save_state(path, step + 1, trained, average, optimizer, made_with, broken)
                     raise

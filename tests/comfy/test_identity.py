@@ -87,6 +87,9 @@ def pixels(client: ComfyClient, execution: Any, name: str) -> np.ndarray:
 def test_learn_once_and_restore(server: ComfyServer, client: ComfyClient, photos: list[str]) -> None:
     execution = client.run(learning(photos, "ada", lr=0.01, gamma_lr=0.3))
     assert [step for name, step, _ in execution.progress if name == "train"][-1] == STEPS
+    said = [text for name, text in execution.texts if name == "train"]
+    assert said[0].startswith(f"0 of {STEPS} steps, about ")
+    assert said[-1] == f"{STEPS} of {STEPS} steps, about 0 min 00 s left"
     file = server.base / "models" / "identity_adapters" / "ada.safetensors"
     adapter = load_identity_adapter(file)
     assert len(adapter.header.losses) == STEPS

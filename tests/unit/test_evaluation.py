@@ -53,6 +53,14 @@ class Worse(torch.nn.Module):
         return 1 - case.lq
 
 
+def test_small_pictures_are_damaged_at_a_size_that_suits_the_preset() -> None:
+    heavy, light = (draw_case(CaseSettings(photos=1), 3, preset) for preset in ("heavy", "light"))
+    assert torch.equal(heavy.hq, light.hq)
+    assert torch.equal(heavy.landmarks, light.landmarks)
+    lost = [float((case.hq - case.lq).square().mean()) for case in (heavy, light)]
+    assert lost[0] > 2 * lost[1] > 2e-4, "light can be seen, and heavy is worse"
+
+
 def test_cases_are_seeded_and_share_their_photos_over_presets() -> None:
     heavy, again, clean = (draw_case(CASES, 3, preset) for preset in ("heavy", "heavy", "clean"))
     assert torch.equal(heavy.lq, again.lq)

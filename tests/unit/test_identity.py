@@ -93,6 +93,16 @@ def collated(pairs: Pairs) -> dict[str, object]:
     return collate([pairs[k] for k in range(2)])
 
 
+def test_the_time_it_takes_is_foretold(restorer: Restorer, person: list[Tensor]) -> None:
+    told: list[Progress] = []
+    train_identity_adapter(restorer, person, QUICK, on_progress=told.append)
+    assert [progress.step for progress in told] == list(range(QUICK.steps + 1))
+    left = [progress.seconds_left or 0.0 for progress in told]
+    assert left[0] > 0
+    assert left[-1] == 0
+    assert all(seconds > 0 for seconds in left[:-1])
+
+
 def test_a_stopped_training_goes_on_as_if_nothing_had_been(
     tmp_path: Path, restorer: Restorer, person: list[Tensor], trained: IdentityAdapter
 ) -> None:
@@ -106,7 +116,7 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(
     adapter = train_identity_adapter(
         restorer, person, QUICK, folder=tmp_path, on_progress=lambda p: steps.append(p.step)
     )
-    assert steps == [3, 4]
+    assert steps == [2, 3, 4]  # first of all the guess, at what is done already
     assert adapter.header.losses == trained.header.losses
     assert torch.equal(adapter.token, trained.token)
     for site, block in adapter.blocks.items():

@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from pfstorer_core.degradation import SMALL_AT
 from pfstorer_core.drawing import draw_person
 from pfstorer_core.training.captions import caption
+from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Crops, collate, find_pictures, hold_back, random_crop
 from pfstorer_core.training.drawn import DrawnPictures, draw_picture, drawn_pictures
 
@@ -184,3 +186,17 @@ def test_captions_tell_the_traits() -> None:
     assert "freckles" not in " ".join(
         caption(replace(person, freckles=0.0), np.random.default_rng(seed)) for seed in range(40)
     )
+
+
+def test_damage_of_a_picture_depends_on_its_own_generator_alone() -> None:
+    small = damage("", 48)
+    assert small.at == (SMALL_AT,) * 3 + (0,)
+    assert damage("", 512).at == (0,)
+    images = torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    seeds = (2, 5, 11)
+    together = small(images, [np.random.default_rng(seed) for seed in seeds])
+    for row, seed in enumerate(seeds):
+        alone = small(images[row : row + 1], [np.random.default_rng(seed)])
+        for many, one in zip(together, alone, strict=True):
+            assert torch.equal(many[row], one[0])
+    assert (together[0] - together[1]).abs().flatten(1).mean(1).min() > 1e-3
