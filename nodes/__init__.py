@@ -12,6 +12,7 @@ from .degrade import DegradeImage
 from .load import LoadBaseRestorer
 from .paths import register_model_folders
 from .sample import TiledSRSampler
+from .tiles import TiledDiffusion
 from .train import TrainIdentityAdapter
 
 
@@ -28,6 +29,7 @@ class PFStorerExtension(ComfyExtension):
             ApplyPersonalization,
             RestorationConditioning,
             TiledSRSampler,
+            TiledDiffusion,
             RestorationColorFix,
             DegradeImage,
         ]

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.sample
 import comfy.samplers
 import comfy.utils
-import latent_preview
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.canvas import MAX_UPSCALE, prepare_canvas
+from ..pfstorer_core.canvas import MAX_UPSCALE, Canvas, prepare_canvas, resize
 from ..pfstorer_core.color import COLOR_FIXES
+from ..pfstorer_core.pixel_tiles import decode_tiled, encode_tiled, pixel_grid
 from ..pfstorer_core.tiling import TileGrid, tile_cells
+from .bar import TileBar
 from .condition import Conditioning, prompts_for, restorer_of, with_lq
 from .images import from_image, to_image
 from .tiles import Tiles, with_tiles
-
-PIXEL_TILE = 1024
-"""Side of the pixel tiles around the autoencoder, a multiple of every autoencoder's factor."""
 
 
 class TiledSRSampler(io.ComfyNode):
@@ -60,20 +59,29 @@ class TiledSRSampler(io.ComfyNode):
                                "picture. Above 0 the VAE has to have CFW weights."),
                 io.Combo.Input("color_fix", options=[*COLOR_FIXES, "none"], default="wavelet",
                                optional=True, tooltip="Gives the result the colours of the bad picture."),
+                io.Boolean.Input("fixed_noise", default=False, optional=True, advanced=True,
+                                 tooltip="The same noise for every picture of a batch, as for the frames "
+                                 "of a video. Samplers that add noise in every step differ still."),
+                io.Mask.Input("mask", optional=True,
+                              tooltip="Where to restore; elsewhere the picture is only enlarged."),
                 io.Conditioning.Input("positive", optional=True,
                                       tooltip="A prompt of your own. Unconnected: empty."),
                 io.Conditioning.Input("negative", optional=True,
                                       tooltip="Only matters at a cfg above 1."),
             ],
-            outputs=[io.Image.Output(), io.Latent.Output()],
+            outputs=[
+                io.Image.Output(), io.Latent.Output(),
+                io.Mask.Output(tooltip="The mask at the size of the result; all of it without one."),
+            ],
         )  # fmt: skip
 
     @classmethod
     def execute(
         cls, model: ModelPatcher, vae: Any, image: Tensor, upscale: float, steps: int, cfg: float,
         sampler_name: str, scheduler: str, seed: int, tile: int = 0, overlap: int = -1,
-        tile_batch: int = 4, fidelity: float = 0.0, color_fix: str = "wavelet",
-        positive: Conditioning | None = None, negative: Conditioning | None = None,
+        tile_batch: int = 4, fidelity: float = 0.0, color_fix: str = "wavelet", fixed_noise: bool = False,
+        mask: Tensor | None = None, positive: Conditioning | None = None,
+        negative: Conditioning | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         restorer = restorer_of(model, vae)
         image_size, factor = restorer.header.image_size, vae.downscale_ratio
@@ -81,19 +89,42 @@ class TiledSRSampler(io.ComfyNode):
         prompts = prompts_for(restorer, positive, negative)
         cells = tile_cells(tile, overlap, image_size, factor)
         canvas = prepare_canvas(from_image(image), upscale, image_size, factor)
-        lq_latent = encode(vae, canvas.picture)
+        shown = mask_for(canvas, mask)
+        pictures, pixels = len(canvas.picture), len(pixel_grid(canvas.picture))
+        height, width = (side // factor for side in canvas.picture.shape[-2:])
+        bar = TileBar(model, (pixels, pictures * pixels), steps, len(TileGrid(height, width, *cells)))
+        lq_latent = encode(vae, canvas.picture, bar.on_pixel_tile)
 
-        tiled = with_tiles(model, Tiles(*cells, tile_batch))
+        tiled = with_tiles(model, Tiles(*cells, tile_batch, bar.on_tiles))
         positive, negative = with_lq(prompts, lq_latent)
+        noise = comfy.sample.prepare_noise(lq_latent, seed, [0] * pictures if fixed_noise else None)
         samples = comfy.sample.sample(
-            tiled, comfy.sample.prepare_noise(lq_latent, seed), steps, cfg, sampler_name, scheduler,
-            positive, negative, lq_latent, seed=seed,
-            callback=latent_preview.prepare_callback(tiled, steps),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            tiled, noise, steps, cfg, sampler_name, scheduler, positive, negative, lq_latent, seed=seed,
+            callback=bar.on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         )  # fmt: skip
         check_finite(samples)
-        restored = canvas.finish(decode(vae, samples, canvas.picture, fidelity), color_fix)
-        return io.NodeOutput(to_image(restored), {"samples": samples})
+        decoded = decode(vae, samples, canvas.picture, fidelity, bar.on_pixel_tile)
+        restored, shown = masked(canvas, canvas.finish(decoded, color_fix), shown)
+        return io.NodeOutput(to_image(restored), {"samples": samples}, shown)
+
+
+def mask_for(canvas: Canvas, mask: Tensor | None) -> Tensor | None:
+    """MASK [B or 1, h, w] -> [B or 1, 1, H, W] of the result's size."""
+    if mask is None:
+        return None
+    mask = mask.reshape(-1, 1, *mask.shape[-2:]).to(canvas.picture)
+    if len(mask) not in (1, len(canvas.picture)):
+        raise ValueError(
+            f"{len(mask)} masks do not fit {len(canvas.picture)} pictures: give one, or one for each."
+        )
+    return resize(mask, canvas.target).clamp(0, 1)
+
+
+def masked(canvas: Canvas, restored: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The restored picture inside the mask, the bad one outside; and the MASK of it all."""
+    if mask is None:
+        return restored, restored.new_ones(1, 1, 1).expand(len(restored), *canvas.target)
+    return torch.lerp(canvas.enlarged(), restored, mask.expand_as(restored)), mask[:, 0]
 
 
 def check_finite(samples: Tensor) -> None:
@@ -104,21 +135,17 @@ def check_finite(samples: Tensor) -> None:
         )
 
 
-def encode(vae: Any, picture: Tensor) -> Tensor:
+def encode(vae: Any, pictures: Tensor, on_tile: Callable[[], object] = lambda: None) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1] -> unscaled latents; large ones tile by tile."""
-    grid = TileGrid.of(picture, PIXEL_TILE, PIXEL_TILE // 4)
-    if len(grid) == 1:
-        return vae.encode(picture.movedim(1, -1))
-    factor = vae.downscale_ratio
-    cells = TileGrid(grid.height // factor, grid.width // factor, grid.tile // factor, grid.overlap // factor)
-    return cells.merge(vae.encode(piece.movedim(1, -1)) for piece in grid.crop(picture))
+    return encode_tiled(
+        lambda piece: vae.encode(piece.movedim(1, -1)), pictures, vae.downscale_ratio, on_tile=on_tile
+    )
 
 
-def decode(vae: Any, samples: Tensor, lq: Tensor, fidelity: float) -> Tensor:
+def decode(
+    vae: Any, samples: Tensor, lq: Tensor, fidelity: float, on_tile: Callable[[], object] = lambda: None
+) -> Tensor:
     """Unscaled latents -> pictures [B, 3, H, W] in [0, 1]; one at a time, large ones tile by tile."""
-    factor = vae.downscale_ratio
-    pixels = TileGrid.of(lq, PIXEL_TILE, PIXEL_TILE // 4)
-    cells = TileGrid.of(samples, pixels.tile // factor, pixels.overlap // factor)
 
     def one(latent: Tensor, picture: Tensor) -> Tensor:
         options = (
@@ -126,8 +153,4 @@ def decode(vae: Any, samples: Tensor, lq: Tensor, fidelity: float) -> Tensor:
         )
         return vae.decode(latent, vae_options=options).movedim(-1, 1)
 
-    def pieces(index: int) -> Tensor:
-        crops = zip(cells.crop(samples[index : index + 1]), pixels.crop(lq[index : index + 1]), strict=True)
-        return pixels.merge(one(latent, picture) for latent, picture in crops)
-
-    return torch.cat([pieces(index) for index in range(len(samples))])
+    return decode_tiled(one, samples, lq, vae.downscale_ratio, on_tile=on_tile)

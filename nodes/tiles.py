@@ -2,60 +2,102 @@
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+import comfy.model_management as mm
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
+from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.tiling import TileGrid
+from ..pfstorer_core.tiling import TileGrid, tile_cells
 
 KEY = "pfstorer.tiles"
+DEFAULT_SIZE = 512
+"""Pixels that a model other than ours was trained on, as far as is known."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Tiles:
-    """Sizes in latent cells; `batch` tiles are evaluated at once."""
+    """Sizes in latent cells; `batch` tiles are evaluated at once, fewer from when they did not fit.
+
+    `on_tiles` hears how many tiles of how many are done, in each evaluation of the model.
+    """
 
     tile: int
     overlap: int
     batch: int
+    on_tiles: Callable[[int, int], None] | None = None
 
     def apply_model(
         self, executor: Any, x: Tensor, t: Tensor, c_concat: Tensor | None = None,
         c_crossattn: Tensor | None = None, control: dict | None = None,
         transformer_options: dict | None = None, **conds: Any,
     ) -> Tensor:  # fmt: skip
-        """APPLY_MODEL wrapper: predictions of x0 on overlapping tiles are averaged.
-
-        Raises:
-            ValueError: a ControlNet is at work on a canvas of several tiles.
-        """
-        options = transformer_options or {}
+        """APPLY_MODEL wrapper: predictions of x0 on overlapping tiles are averaged."""
         grid = TileGrid.of(x, self.tile, self.overlap)
-        if len(grid) == 1:
-            return executor(x, t, c_concat, c_crossattn, control, options, **conds)
-        if control is not None:
-            raise ValueError("A ControlNet cannot work on tiles yet: set the tile to the picture's size.")
+        options = transformer_options or {}
         chunks = len(options.get("cond_or_uncond", [0]))
+        if len(grid) == 1:
+            return self._whole(executor, x, t, c_concat, c_crossattn, control, options, **conds)
         given = {"x": x, "t": t, "c_concat": c_concat, "c_crossattn": c_crossattn, **conds}
         canvases = {name: value for name, value in given.items() if _is_canvas(value, x)}
 
-        def evaluate(*tiles: Tensor) -> Tensor:
-            n = len(tiles[0]) // len(x)
-            cropped = dict(zip(canvases, tiles, strict=True))
-            now = {
-                name: _chunk_major(cropped[name], n, chunks)
-                if name in cropped
-                else _for_tiles(value, n, chunks, len(x))
-                for name, value in given.items()
-            }
-            args = (now.pop(name) for name in ("x", "t", "c_concat", "c_crossattn"))
-            return _tile_major(executor(*args, None, options, **now), n, chunks)
+        def evaluation() -> Callable[..., Tensor]:
+            waiting = iter(grid.positions)
 
-        return grid.map(evaluate, *canvases.values(), tile_batch=self.batch)
+            def evaluate(*tiles: Tensor) -> Tensor:
+                mm.throw_exception_if_processing_interrupted()
+                n = len(tiles[0]) // len(x)
+                places = list(islice(waiting, n))
+                cropped = dict(zip(canvases, tiles, strict=True))
+                now = {
+                    name: _chunk_major(cropped[name], n, chunks)
+                    if name in cropped
+                    else _for_tiles(value, n, chunks, len(x))
+                    for name, value in given.items()
+                }
+                args = (now.pop(name) for name in ("x", "t", "c_concat", "c_crossattn"))
+                hints = None if control is None else _cropped_control(control, grid, places, chunks, len(x))
+                result = _tile_major(executor(*args, hints, options, **now), n, chunks)
+                if self.on_tiles is not None:
+                    self.on_tiles(grid.positions.index(places[-1]) + 1, len(grid))
+                return result
+
+            return evaluate
+
+        while True:
+            try:
+                return grid.map(evaluation(), *canvases.values(), tile_batch=self.batch)
+            except Exception as error:
+                mm.raise_non_oom(error)
+                self._make_room(error, grid)
+
+    def _whole(self, executor: Any, *args: Any, **conds: Any) -> Tensor:
+        output = executor(*args, **conds)
+        if self.on_tiles is not None:
+            self.on_tiles(1, 1)
+        return output
+
+    def _make_room(self, error: Exception, grid: TileGrid) -> None:
+        """Fewer tiles at once from here on; where it is one already, say what the user can do."""
+        height, width = grid.tile_shape
+        if self.batch == 1:
+            raise type(error)(
+                f"One tile of {width} x {height} latent cells does not fit the memory: choose a smaller "
+                "tile, dtype bf16 or fp16 in LoadBaseRestorer, or start ComfyUI with --lowvram."
+            ) from error
+        self.batch = max(1, min(self.batch, len(grid)) // 2)
+        logging.getLogger(__name__).warning(
+            "Out of memory: %d tiles of %d x %d latent cells at once from here on.", self.batch, width, height
+        )
+        mm.soft_empty_cache()
 
     def prepare_sampling(
         self, executor: Any, model: ModelPatcher, noise_shape: Any, *args: Any, **kwargs: Any
@@ -97,3 +139,55 @@ def _chunk_major(tiles: Tensor, n: int, chunks: int) -> Tensor:
 
 def _tile_major(outputs: Tensor, n: int, chunks: int) -> Tensor:
     return outputs.unflatten(0, (chunks, n, -1)).transpose(0, 1).flatten(0, 2)
+
+
+def _cropped_control(
+    control: dict[str, list[Any]], grid: TileGrid, places: Sequence[tuple[int, int]], chunks: int, rows: int
+) -> dict[str, list[Any]]:
+    """A ControlNet's features of the canvas, whatever their resolution, for tiles; in new lists, since the
+    U-Net uses them up."""
+
+    def crop(features: Any) -> Any:
+        if not isinstance(features, Tensor) or features.ndim != 4:
+            return features
+        height, width = features.shape[-2:]
+        level = round(math.log2(grid.height / height)) if grid.height >= height else 0
+        tall, wide = (-(-side // 2**level) for side in grid.tile_shape)
+        tiles = []
+        for y, x in places:
+            top = min(round(y * height / grid.height), height - tall)
+            left = min(round(x * width / grid.width), width - wide)
+            tile = features[..., top : top + tall, left : left + wide]
+            tiles.append(tile.expand(rows, -1, -1, -1) if len(tile) == 1 else tile)
+        return _chunk_major(torch.cat(tiles), len(places), chunks)
+
+    return {name: [crop(features) for features in found] for name, found in control.items()}
+
+
+class TiledDiffusion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TiledDiffusion",
+            display_name="Tiled Diffusion",
+            category="PFStorer",
+            description="Lets any sampler work on large latents, tile by tile.",
+            search_aliases=["tile", "mixture of diffusers", "multidiffusion", "pfstorer"],
+            inputs=[
+                io.Model.Input("model", tooltip="Of LoadBaseRestorer, or any other diffusion U-Net."),
+                io.Int.Input("tile", default=0, min=0, max=8192, step=8,
+                             tooltip="Side of a tile in pixels. 0: what the restorer was trained on."),
+                io.Int.Input("overlap", default=-1, min=-1, max=4096,
+                             tooltip="Pixels that neighbouring tiles share, against seams. -1: half a tile."),
+                io.Int.Input("tile_batch", default=4, min=1, max=64, advanced=True, optional=True,
+                             tooltip="Tiles at once: more is faster and takes more memory."),
+            ],
+            outputs=[io.Model.Output()],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, tile: int, overlap: int, tile_batch: int = 4) -> io.NodeOutput:
+        header = getattr(model.model, "header", None)
+        size = header.image_size if header else DEFAULT_SIZE
+        cells = tile_cells(tile, overlap, size, model.model.latent_format.spacial_downscale_ratio)
+        return io.NodeOutput(with_tiles(model, Tiles(*cells, tile_batch)))

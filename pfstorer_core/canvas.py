@@ -38,6 +38,11 @@ class Canvas:
         height, width = self.content
         return resize(restored[..., :height, :width], self.target).clamp(0, 1)
 
+    def enlarged(self) -> Tensor:
+        """The bad picture [B, 3, *target] in [0, 1]."""
+        height, width = self.content
+        return resize(self.picture[..., :height, :width], self.target).clamp(0, 1)
+
 
 def prepare_canvas(image: Tensor, upscale: float, image_size: int, multiple: int) -> Canvas:
     """Enlarge a picture for restoration.
@@ -68,7 +73,8 @@ def prepare_canvas(image: Tensor, upscale: float, image_size: int, multiple: int
     padding = [-side % multiple for side in content]
     picture = resize(image, content).clamp(0, 1)
     # A mirrored border would need pictures larger than the padding; the nearest colour always works.
-    picture = F.pad(picture, (0, padding[1], 0, padding[0]), mode="replicate")
+    if any(padding):
+        picture = F.pad(picture, (0, padding[1], 0, padding[0]), mode="replicate")
     return Canvas(picture, content, target)
 
 

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 WAVELET_LEVELS = 5
+STRIP = 512
+"""Rows of a picture that are fixed at once."""
 
 
 def adain_color_fix(content: Tensor, style: Tensor) -> Tensor:
@@ -30,8 +32,8 @@ def adain_color_fix(content: Tensor, style: Tensor) -> Tensor:
     _check_pair(content, style)
     content_mean, content_std = _channel_statistics(content)
     style_mean, style_std = _channel_statistics(style)
-    result = (_at_least_float32(content) - content_mean) / content_std * style_std + style_mean
-    return result.to(content.dtype)
+    result = _at_least_float32(content) - content_mean
+    return result.div_(content_std).mul_(style_std).add_(style_mean).to(content.dtype)
 
 
 def wavelet_color_fix(content: Tensor, style: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
@@ -54,9 +56,16 @@ def wavelet_color_fix(content: Tensor, style: Tensor, levels: int = WAVELET_LEVE
             "the wavelet colour fix needs images of one size, got content "
             f"{list(content.shape)} and style {list(style.shape)}; resize the style first"
         )
-    high, _ = wavelet_split(_at_least_float32(content), levels)
-    _, low = wavelet_split(_at_least_float32(style), levels)
-    return (high + low).to(content.dtype)
+    # In strips, with as many rows about them as the blurs reach: a large picture would be there ten times.
+    reach, height = 2**levels - 1, content.shape[-2]
+    fixed = torch.empty_like(content)
+    for top in range(0, height, STRIP):
+        bottom = min(top + STRIP, height)
+        first, last = max(0, top - reach), min(height, bottom + reach)
+        high, _ = wavelet_split(_at_least_float32(content[..., first:last, :]), levels)
+        _, low = wavelet_split(_at_least_float32(style[..., first:last, :]), levels)
+        fixed[..., top:bottom, :] = (high + low)[..., top - first : bottom - first, :]
+    return fixed
 
 
 def wavelet_split(image: Tensor, levels: int = WAVELET_LEVELS) -> tuple[Tensor, Tensor]:

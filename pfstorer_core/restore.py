@@ -11,6 +11,7 @@ from torch import Tensor
 from .canvas import prepare_canvas, resize
 from .color import COLOR_FIXES
 from .identity import Identity, References, named, personalization
+from .pixel_tiles import decode_tiled, encode_tiled
 from .restorer import Restorer
 from .sampling import SamplerStep, sample_ddpm, start_latent
 from .schedule import Schedule
@@ -65,9 +66,9 @@ def restore(
             f"No colour fix named {color_fix!r}; choose one of {', '.join(COLOR_FIXES)} or none."
         )
     canvas = prepare_canvas(lq.float().cpu(), upscale, header.image_size, factor)
-    picture = 2 * canvas.picture.to(context) - 1
-    latent = autoencoder.encode(picture).float() * header.scale_factor
-
+    latent = header.scale_factor * encode_tiled(
+        lambda piece: autoencoder.encode(2 * piece.to(context) - 1).float(), canvas.picture, factor
+    )
     grid = TileGrid.of(latent, *tile_cells(tile, overlap, header.image_size, factor))
 
     size = latent.shape[-2], latent.shape[-1]
@@ -97,6 +98,10 @@ def restore(
         generator=generator,
         callback=on_step,
     )
-    restored = autoencoder.decode((x / header.scale_factor).to(context), picture, fidelity)
-    restored = ((restored.float() + 1) / 2).cpu()
+
+    def decode(piece: Tensor, picture: Tensor) -> Tensor:
+        pixels = autoencoder.decode(piece.to(context), 2 * picture.to(context) - 1, fidelity)
+        return ((pixels.float() + 1) / 2).cpu()
+
+    restored = decode_tiled(decode, x / header.scale_factor, canvas.picture, factor)
     return canvas.finish(restored, color_fix)

@@ -136,7 +136,7 @@ class TileGrid:
         weights = total.new_zeros(self.height, self.width)
         for y, x in self.positions:
             weights[y : y + height, x : x + width] += window
-        return (total / weights).to(dtype)
+        return total.div_(weights).to(dtype)
 
     def map(
         self,

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from harness import ROOT
-from harness.client import ComfyClient, ExecutionFailed
+from harness.client import ComfyClient, ExecutionFailed, ExecutionInterrupted
 from harness.host import ComfyServer
 from pfstorer_core.convert import convert
 from pfstorer_core.degradation import Blur, Degradation, GaussianNoise, Jpeg, Resize, degrade
@@ -20,7 +20,9 @@ from pfstorer_core.drawing import draw_person, draw_shot, photograph
 SHIPPED = json.loads((ROOT / "workflows" / "api" / "restore_and_upscale.json").read_text(encoding="utf-8"))
 SAMPLER = next(name for name, node in SHIPPED.items() if node["class_type"] == "TiledSRSampler")
 SIZE = (44, 36)
-"""Width and height of the bad picture; at twice the size it takes several tiles."""
+"""Width and height of the bad picture."""
+TILES = 4
+"""Of it, enlarged four times."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,8 @@ def test_shipped_workflow_restores_over_the_api(client: ComfyClient, bad: str) -
     execution = client.run(shipped(bad), lambda event: events.append(event["type"]))
     assert SAMPLER in execution.ran
     assert "progress" in events
-    assert execution.progress[-1] == (SAMPLER, 2, 2)
+    everything = 1 + 2 * TILES + 1
+    assert execution.progress[-1] == (SAMPLER, everything, everything)
     assert execution.previews, "no latent preview while sampling"
     assert client.history(execution.prompt_id)["status"]["status_str"] == "success"
     [saved] = execution.images()
@@ -86,6 +89,72 @@ def test_settings_act(client: ComfyClient, bad: str, settings: dict[str, Any]) -
     assert (plain != changed).any()
 
 
+def test_progress_moves_with_every_tile_and_cancelling_stops_there(client: ComfyClient, bad: str) -> None:
+    execution = client.run(shipped(bad, tile_batch=1, seed=11))
+    everything = 1 + 2 * TILES + 1
+    done = {value for name, value, of in execution.progress if (name, of) == (SAMPLER, everything)}
+    assert done >= set(range(1, everything + 1))
+    seen: list[int] = []
+
+    def stop(event: Any) -> None:
+        if event["type"] == "progress":
+            seen.append(event["data"]["value"])
+            if len(seen) == 3:
+                client.interrupt()
+
+    with pytest.raises(ExecutionInterrupted):
+        client.run(shipped(bad, tile_batch=1, seed=12, steps=100), stop)
+    assert max(seen) < 100
+
+
+def test_outside_the_mask_the_picture_is_only_enlarged(client: ComfyClient, bad: str) -> None:
+    width, height = SIZE
+
+    def run(**masks: Any) -> tuple[np.ndarray, np.ndarray]:
+        prompt = shipped(bad, **({"mask": ["mask", 0]} if masks else {})) | masks
+        prompt["mask picture"] = node("MaskToImage", mask=[SAMPLER, 2])
+        prompt["save mask"] = node("SaveImage", images=["mask picture", 0], filename_prefix="mask")
+        execution = client.run(prompt)
+        (restored,) = (name for name in execution.outputs if name != "save mask")
+        images = (execution.images(name)[0] for name in (restored, "save mask"))
+        restored, shown = (picture(client.view(image)) for image in images)
+        return restored, shown
+
+    nothing = node("SolidMask", value=0.0, width=width, height=height)
+    half = {
+        "nothing": nothing,
+        "left": node("SolidMask", value=1.0, width=width // 2, height=height),
+        "mask": node(
+            "MaskComposite", destination=["nothing", 0], source=["left", 0], x=0, y=0, operation="add"
+        ),
+    }
+    everywhere, whole = run()
+    nowhere, empty = run(mask=nothing)
+    there, shown = run(**half)
+    assert whole.min() == 255
+    assert empty.max() == 0
+    assert shown.shape == there.shape == everywhere.shape
+    inside, outside = shown[..., 0] == 255, shown[..., 0] == 0
+    assert min(inside.mean(), outside.mean()) > 0.4
+    assert (there[inside] == everywhere[inside]).all()
+    assert (there[outside] == nowhere[outside]).all()
+    assert (everywhere[outside] != nowhere[outside]).any()
+
+
+def test_noise_may_be_the_same_for_a_batch(client: ComfyClient, bad: str) -> None:
+    def run(fixed: bool) -> list[np.ndarray]:
+        prompt = shipped(bad, fixed_noise=fixed)
+        prompt[SAMPLER]["inputs"]["image"] = ["twice", 0]
+        (image,) = (name for name, made in prompt.items() if made["class_type"] == "LoadImage")
+        prompt["twice"] = node("RepeatImageBatch", image=[image, 0], amount=2)
+        return [picture(client.view(one)) for one in client.run(prompt).images()]
+
+    first, second = run(True)
+    assert (first == second).all()
+    first, second = run(False)
+    assert (first != second).any()
+
+
 def test_native_ksampler_on_our_model(client: ComfyClient, bad: str) -> None:
     prompt = {
         "image": node("LoadImage", image=bad),
@@ -110,6 +179,28 @@ def test_native_ksampler_on_our_model(client: ComfyClient, bad: str) -> None:
     assert restored.shape == bicubic.shape
     assert np.abs(restored - bicubic).mean() < 20, "another picture than the one that went in"
     assert sharpness(restored) > 1.1 * sharpness(bicubic)
+
+
+def test_tiled_diffusion_lets_native_samplers_do_what_ours_does(client: ComfyClient, bad: str) -> None:
+    prompt = shipped(bad, steps=3, seed=1, color_fix="none", upscale=4.0)
+    (image,) = (name for name, made in prompt.items() if made["class_type"] == "LoadImage")
+    (restorer,) = (name for name, made in prompt.items() if made["class_type"] == "LoadBaseRestorer")
+    prompt |= {
+        "tiled": node("TiledDiffusion", model=[restorer, 0], tile=0, overlap=-1),
+        "large": node("ImageScaleBy", image=[image, 0], upscale_method="bicubic", scale_by=4.0),
+        "lq": node("RestorationConditioning", model=["tiled", 0], vae=[restorer, 2], image=["large", 0]),
+        "sample": node(
+            "KSampler", model=["tiled", 0], positive=["lq", 0], negative=["lq", 1], latent_image=["lq", 2],
+            seed=1, steps=3, cfg=1.0, sampler_name="euler", scheduler="normal", denoise=1.0,
+        ),
+        "picture": node("VAEDecode", samples=["sample", 0], vae=[restorer, 2]),
+        "native": node("SaveImage", images=["picture", 0], filename_prefix="native_tiles"),
+    }  # fmt: skip
+    execution = client.run(prompt)
+    (ours,) = (name for name in execution.outputs if name != "native")
+    own, native = (picture(client.view(execution.images(name)[0])).astype(float) for name in (ours, "native"))
+    assert own.shape == native.shape
+    assert np.abs(own - native).mean() < 2, "only the enlargement differs, by its rounding"
 
 
 @pytest.mark.parametrize("keep_size", [True, False])

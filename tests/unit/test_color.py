@@ -122,3 +122,11 @@ def test_a_fix_by_its_name_takes_a_style_of_any_size(method: str) -> None:
 def test_an_unknown_fix_is_named() -> None:
     with pytest.raises(ValueError, match="sepia"):
         color_fix(torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4), "sepia")
+
+
+@pytest.mark.parametrize("rows", [1, 13, 32])
+def test_strips_leave_no_trace(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    content, style = image(2, 3, 90, 21), image(1, 3, 90, 21, seed=1)
+    whole = wavelet_color_fix(content, style)
+    monkeypatch.setattr("pfstorer_core.color.STRIP", rows)
+    assert torch.equal(wavelet_color_fix(content, style), whole)

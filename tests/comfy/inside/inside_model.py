@@ -1,6 +1,7 @@
 """Our U-Net as the host's MODEL: the same numbers as the host's own, its patches, its file format."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pfstorer.nodes.host import HostUNet, build_model, build_vae, load_model
 from pfstorer.nodes.images import from_image, to_image
 from pfstorer.nodes.text import NoTextTower, SmallTextTower
 from pfstorer.nodes.tiles import Tiles, with_tiles
+from pfstorer.pfstorer_core import pixel_tiles
 from pfstorer.pfstorer_core.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import (
     Autoencoder,
@@ -330,7 +332,8 @@ def test_large_pictures_go_through_the_vae_in_tiles(monkeypatch: pytest.MonkeyPa
     vae, picture = StubVAE(), torch.rand(2, 3, 76, 60)
     whole_latent = sample.encode(vae, picture)
     whole = sample.decode(vae, whole_latent, picture, fidelity)
-    monkeypatch.setattr(sample, "PIXEL_TILE", 32)
+    monkeypatch.setattr(sample, "encode_tiled", partial(pixel_tiles.encode_tiled, tile=32))
+    monkeypatch.setattr(sample, "decode_tiled", partial(pixel_tiles.decode_tiled, tile=32))
     torch.testing.assert_close(sample.encode(vae, picture), whole_latent)
     torch.testing.assert_close(sample.decode(vae, whole_latent, picture, fidelity), whole)
     assert whole.shape == picture.shape

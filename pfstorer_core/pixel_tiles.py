@@ -1,0 +1,72 @@
+"""The autoencoder on pictures of any size: in tiles, so that what it needs does not grow with the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from .tiling import TileGrid
+
+PIXEL_TILE = 1024
+"""Side of the tiles in pixels, a multiple of every autoencoder's factor; smaller pictures are one tile."""
+
+
+def pixel_grid(picture: Tensor, tile: int = PIXEL_TILE) -> TileGrid:
+    """The tiles of a picture [..., H, W]; neighbours share a quarter."""
+    return TileGrid.of(picture, tile, tile // 4)
+
+
+def encode_tiled(
+    encode: Callable[[Tensor], Tensor],
+    pictures: Tensor,
+    factor: int,
+    *,
+    tile: int = PIXEL_TILE,
+    on_tile: Callable[[], object] = lambda: None,
+) -> Tensor:
+    """Latents of pictures [B, 3, H, W], whose sides are multiples of `factor`, one tile at a time."""
+    grid = pixel_grid(pictures, tile)
+    if len(grid) == 1:
+        latents = encode(pictures)
+        on_tile()
+        return latents
+    cells = TileGrid(grid.height // factor, grid.width // factor, grid.tile // factor, grid.overlap // factor)
+    return cells.merge(_announced((encode(piece) for piece in grid.crop(pictures)), on_tile))
+
+
+def decode_tiled(
+    decode: Callable[[Tensor, Tensor], Tensor],
+    latents: Tensor,
+    pictures: Tensor,
+    factor: int,
+    *,
+    tile: int = PIXEL_TILE,
+    on_tile: Callable[[], object] = lambda: None,
+) -> Tensor:
+    """Pictures [B, 3, H, W] of latents, one picture and one tile at a time.
+
+    Args:
+        decode: gets a tile of the latents and the same tile of `pictures`.
+        pictures: bad ones, of the size of the result, for CFW.
+    """
+    pixels = pixel_grid(pictures, tile)
+    cells = TileGrid.of(latents, pixels.tile // factor, pixels.overlap // factor)
+
+    def one(latent: Tensor, picture: Tensor) -> Tensor:
+        if len(pixels) == 1:
+            decoded = decode(latent, picture)
+            on_tile()
+            return decoded
+        crops = zip(cells.crop(latent), pixels.crop(picture), strict=True)
+        return pixels.merge(_announced((decode(*crop) for crop in crops), on_tile))
+
+    decoded = [one(*row) for row in zip(latents.split(1), pictures.split(1), strict=True)]
+    return decoded[0] if len(decoded) == 1 else torch.cat(decoded)
+
+
+def _announced(tiles: Iterator[Tensor], on_tile: Callable[[], object]) -> Iterator[Tensor]:
+    for tile in tiles:
+        yield tile
+        on_tile()
