@@ -9,6 +9,7 @@ from .apply import ApplyPersonalization
 from .color import RestorationColorFix
 from .condition import RestorationConditioning
 from .degrade import DegradeImage
+from .faces import CropFace, FindFaces, PasteFace
 from .load import LoadBaseRestorer
 from .paths import register_model_folders
 from .sample import TiledSRSampler
@@ -32,4 +33,7 @@ class PFStorerExtension(ComfyExtension):
             TiledDiffusion,
             RestorationColorFix,
             DegradeImage,
+            FindFaces,
+            CropFace,
+            PasteFace,
         ]

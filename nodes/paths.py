@@ -1,4 +1,4 @@
-"""Model folders: models/restorers and models/stablesr beside the host's, and the shipped restorer."""
+"""Model folders of ours beside the host's, and what is shipped."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ CHECKPOINTS = "checkpoints"
 ADDONS = "stablesr"
 ADAPTERS = "identity_adapters"
 VAES = "vae"
+FACE_DETECTORS = "face_detection"
+CASCADE = "opencv"
+"""The choice of no file: OpenCV's own detector."""
 NONE = "none"
 """The choice of no add-on."""
 TINY_RESTORER = "pfstorer_tiny.safetensors"
@@ -23,14 +26,16 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 def register_model_folders() -> None:
     """Add models/restorers, with our assets, and models/stablesr, keeping what extra_model_paths.yaml
     may have said of them."""
-    for name, folders in {RESTORERS: [str(ASSETS)], ADDONS: [], ADAPTERS: [str(ASSETS / ADAPTERS)]}.items():
+    shipped = {RESTORERS: [str(ASSETS)], ADDONS: [], ADAPTERS: [str(ASSETS / ADAPTERS)], FACE_DETECTORS: []}
+    for name, folders in shipped.items():
         own = os.path.join(folder_paths.models_dir, name)
         with suppress(OSError):  # models may be read-only
             os.makedirs(own, exist_ok=True)  # so that a user finds it
         for folder in (own, *folders):
             folder_paths.add_model_folder_path(name, folder)
         paths, _ = folder_paths.folder_names_and_paths[name]
-        folder_paths.folder_names_and_paths[name] = (paths, EXTENSIONS)  # the host leaves it empty
+        extensions = {".onnx"} if name == FACE_DETECTORS else EXTENSIONS  # the host leaves them empty
+        folder_paths.folder_names_and_paths[name] = (paths, extensions)
 
 
 def restorer_names() -> list[str]:
@@ -52,6 +57,15 @@ def restorer_path(name: str) -> str:
 def addon_paths(*names: str) -> tuple[str, ...]:
     """The add-ons of these names, none left out; raises FileNotFoundError as `restorer_path` does."""
     return tuple(_path(name, ADDONS, VAES) for name in names if name != NONE)
+
+
+def face_detectors() -> list[str]:
+    return [*sorted(_names(FACE_DETECTORS), key=str.lower), CASCADE]
+
+
+def face_detector(name: str) -> str:
+    """The detector of that name; raises FileNotFoundError as `restorer_path` does."""
+    return _path(name, FACE_DETECTORS)
 
 
 def adapter_names() -> list[str]:

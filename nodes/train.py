@@ -16,10 +16,11 @@ from server import PromptServer
 from torch import Tensor
 
 from ..pfstorer_core.adapter import NULL_LQ, REFERENCE_TIMESTEPS, IdentityAdapter
+from ..pfstorer_core.faces import box_of_mask
 from ..pfstorer_core.progress import Progress
 from ..pfstorer_core.restorer import Restorer, load_restorer
 from ..pfstorer_core.training.identity import AdapterTraining
-from ..pfstorer_core.training.photos import MAX_PHOTOS, Box
+from ..pfstorer_core.training.photos import MAX_PHOTOS
 from ..pfstorer_core.training.resume import learn
 from .condition import restorer_of
 from .host import RestorerModel
@@ -104,7 +105,7 @@ class TrainIdentityAdapter(io.ComfyNode):
             sites=tuple(site.strip() for site in sites.split(",") if site.strip()), **settings,
         )  # fmt: skip
         pictures = [image[None] for batch in photos.values() for image in from_image(batch)]
-        boxes = [_box(mask) for mask in (faces or {}).values()]
+        boxes = [box_of_mask(mask.reshape(-1, *mask.shape[-2:])[0]) for mask in (faces or {}).values()]
         boxes += [None] * (len(pictures) - len(boxes))
         file = adapter_file(name)
         bar = ProgressBar(steps)
@@ -146,14 +147,6 @@ def _loss_map(adapter: IdentityAdapter) -> dict[str, list[float]]:
     if len(set(losses)) < 2:
         losses += [(losses or [0.0])[-1] + 1e-6]
     return {"loss": losses}
-
-
-def _box(mask: Tensor) -> Box | None:
-    """About what a mask shows; None where that is nothing."""
-    rows, columns = (mask.reshape(-1, *mask.shape[-2:])[0] > 0.5).nonzero().unbind(1)
-    if not len(rows):
-        return None
-    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
 
 
 def time_left(progress: Progress) -> str:

@@ -1,0 +1,97 @@
+"""Faces of a group photo in a real server: cut out, restored and put back, the rest untouched."""
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.client import ComfyClient, ExecutionFailed
+
+WIDTH, HEIGHT = 150, 90
+FACES = {"left": (10, 20, 40, 50), "right": (100, 30, 130, 66)}
+
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+@pytest.fixture
+def group(client: ComfyClient) -> str:
+    pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return client.upload_image(file.getvalue(), "group.png")
+
+
+def mask(name: str) -> dict[str, Any]:
+    """Nodes that draw the mask of a face."""
+    left, top, right, bottom = FACES[name]
+    return {
+        f"nothing {name}": node("SolidMask", value=0.0, width=WIDTH, height=HEIGHT),
+        f"all {name}": node("SolidMask", value=1.0, width=right - left, height=bottom - top),
+        f"mask {name}": node(
+            "MaskComposite", destination=[f"nothing {name}", 0], source=[f"all {name}", 0], x=left, y=top,
+            operation="add",
+        ),
+    }  # fmt: skip
+
+
+def test_two_faces_are_restored_and_the_rest_stays_as_it_is(client: ComfyClient, group: str) -> None:
+    prompt = {
+        "image": node("LoadImage", image=group),
+        "restorer": node("LoadBaseRestorer", checkpoint="pfstorer_tiny.safetensors"),
+        "save image": node("SaveImage", images=["image", 0], filename_prefix="group"),
+    }
+    before = "image"
+    for name in FACES:
+        prompt |= mask(name)
+        prompt |= {
+            f"crop {name}": node(
+                "CropFace", image=["image", 0], face=1, context=0.2, masks=[f"mask {name}", 0]
+            ),
+            f"restore {name}": node(
+                "TiledSRSampler", model=["restorer", 0], vae=["restorer", 2], image=[f"crop {name}", 0],
+                upscale=2.0, steps=2, cfg=1.0, sampler_name="euler", scheduler="normal", seed=0,
+            ),
+            f"paste {name}": node(
+                "PasteFace", image=[before, 0], face=[f"restore {name}", 0],
+                face_crop=[f"crop {name}", 1], feather=0.1,
+            ),
+        }  # fmt: skip
+        before = f"paste {name}"
+    prompt["save"] = node("SaveImage", images=[before, 0], filename_prefix="faces")
+    execution = client.run(prompt)
+    whole, restored = (
+        np.asarray(Image.open(BytesIO(client.view(execution.images(name)[0]))).convert("RGB")).astype(int)
+        for name in ("save image", "save")
+    )
+    changed = (whole != restored).any(-1)
+    near = np.zeros_like(changed)
+    for left, top, right, bottom in FACES.values():
+        side = round(1.2 * max(right - left, bottom - top)) // 2 + 1
+        x, y = (left + right) // 2, (top + bottom) // 2
+        near[max(0, y - side) : y + side, max(0, x - side) : x + side] = True
+        assert changed[top + 5 : bottom - 5, left + 5 : right - 5].mean() > 0.9
+    assert not changed[~near].any()
+
+
+def test_a_face_that_is_not_there_is_named(client: ComfyClient, group: str) -> None:
+    prompt = {"image": node("LoadImage", image=group), **mask("left")}
+    prompt["crop"] = node("CropFace", image=["image", 0], face=2, context=0.2, masks=["mask left", 0])
+    prompt["save"] = node("SaveImage", images=["crop", 0], filename_prefix="faces")
+    with pytest.raises(ExecutionFailed, match="There is no face 2"):
+        client.run(prompt)
+
+
+def test_the_host_s_boxes_are_taken(client: ComfyClient, group: str) -> None:
+    box = {"x": 100, "y": 30, "width": 30, "height": 36}
+    prompt = {
+        "image": node("LoadImage", image=group),
+        "box": node("PrimitiveBoundingBox", **box),
+        "crop": node("CropFace", image=["image", 0], face=1, context=0.0, bboxes=["box", 0]),
+        "save": node("SaveImage", images=["crop", 0], filename_prefix="faces"),
+    }
+    [saved] = client.run(prompt).images()
+    assert Image.open(BytesIO(client.view(saved))).size == (36, 36)

@@ -1,0 +1,114 @@
+"""Faces in larger pictures: found, cut out, and put back without a trace elsewhere."""
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pfstorer_core.faces import box_of_mask, cut, face_window, find_faces, masks_of_boxes, paste
+
+SIZE = (60, 90)
+
+
+def picture(size: tuple[int, int] = SIZE, seed: int = 0) -> torch.Tensor:
+    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+class Detector:
+    """OpenCV's, which finds two faces, one of them partly outside, and notes what it was shown."""
+
+    shown: Any = None
+
+    @staticmethod
+    def create(model: str, config: str, size: tuple[int, int], score: float) -> "Detector":
+        assert size == SIZE[::-1]
+        return Detector()
+
+    def detect(self, image: np.ndarray) -> tuple[int, np.ndarray]:
+        Detector.shown = image
+        return 1, np.array([[60, 10, 50, 20] + 11 * [0], [5, -4, 20, 30] + 11 * [0]], np.float32)
+
+
+def opencv(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
+    fake = SimpleNamespace(__version__="5", error=RuntimeError, data=SimpleNamespace(haarcascades="/no"))
+    fake.cvtColor, fake.COLOR_BGR2GRAY = (lambda image, _: image), 0
+    monkeypatch.setitem(sys.modules, "cv2", fake)
+    for name, part in parts.items():
+        setattr(fake, name, part)
+
+
+def test_faces_are_found_from_left_to_right_inside_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    opencv(monkeypatch, FaceDetectorYN=Detector)
+    image = torch.zeros(3, *SIZE)
+    image[0] = 1
+    assert find_faces(image, "yunet.onnx") == [(5, 0, 25, 26), (60, 10, 90, 30)]
+    assert Detector.shown[0, 0].tolist() == [0, 0, 255], "OpenCV wants blue first"
+
+
+def test_without_a_detector_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    opencv(monkeypatch)
+    with pytest.raises(ValueError, match=r"put face_detection_yunet_2023mar\.onnx"):
+        find_faces(torch.zeros(3, *SIZE))
+    with pytest.raises(ValueError, match=r"cannot find faces with wrong\.onnx"):
+        find_faces(torch.zeros(3, *SIZE), "models/wrong.onnx")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ImportError, match="opencv-python-headless"):
+        find_faces(torch.zeros(3, *SIZE))
+
+
+def test_masks_and_boxes_are_each_other_s() -> None:
+    boxes = [(3.0, 4.0, 20.0, 30.0), (50.0, 0.0, 90.0, 60.0)]
+    masks = masks_of_boxes(boxes, SIZE)
+    assert [box_of_mask(mask) for mask in masks] == boxes
+    assert box_of_mask(torch.zeros(SIZE)) is None
+
+
+@given(st.floats(-20, 100), st.floats(-20, 70), st.floats(0.5, 120), st.floats(0.5, 80), st.floats(0, 3))
+def test_windows_are_square_and_inside_as_far_as_they_can(
+    left: float, top: float, width: float, height: float, context: float
+) -> None:
+    box = (left, top, left + width, top + height)
+    if left >= SIZE[1] or top >= SIZE[0] or box[2] <= 0 or box[3] <= 0:
+        with pytest.raises(ValueError, match="does not lie in the picture"):
+            face_window(box, SIZE, context)
+        return
+    window = face_window(box, SIZE, context)
+    assert 0 <= window.left < window.right <= SIZE[1]
+    assert 0 <= window.top < window.bottom <= SIZE[0]
+    wide, tall = window.right - window.left, window.bottom - window.top
+    assert wide == tall or min(wide, tall) == min(SIZE)
+
+
+@pytest.mark.parametrize("feather", [0.0, 0.2])
+def test_only_the_window_changes(feather: float) -> None:
+    image, window = picture(), face_window((30, 20, 50, 44), SIZE)
+    changed = paste(image, torch.zeros_like(cut(image, window)), window, feather) != image
+    inside = torch.zeros(SIZE, dtype=torch.bool)
+    inside[window.top : window.bottom, window.left : window.right] = True
+    assert not changed[..., ~inside].any()
+    assert changed[..., (window.top + window.bottom) // 2, (window.left + window.right) // 2].all()
+    assert torch.equal(paste(image, cut(image, window), window, 0.0), image)
+
+
+def test_the_border_is_soft_but_not_where_the_picture_ends() -> None:
+    image = torch.zeros(1, 3, *SIZE)
+    window = face_window((0, 0, 30, 30), SIZE, context=0)
+    pasted = paste(image, torch.ones(1, 3, 12, 12), window, 0.2)[0, 0]
+    assert pasted[0, 0] == 1
+    assert pasted[15, 15] == 1
+    row = pasted[15, 20:32]
+    assert (row.diff() <= 0).all()
+    assert 0 < row[9] < 0.1
+    assert row[10] == 0
+
+
+def test_faces_go_back_into_enlarged_copies() -> None:
+    window = face_window((30, 20, 50, 40), SIZE, context=0)
+    large = paste(torch.zeros(1, 3, 120, 180), torch.ones(1, 3, 80, 80), window, 0.0)
+    assert large.sum() == 3 * 40 * 40
+    assert large[..., 40:80, 60:100].min() == 1
