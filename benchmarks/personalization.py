@@ -4,7 +4,9 @@
 [--preset heavy light] [--seed 0] [--gamma 1] [--steps 500] [--sheet FILE.png] [--plot FILE.png]`
 
 Each person is learned from `--references` clean photos and restored on further, damaged ones. What was
-learned is kept in a folder beside FILE, person by person, so that a run that was stopped goes on.
+learned is kept in a folder beside FILE, person by person, so that a run that was stopped goes on. A method
+may carry its strength (`pfstorer@0.5`); `other:pfstorer` is the next person's adapter on this one's picture.
+`--frontier FILE.png` draws identity against PSNR over the strengths.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,10 +28,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also 
 from benchmarks.lora import LoRA, train_lora
 from pfstorer_core.adapter import IdentityAdapter, default_sites, load_identity_adapter, new_blocks
 from pfstorer_core.evaluation import CaseSettings, EvaluationSettings, draw_case, evaluate, load_judges
+from pfstorer_core.evaluation.align import align
 from pfstorer_core.evaluation.cases import Case
 from pfstorer_core.evaluation.commands import JUDGES, RESTORER
 from pfstorer_core.evaluation.figures import tables, write_plot, write_sheet
+from pfstorer_core.evaluation.judges import Judges
 from pfstorer_core.evaluation.methods import Method, standard_methods
+from pfstorer_core.evaluation.scoreboard import Scoreboard
 from pfstorer_core.files import written
 from pfstorer_core.identity import Identity
 from pfstorer_core.restore import restore
@@ -37,6 +43,9 @@ from pfstorer_core.training.identity import AdapterTraining, train_identity_adap
 from pfstorer_core.training.photos import Photos
 
 LORA_RATE = 1e-3
+
+Whose = Callable[[Case], Case]
+"""Whose adapter is taken for a case's pictures."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,10 @@ class Learned:
             identities=identities,
         )
 
+    def neighbour(self, case: Case) -> Case:
+        """The next person, under the same preset."""
+        return draw_case(self.cases, case.person ^ 1, case.preset)
+
     def _work(self, path: Path) -> Path:
         return path.with_suffix(".unfinished")
 
@@ -100,7 +113,7 @@ def block_parameters(restorer: Restorer, settings: AdapterTraining) -> int:
 
 
 def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
-    """All rows by name."""
+    """All rows by name, at one strength; `other:` rows take the next person's adapter."""
     own = learned.settings
     variants = {
         "token": replace(own, blocks=False),
@@ -111,11 +124,11 @@ def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
         "pfstorer_noised": replace(own, reference_timestep="noised"),
     }
 
-    def personal(name: str, case: Case) -> Tensor:
-        return learned.restored(case, learned.adapter(name, variants[name], case), gamma)
+    def personal(name: str, whose: Whose, case: Case) -> Tensor:
+        return learned.restored(case, learned.adapter(name, variants[name], whose(case)), gamma)
 
-    def lora(case: Case) -> Tensor:
-        with learned.lora(case).applied(gamma):
+    def lora(whose: Whose, case: Case) -> Tensor:
+        with learned.lora(whose(case)).applied(gamma):
             return learned.sample(case, [])
 
     def wrong_refs(case: Case) -> Tensor:
@@ -128,22 +141,49 @@ def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
         adapter = own_adapter(case)
         return learned.restored(case, replace(adapter, references=adapter.references[:0]), gamma)
 
-    def wrong_person(case: Case) -> Tensor:
-        """Another person's adapter, as harm is done: the neighbour's."""
-        neighbour = draw_case(learned.cases, case.person ^ 1, case.preset)
-        return learned.restored(case, learned.adapter("pfstorer", own, neighbour), gamma)
-
     def own_adapter(case: Case) -> IdentityAdapter:
         return learned.adapter("pfstorer", own, case)
 
-    return {
-        **standard_methods(learned.restorer, learned.sampling_steps),
-        **{name: partial(personal, name) for name in variants},
-        "lora": lora,
-        "wrong_refs": wrong_refs,
-        "no_refs": no_refs,
-        "wrong_person": wrong_person,
-    }
+    rows: dict[str, Method] = {"wrong_refs": wrong_refs, "no_refs": no_refs}
+    for prefix, whose in (("", itself), ("other:", learned.neighbour)):
+        rows |= {f"{prefix}{name}": partial(personal, name, whose) for name in variants}
+        rows[f"{prefix}lora"] = partial(lora, whose)
+    return {**standard_methods(learned.restorer, learned.sampling_steps), **rows}
+
+
+def itself(case: Case) -> Case:
+    return case
+
+
+def method_named(learned: Learned, name: str, gamma: float) -> Method:
+    """A row; `pfstorer@0.5` is `pfstorer` at that strength.
+
+    Raises:
+        ValueError: no such row.
+    """
+    kind, _, strength = name.partition("@")
+    known = methods_of(learned, float(strength) if strength else gamma)
+    if kind not in known:
+        raise ValueError(f"no method {kind!r}; choose from {', '.join(known)}")
+    return known[kind]
+
+
+def watched(learned: Learned, judges: Judges, name: str, method: Method) -> Method:
+    """The same, and a note of how much its pictures look like the next person, whose adapter `other:` is."""
+
+    def restored(case: Case) -> Tensor:
+        images = method(case)
+        owner = learned.neighbour(case)
+        embed = judges.embedder
+        found, true = (
+            embed(align(pictures, one.five, embed.zoom))
+            for pictures, one in ((images, case), (owner.hq, owner))
+        )
+        note = learned.folder / f"{name.replace(':', '-')}-{case.preset}-{case.person}.owner"
+        note.write_text(f"{100 * float((found @ true.T).mean()):.3f}")
+        return images
+
+    return restored
 
 
 MAIN_ROWS = "input,autoencoder,base,token,lora,vico,pfstorer_no_gen,pfstorer,pfstorer_same,wrong_refs,no_refs"
@@ -165,6 +205,7 @@ def main() -> None:
     parser.add_argument("--judges", type=Path, default=JUDGES)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--frontier", type=Path)
     for name in ("lr", "gamma_lr", "lambda_gen"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=float)
     options = parser.parse_args()
@@ -178,11 +219,14 @@ def main() -> None:
     folder = options.json.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
     learned = Learned(restorer, cases, settings, folder, options.sampling_steps)
-    known = methods_of(learned, options.gamma)
-    names = options.methods.split(",")
-    if strange := [name for name in names if name not in known]:
-        parser.error(f"no method {', '.join(strange)}; choose from {', '.join(known)}")
-    methods = {name: known[name] for name in names}
+    methods: dict[str, Method] = {}
+    for name in options.methods.split(","):
+        try:
+            methods[name] = method_named(learned, name, options.gamma)
+        except ValueError as error:
+            parser.error(str(error))
+        if name == "base" or name.startswith("other:"):
+            methods[name] = watched(learned, judges, name, methods[name])
     about = f"{restorer.fingerprint}, gamma {options.gamma:g}, {settings}"
     board = evaluate(
         methods,
@@ -203,13 +247,50 @@ def main() -> None:
         )
     if options.plot:
         write_plot(options.plot, board)
+    if options.frontier:
+        write_frontier(options.frontier, board)
+
+
+def write_frontier(path: Path, board: Scoreboard) -> None:
+    """A PNG: ID against PSNR of each method over its strengths, a panel a preset and whose picture it is."""
+    from matplotlib.figure import Figure
+
+    presets = list(dict.fromkeys(row["preset"] for row in board.rows))
+    figure = Figure((9, 4 * len(presets)), layout="constrained")
+    for place, (preset, prefix) in enumerate((p, x) for p in presets for x in ("", "other:")):
+        axes = figure.add_subplot(len(presets), 2, place + 1)
+        rows = [row for row in board.rows if row["preset"] == preset]
+        base = next(row for row in rows if row["method"] == "base")
+        axes.plot(base["psnr"], base["id"], "k*", markersize=11, label="base")
+        curves: dict[str, list[tuple[float, float, float]]] = {}
+        for row in rows:
+            kind, _, strength = row["method"].removeprefix(prefix).partition("@")
+            if strength and row["method"].startswith(prefix) and ":" not in kind:
+                curves.setdefault(kind, []).append((float(strength), row["psnr"], row["id"]))
+        for kind, points in curves.items():
+            strengths, psnr, identity = zip(*sorted(points), strict=True)
+            axes.plot([base["psnr"], *psnr], [base["id"], *identity], "o-", label=kind)
+            for g, x, y in zip(strengths, psnr, identity, strict=True):
+                axes.annotate(f"{g:g}", (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
+        axes.set_title(f"{preset}, {'another' if prefix else 'the own'} person's picture", fontsize=10)
+        axes.set_xlabel("PSNR (dB)")
+        axes.set_ylabel("ID")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    with written(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
 
 
 def add_costs(path: Path, folder: Path) -> None:
-    """`seconds_train` and `megabytes` of the rows that learned something, mean over people."""
+    """Means over people: `seconds_train` and `megabytes` of the rows that learned something, and `id_owner`,
+    likeness to the next person, of `base` and `other:`."""
     found = json.loads(path.read_text())
     for row in found["rows"]:
-        files = sorted(folder.glob(f"{row['method']}-*.safetensors"))
+        kind = row["method"].partition("@")[0]
+        files = sorted(folder.glob(f"{kind}-[0-9]*.safetensors"))
+        notes = folder.glob(f"{row['method'].replace(':', '-')}-{row['preset']}-*.owner")
+        likeness = [float(note.read_text()) for note in notes]
+        row["id_owner"] = sum(likeness) / len(likeness) if likeness else None
         seconds = [float(f.with_suffix(".seconds").read_text()) for f in files]
         row["seconds_train"] = sum(seconds) / len(seconds) if seconds else None
         row["megabytes"] = sum(f.stat().st_size for f in files) / len(files) / 1e6 if files else None
