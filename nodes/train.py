@@ -99,7 +99,7 @@ class TrainIdentityAdapter(io.ComfyNode):
         seed: int, resume: str = "auto", lr: float = 0.0, gamma_lr: float = 0.0, sites: str = "",
         faces: Mapping[str, Tensor] | None = None, **settings: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        restorer_of(model, vae)
+        base = restorer_of(model, vae).fingerprint
         chosen = AdapterTraining(
             steps=steps, seed=seed, lr=lr or None, gamma_lr=gamma_lr or None,
             sites=tuple(site.strip() for site in sites.split(",") if site.strip()), **settings,
@@ -120,8 +120,9 @@ class TrainIdentityAdapter(io.ComfyNode):
 
         with torch.inference_mode(False), torch.enable_grad():
             pictures = [picture.clone() for picture in pictures]
-            restorer = training_copy(model)
-            adapter, sheet = learn(restorer, pictures, chosen, boxes, file, resume == "restart", show)
+            adapter, sheet = learn(
+                lambda: training_copy(model), base, pictures, chosen, boxes, file, resume == "restart", show
+            )
         return io.NodeOutput(adapter, _loss_map(adapter), to_image(sheet))
 
 

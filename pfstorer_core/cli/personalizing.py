@@ -49,4 +49,4 @@ def _personalize(
         text=True,
     )
     with bars() as show:
-        learn(model, pictures, settings, None, output, restart, show)
+        learn(lambda: model, model.fingerprint, pictures, settings, None, output, restart, show)

@@ -290,6 +290,7 @@ def train_identity_adapter(
     boxes: Sequence[Box | None] | None = None,
     folder: Path | str | None = None,
     on_progress: Callable[[Progress], None] = silent,
+    key: str = "",
 ) -> IdentityAdapter:
     """Learn a person.
 
@@ -300,6 +301,7 @@ def train_identity_adapter(
         folder: for what a stopped training goes on from; None forgets it.
         on_progress: called before the first step, with a guess of how long it will take, and after each;
             raise in it to stop.
+        key: what `run_key` gave, where that is known already.
     Raises:
         ValueError: no photo, too many, one that shows nothing; a setting out of range; or a restorer without
             a text tower.
@@ -308,13 +310,13 @@ def train_identity_adapter(
     if folder is None:
         with TemporaryDirectory() as temporary:
             return train_identity_adapter(
-                restorer, photos, settings, boxes=boxes, folder=temporary, on_progress=on_progress
+                restorer, photos, settings, boxes=boxes, folder=temporary, on_progress=on_progress, key=key
             )
     folder = Path(folder)
     seen = Photos.of(restorer, photos, boxes)
     objective = IdentityLoss(restorer, seen, settings)
     loop = settings.loop(restorer.unet.config.model_channels)
-    key = run_key(restorer, photos, settings, boxes)
+    key = key or run_key(restorer.fingerprint, photos, settings, boxes)
     harm = damage(settings.degradation, restorer.header.image_size)
     pairs = Pairs(restorer, seen, harm, settings.p_hq, settings.pool, settings.batch, settings.seed)
     held = Pairs(restorer, seen, harm, 0.0, 1, 1, settings.seed + 1)
@@ -346,15 +348,15 @@ def written_losses(folder: Path) -> list[float]:
 
 
 def run_key(
-    restorer: Restorer,
+    base: str,
     photos: Sequence[Tensor],
     settings: AdapterTraining,
     boxes: Sequence[Box | None] | None = None,
 ) -> str:
-    """Names a training: the same photos, base and settings have the same key."""
+    """Names a training: the same photos, base (its fingerprint) and settings have the same key."""
     what: Mapping[str, Any] = {
         **{key: value for key, value in asdict(settings).items() if key not in FREE},
-        "base": restorer.fingerprint,
+        "base": base,
         "boxes": [list(box) if box else None for box in boxes or []],
     }
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())

@@ -47,20 +47,21 @@ class Photos:
     def of(
         cls, restorer: Restorer, photos: Sequence[Tensor], boxes: Sequence[Box | None] | None = None
     ) -> Photos:
-        """Raises ValueError where there are none, too many, or some that show nothing."""
-        if not 1 <= len(photos) <= MAX_PHOTOS:
-            raise ValueError(
-                f"Give 1 to {MAX_PHOTOS} photos of the person (3 to 5 are best), got {len(photos)}."
-            )
-        boxes = boxes or [None] * len(photos)
-        if len(boxes) != len(photos):
-            raise ValueError(f"{len(photos)} photos need as many boxes, got {len(boxes)}.")
-        images = [
-            _square(_checked(p, n), box) for n, (p, box) in enumerate(zip(photos, boxes, strict=True), 1)
-        ]
+        """Raises what `squares` does."""
+        images = squares(photos, boxes)
         size = restorer.header.image_size
         whole = torch.cat([resize(image[None], (size, size)).clamp(0, 1) for image in images])
         return cls(images, encode(restorer, whole))
+
+
+def squares(photos: Sequence[Tensor], boxes: Sequence[Box | None] | None = None) -> list[Tensor]:
+    """`Photos.images`; raises ValueError where there are none, too many, or some that show nothing."""
+    if not 1 <= len(photos) <= MAX_PHOTOS:
+        raise ValueError(f"Give 1 to {MAX_PHOTOS} photos of the person (3 to 5 are best), got {len(photos)}.")
+    boxes = boxes or [None] * len(photos)
+    if len(boxes) != len(photos):
+        raise ValueError(f"{len(photos)} photos need as many boxes, got {len(boxes)}.")
+    return [_square(_checked(p, n), box) for n, (p, box) in enumerate(zip(photos, boxes, strict=True), 1)]
 
 
 @torch.no_grad()

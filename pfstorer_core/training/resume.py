@@ -15,14 +15,15 @@ from ..pictures import read_picture, write_picture
 from ..progress import Progress, silent
 from ..restorer import Restorer
 from .identity import AdapterTraining, run_key, train_identity_adapter
-from .photos import Box
+from .photos import Box, squares
 
 UNFINISHED = ".unfinished"
 """Folder beside the adapters; a training in it is named by its run key."""
 
 
 def learn(
-    restorer: Restorer,
+    load: Callable[[], Restorer],
+    base: str,
     photos: Sequence[Tensor],
     settings: AdapterTraining,
     boxes: Sequence[Box | None] | None,
@@ -33,12 +34,17 @@ def learn(
     """`train_identity_adapter` into a file, unless an adapter of this run key lies there already.
 
     Args:
+        load: gives the restorer, with its text tower; only asked where there is something to learn.
+        base: its fingerprint.
         file: where to; where another person's adapter has that name, a number is added to it.
         restart: forget what was stopped or finished before.
     Returns:
         The adapter, and the last preview [1, 3, H, W] in [0, 1].
+    Raises:
+        ValueError: see `train_identity_adapter`; what is wrong with the photos before `load` is called.
     """
-    key = run_key(restorer, photos, settings, boxes)
+    squares(photos, boxes)
+    key = run_key(base, photos, settings, boxes)
     unfinished = file.parent / UNFINISHED / key
     if restart:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -54,7 +60,7 @@ def learn(
         on_progress(progress)
 
     adapter = train_identity_adapter(
-        restorer, photos, settings, boxes=boxes, folder=unfinished, on_progress=listen
+        load(), photos, settings, boxes=boxes, folder=unfinished, on_progress=listen, key=key
     )
     adapter.save(target)
     write_picture(shown[0], preview)

@@ -161,7 +161,9 @@ def test_a_lora_that_the_host_trains_on_our_model(client: ComfyClient, graph: di
             algorithm="LoRA", gradient_checkpointing=False, checkpoint_depth=1, offloading=False,
             existing_lora="[None]", bucket_mode=False, bypass_mode=False,
         ),
-        "with lora": node("LoraModelLoader", model=["restorer", 0], lora=["learn", 0], strength_model=1.0, bypass=False),
+        "with lora": node(
+            "LoraModelLoader", model=["restorer", 0], lora=["learn", 0], strength_model=1.0, bypass=False
+        ),
         "plain": sampler(["restorer", 0]),
         "changed": sampler(["with lora", 0]),
         **shown("plain"), **shown("changed"),

@@ -17,6 +17,7 @@ from pfstorer_core.prompts import person_prompts, word_id
 from pfstorer_core.training.damage import damage
 from pfstorer_core.training.identity import IdentityLoss, run_key, train_identity_adapter
 from pfstorer_core.training.photos import Pairs, Photos
+from pfstorer_core.training.resume import learn
 
 from .small import small_restorer
 
@@ -91,6 +92,27 @@ def collated(pairs: Pairs) -> dict[str, object]:
     from pfstorer_core.training.data import collate
 
     return collate([pairs[k] for k in range(2)])
+
+
+def test_nothing_is_loaded_for_what_is_wrong_or_known(
+    tmp_path: Path, restorer: Restorer, person: list[Tensor]
+) -> None:
+    loaded: list[Restorer] = []
+
+    def load() -> Restorer:
+        loaded.append(restorer)
+        return restorer
+
+    file, black = tmp_path / "ada.safetensors", torch.zeros(1, 3, 40, 40)
+    with pytest.raises(ValueError, match="shows nobody"):
+        learn(load, restorer.fingerprint, [black], QUICK, None, file)
+    assert not loaded
+    made, _ = learn(load, restorer.fingerprint, person, QUICK, None, file)
+    found, _ = learn(load, restorer.fingerprint, person, QUICK, None, file)
+    assert len(loaded) == 1
+    assert found.header.run_key == made.header.run_key
+    learn(load, restorer.fingerprint, person, QUICK, None, file, restart=True)
+    assert len(loaded) == 2
 
 
 def test_the_time_it_takes_is_foretold(restorer: Restorer, person: list[Tensor]) -> None:
@@ -277,7 +299,7 @@ def test_ways_to_train(
     settings = replace(QUICK, steps=2, **change)
     adapter = train_identity_adapter(restorer, person, settings)
     assert np.isfinite(adapter.header.losses).all()
-    assert run_key(restorer, person, settings) != trained.header.run_key
+    assert run_key(restorer.fingerprint, person, settings) != trained.header.run_key
     if change == {"gamma": False}:
         assert all(torch.equal(b.gamma, torch.ones_like(b.gamma)) for b in adapter.blocks.values())
     if "sites" in change:
