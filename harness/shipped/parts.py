@@ -1,0 +1,55 @@
+"""What a shipped workflow consists of: nodes, links, and the notes that explain them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+EXAMPLE = "example.png"
+"""The picture that ComfyUI itself brings along, so that a fresh install finds it."""
+NOTE_COLOUR = ["#432", "#653"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node on the canvas: its type, where it stands, and the widgets that differ from their defaults."""
+
+    name: str
+    type: str
+    pos: tuple[int, int]
+    size: tuple[int, int] = (320, 60)
+    title: str = ""
+    widgets: dict[str, Any] = field(default_factory=dict)
+    colour: list[str] | None = None
+
+
+def note(name: str, pos: tuple[int, int], size: tuple[int, int], title: str, text: str) -> Node:
+    return Node(name, "MarkdownNote", pos, size, title, {"text": text}, NOTE_COLOUR)
+
+
+Links = tuple[tuple[str, str, str, str], ...]
+"""(from, output name, to, input name)."""
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A canvas: its title, the name of its API file, and what is on it.
+
+    `picture` in docs/ shows what it makes, where that is not the one of the API file's name.
+    """
+
+    title: str
+    api: str
+    nodes: tuple[Node, ...]
+    links: Links
+    picture: str = ""
+
+
+AT_ITS_BEST = {"steps": 4, "sampler_name": "ddpm", "seed": 0, "control_after_generate": "fixed"}
+"""Sampling by which the embedded restorer does best."""
+
+CONSENT = (
+    "A restored face is a guess at what was there. Learn, restore and share faces only of people who agree "
+    "to it, and do not use the result as evidence of who somebody is. The adapter is biometric data: keep "
+    "it as you would keep the photos."
+)
