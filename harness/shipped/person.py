@@ -69,7 +69,7 @@ ROW = ("image", "base", *(f"gamma{gamma}" for gamma in GAMMAS))
 
 def _restore(name: str, column: int, row: int, title: str) -> Node:
     widgets = {"upscale": 2.0, **AT_ITS_BEST}
-    return Node(name, "TiledSRSampler", (40 + 440 * column, 60 + 560 * row), (400, 480), title, widgets)
+    return Node(name, "TiledSRSampler", (40 + 440 * column, 40 + 800 * row), (400, 480), title, widgets)
 
 
 RESTORE_A_PERSON = Workflow(
@@ -105,10 +105,12 @@ RESTORE_A_PERSON = Workflow(
             widgets={"upscale_method": "bicubic", "scale_by": 2.0},
         ),
         *(
-            Node(f"stitch{n}", "ImageStitch", (2260, 40 + 180 * n), (320, 120), widgets={"spacing_width": 8})
+            Node(
+                f"stitch{n}", "ImageStitch", (2240, 220 * n - 180), (320, 120), widgets={"spacing_width": 8}
+            )
             for n in range(1, len(ROW))
         ),
-        Node("save", "SaveImage", (2260, 800), (640, 340), widgets={"filename_prefix": "PFStorer_person"}),
+        Node("save", "SaveImage", (2240, 960), (640, 340), widgets={"filename_prefix": "PFStorer_person"}),
     ),
     (
         *((f"apply{gamma}", "MODEL", f"gamma{gamma}", "model") for gamma in GAMMAS),

@@ -46,7 +46,7 @@ class LoopSettings:
         ema: decay of the average of the weights, which is what the training returns.
         bf16: bf16 autocast for the arithmetic; trained weights stay fp32.
         save_every, validate_every: steps between checkpoints, and between looks at samples that were
-            held back (0: none).
+            held back (0: none); both are also done after the last step.
         workers: processes that prepare samples, for each process that trains.
     """
 
@@ -175,7 +175,8 @@ def fit(
             if log is not None:
                 sheet = None
                 log.step(step + 1, mean, rate)
-                if watched and settings.validate_every and (step + 1) % settings.validate_every == 0:
+                every, at_end = settings.validate_every, step + 1 == settings.steps
+                if watched and every and (at_end or (step + 1) % every == 0):
                     with (
                         _lent(trained, average),
                         torch.autocast(device, torch.bfloat16, enabled=settings.bf16),

@@ -144,6 +144,7 @@ def test_what_is_wrong_is_said(client: ComfyClient) -> None:
         client.run(learning([photo], "nobody", sites="output_blocks.99.1"))
 
 
+@pytest.mark.full
 def test_it_compiles_and_comes_off_again(client: ComfyClient, photos: list[str]) -> None:
     """TorchCompileModel behind ApplyPersonalization: gamma 1, gamma 0 and bypass, one after the other."""
     prompt = restoring(photos[0], [0.0, 1.0])
