@@ -142,21 +142,3 @@ def test_what_is_wrong_is_said(client: ComfyClient) -> None:
     photo = client.upload_image(png(np.random.default_rng(1).random((40, 40, 3))), "one.png")
     with pytest.raises(ExecutionFailed, match="No transformer at output_blocks"):
         client.run(learning([photo], "nobody", sites="output_blocks.99.1"))
-
-
-@pytest.mark.full
-def test_it_compiles_and_comes_off_again(client: ComfyClient, photos: list[str]) -> None:
-    """TorchCompileModel behind ApplyPersonalization: gamma 1, gamma 0 and bypass, one after the other."""
-    prompt = restoring(photos[0], [0.0, 1.0])
-    for name, model in {"base": "restorer", "0.0": "apply0.0", "1.0": "apply1.0"}.items():
-        prompt[f"compile{name}"] = node("TorchCompileModel", model=[model, 0], backend="inductor")
-        prompt[f"compiled{name}"] = sampler([f"compile{name}", 0])
-        prompt[f"save compiled{name}"] = node(
-            "SaveImage", images=[f"compiled{name}", 0], filename_prefix="compiled"
-        )
-    execution = client.run(prompt, timeout=1800)
-    plain = {name: pixels(client, execution, f"save{name}") for name in ("_base", "0.0", "1.0")}
-    for name, eager in {"base": "_base", "0.0": "0.0", "1.0": "1.0"}.items():
-        compiled = pixels(client, execution, f"save compiled{name}")
-        assert np.abs(compiled - plain[eager]).max() <= 2, name
-    assert np.abs(plain["1.0"] - plain["_base"]).mean() > 0
