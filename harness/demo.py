@@ -142,15 +142,16 @@ def own_pictures() -> list[Task]:
 
 def drawn_face() -> Image.Image:
     import numpy as np
-    from PIL import Image
 
     from pfstorer_core.drawing import draw_person, draw_shot, photograph
+
+    from .picture import image_of
 
     rng = np.random.default_rng(7)
     person = draw_person(rng)
     shot = draw_shot(rng, yaw=-8.0, pitch=0.0, roll=0.0, fill=0.75, shift=(0.0, 0.0), eyes_open=1.0)
     picture = photograph(person, shot, SIDE).image
-    return Image.fromarray((np.asarray(picture) * 255).round().clip(0, 255).astype(np.uint8))
+    return image_of(np.asarray(picture))
 
 
 def photo() -> Image.Image:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from pfstorer_core.evaluation import CaseSettings, draw_case
+from pfstorer_core.evaluation.cases import Case
 
 from . import ROOT
-from .picture import encode, side_by_side, write_png
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from pfstorer_core.evaluation.cases import Case
-
-    from .client import ComfyClient, Execution
+from .client import ComfyClient, Execution
+from .picture import encode, image_of, side_by_side, write_png
 
 API = ROOT / "workflows" / "api"
 SEED, PERSON, REFERENCES = 20, 0, 5
@@ -25,25 +25,21 @@ BAD_SIDE = 64
 
 
 def case() -> Case:
-    from pfstorer_core.evaluation import CaseSettings, draw_case
-
     return draw_case(CaseSettings(photos=1, references=REFERENCES, seed=SEED), PERSON, "heavy")
 
 
-def image_of(picture: Any) -> Image.Image:
+def drawn_image(picture: Tensor) -> Image.Image:
     """A picture [3, H, W] in [0, 1]."""
-    from PIL import Image
-
-    return Image.fromarray((picture.permute(1, 2, 0).numpy() * 255).round().clip(0, 255).astype("uint8"))
+    return image_of(picture.permute(1, 2, 0).numpy())
 
 
 def photos(drawn: Case) -> list[Image.Image]:
     """To learn the person from."""
-    return [image_of(photo) for photo in drawn.references]
+    return [drawn_image(photo) for photo in drawn.references]
 
 
 def bad_picture(drawn: Case) -> Image.Image:
-    return image_of(drawn.lq[0]).resize((BAD_SIDE, BAD_SIDE), 3)
+    return drawn_image(drawn.lq[0]).resize((BAD_SIDE, BAD_SIDE), 3)
 
 
 def prompt_to_restore(client: ComfyClient, bad: Image.Image) -> dict[str, Any]:
@@ -96,7 +92,7 @@ def sheets(
     ]
     size = pictures[0][1].size
     panels = [(f"bad picture, {bad.width} x {bad.height}", bad.resize(size, 3)), *pictures]
-    panels.append(("the person", image_of(drawn.hq[0]).resize(size, 1)))
+    panels.append(("the person", drawn_image(drawn.hq[0]).resize(size, 1)))
     made = {"person_gamma_sheet.png": side_by_side(panels)}
     made["person_photos.png"] = side_by_side(
         [(f"photo {n + 1}", photo) for n, photo in enumerate(photos(drawn))]
@@ -115,6 +111,4 @@ def gamma(prompt: dict[str, Any], save: str) -> float:
 
 
 def picture(client: ComfyClient, done: Execution, node: str) -> Image.Image:
-    from PIL import Image
-
     return Image.open(BytesIO(client.view(done.images(node)[0]))).convert("RGB")

@@ -80,8 +80,12 @@ def damage(image: Image.Image, seed: int) -> Image.Image:
 
     degradation = Degradation((Blur(0.8, 0.8), Resize(1 / 4), GaussianNoise(1.5, seed=seed), Jpeg(92)))
     good = torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)[None]
-    bad = degrade(good, [degradation], keep_size=False)[0].permute(1, 2, 0).numpy()
-    return Image.fromarray((bad * 255).round().astype(np.uint8))
+    return image_of(degrade(good, [degradation], keep_size=False)[0].permute(1, 2, 0).numpy())
+
+
+def image_of(pixels: np.ndarray) -> Image.Image:
+    """Of floats [H, W, 3] in 0…1."""
+    return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
 
 
 def side_by_side(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:

@@ -9,20 +9,16 @@ from PIL import Image
 
 from harness.client import ComfyClient, ExecutionFailed
 
+from .prompts import node, png
+
 WIDTH, HEIGHT = 150, 90
 FACES = {"left": (10, 20, 40, 50), "right": (100, 30, 130, 66)}
-
-
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": inputs}
 
 
 @pytest.fixture
 def group(client: ComfyClient) -> str:
     pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
-    file = BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return client.upload_image(file.getvalue(), "group.png")
+    return client.upload_image(png(pixels), "group.png")
 
 
 def mask(name: str) -> dict[str, Any]:

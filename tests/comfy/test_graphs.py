@@ -10,33 +10,24 @@ from safetensors.torch import load_file
 
 from harness.client import ComfyClient
 from harness.host import ComfyServer
-from pfstorer_core.restorer import save_restorer
 
-from ..unit.small import small_restorer
+from .prompts import add_small_restorer, node, png
 
 RESTORER, SIZE = "small_graphs.safetensors", 64
 SAMPLING = {"sampler_name": "euler", "scheduler": "normal"}
 
 
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": inputs}
-
-
 @pytest.fixture(scope="module", autouse=True)
 def restorer(server: ComfyServer) -> None:
-    folder = server.base / "models" / "restorers"
-    folder.mkdir(parents=True, exist_ok=True)
-    save_restorer(small_restorer(), folder / RESTORER)
+    add_small_restorer(server, RESTORER)
 
 
 @pytest.fixture
 def graph(client: ComfyClient) -> dict[str, Any]:
     """A picture and its conditioning; `sample` and `save` are for the tests to add."""
-    file = BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), np.uint8)
-    Image.fromarray(pixels).resize((SIZE, SIZE)).save(file, "PNG")
     return {
-        "image": node("LoadImage", image=client.upload_image(file.getvalue(), "graph.png")),
+        "image": node("LoadImage", image=client.upload_image(png(pixels), "graph.png")),
         "restorer": node("LoadBaseRestorer", checkpoint=RESTORER, dtype="fp32"),
         "lq": node("RestorationConditioning", model=["restorer", 0], vae=["restorer", 2], image=["image", 0]),
     }

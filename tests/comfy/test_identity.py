@@ -10,9 +10,9 @@ from PIL import Image
 from harness.client import ComfyClient, ExecutionFailed, ExecutionInterrupted
 from harness.host import ComfyServer
 from pfstorer_core.adapter import load_identity_adapter
-from pfstorer_core.restorer import save_restorer
 
-from ..unit.small import small_restorer
+from .prompts import add_small_restorer, node
+from .prompts import png as png_of
 
 RESTORER = "small.safetensors"
 STEPS = 6
@@ -20,9 +20,7 @@ STEPS = 6
 
 @pytest.fixture(scope="module", autouse=True)
 def restorer(server: ComfyServer) -> None:
-    folder = server.base / "models" / "restorers"
-    folder.mkdir(parents=True, exist_ok=True)
-    save_restorer(small_restorer(), folder / RESTORER)
+    add_small_restorer(server, RESTORER)
 
 
 @pytest.fixture
@@ -32,13 +30,8 @@ def photos(client: ComfyClient) -> list[str]:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    file = BytesIO()
-    Image.fromarray((pixels * 255).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
-
-
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": inputs}
+    """Of floats in 0…1."""
+    return png_of((pixels * 255).astype(np.uint8))
 
 
 def learning(photos: list[str], name: str, **settings: Any) -> dict[str, Any]:

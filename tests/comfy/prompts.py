@@ -1,0 +1,30 @@
+"""Pieces of prompts, and what they need on the server, that several modules share."""
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from harness.host import ComfyServer
+from pfstorer_core.restorer import save_restorer
+
+from ..unit.small import small_restorer
+
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Of uint8 [H, W, 3]."""
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def add_small_restorer(server: ComfyServer, name: str) -> None:
+    """Put the unit tests' restorer where the server finds it."""
+    folder = server.base / "models" / "restorers"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_restorer(small_restorer(), folder / name)
