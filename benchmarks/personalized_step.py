@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also 
 
 from benchmarks.memory import status
 from benchmarks.step import DTYPES, randomized, stopwatch
-from pfstorer_core.adapter import AdapterHeader, IdentityAdapter, default_sites, new_blocks
+from harness.stand_in_adapter import stand_in_adapter
+from pfstorer_core.adapter import IdentityAdapter
 from pfstorer_core.files import written
 from pfstorer_core.header import RestorerHeader
 from pfstorer_core.identity import Identity, personalization, read_references, site_factor
@@ -173,19 +174,9 @@ def medians(timed: dict[str, Callable[[], object]], runs: int, device: torch.dev
 
 
 def adapter(restorer: Restorer, side: int, references: int, reference_timestep: str) -> IdentityAdapter:
-    """An adapter of the default sites with random weights."""
-    sites = default_sites(restorer.unet)
-    blocks = new_blocks(restorer.unet, sites, 0)
-    for block in blocks.values():
-        torch.nn.init.normal_(block.gamma, std=0.02)
-    header = AdapterHeader(
-        base=restorer.fingerprint, sites=sites, heads=[block.attn1.heads for block in blocks.values()],
-        prediction_type="eps", prompt="a photo of *", person=4, end=5, init_word="person", null_lq="drop",
-        reference_timestep=reference_timestep, run_key="", steps=0, losses=[], training={},
-    )  # fmt: skip
-    latents = torch.randn(references, 4, side, side)
     context = restorer.null_context
-    made = IdentityAdapter(header, blocks, torch.zeros(1, context.shape[-1]), context, latents)
+    latents = torch.randn(references, 4, side, side)
+    made = stand_in_adapter(restorer, latents, reference_timestep=reference_timestep, gamma=0.02)
     return made.to(context.device, context.dtype)
 
 

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +179,7 @@ def set_inputs(prompt: dict[str, Any], class_type: str, **values: object) -> Non
 def run_task(client: ComfyClient, template: dict[str, Any], task: Task, out: Path) -> None:
     from PIL import Image
 
-    from .picture import encode, side_by_side, write_png
+    from .picture import decode, encode, side_by_side, write_png
 
     prompt = copy.deepcopy(template)
     name = client.upload_image(encode(task.image), "demo_input.png")
@@ -190,7 +189,7 @@ def run_task(client: ComfyClient, template: dict[str, Any], task: Task, out: Pat
     references = execution.images()
     if not references:
         raise HarnessError(f"{WORKFLOW.name} ran but saved no picture")
-    restored = Image.open(BytesIO(client.view(references[0]))).convert("RGB")
+    restored = decode(client.view(references[0]))
 
     width, height = task.image.size
     enlarged = task.image.resize(restored.size, Image.Resampling.BICUBIC)

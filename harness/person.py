@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pfstorer_core.evaluation.cases import Case
 
 from . import ROOT
 from .client import ComfyClient, Execution
-from .picture import encode, image_of, side_by_side, write_png
+from .picture import decode, encode, image_of, side_by_side, write_png
 
 API = ROOT / "workflows" / "api"
 SEED, PERSON, REFERENCES = 20, 0, 5
@@ -111,4 +110,4 @@ def gamma(prompt: dict[str, Any], save: str) -> float:
 
 
 def picture(client: ComfyClient, done: Execution, node: str) -> Image.Image:
-    return Image.open(BytesIO(client.view(done.images(node)[0]))).convert("RGB")
+    return decode(client.view(done.images(node)[0]))

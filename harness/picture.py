@@ -113,6 +113,11 @@ def encode(image: Image.Image) -> bytes:
     return encoded.getvalue()
 
 
+def decode(content: bytes) -> Image.Image:
+    """The RGB picture in a file's content."""
+    return Image.open(BytesIO(content)).convert("RGB")
+
+
 def write_png(image: Image.Image, path: Path) -> None:
     """Write a PNG that appears whole or not at all."""
     with written(path) as temporary:

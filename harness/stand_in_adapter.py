@@ -1,24 +1,32 @@
-"""An identity adapter of the embedded restorer that changes nothing, where a workflow needs one to choose."""
+"""Identity adapters that nobody has learned, where a workflow or a benchmark needs one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pfstorer_core.adapter import AdapterHeader, IdentityAdapter, default_sites, new_blocks
-from pfstorer_core.restorer import load_restorer
+from pfstorer_core.restorer import Restorer, load_restorer
 
 from . import ROOT
 
 RESTORER = ROOT / "assets" / "pfstorer_tiny.safetensors"
 
 
-def write_stand_in_adapter(path: Path) -> None:
-    """Write it; its blocks have a gamma of zero."""
-    restorer = load_restorer(RESTORER)
+def stand_in_adapter(
+    restorer: Restorer, latents: Tensor, *, reference_timestep: str = "zero", gamma: float = 0.0
+) -> IdentityAdapter:
+    """Blocks of random weights at the default sites, with these references [R, C, h, w].
+
+    Args:
+        gamma: deviation of the blocks' gammas; at 0 it changes nothing.
+    """
     sites = default_sites(restorer.unet)
     blocks = new_blocks(restorer.unet, sites, 0)
+    for block in blocks.values():
+        torch.nn.init.normal_(block.gamma, std=gamma)
     header = AdapterHeader(
         base=restorer.fingerprint,
         sites=sites,
@@ -29,14 +37,20 @@ def write_stand_in_adapter(path: Path) -> None:
         end=5,
         init_word="person",
         null_lq="drop",
-        reference_timestep="zero",
+        reference_timestep=reference_timestep,
         run_key="stand-in",
         steps=0,
         losses=[],
         training={},
     )
+    context = restorer.null_context
+    return IdentityAdapter(header, blocks, torch.zeros(1, context.shape[-1]), context, latents)
+
+
+def write_stand_in_adapter(path: Path) -> None:
+    """Write one of the embedded restorer that changes nothing."""
+    restorer = load_restorer(RESTORER)
     channels, side = restorer.unet.config.in_channels, restorer.header.image_size
     latents = torch.zeros(1, channels, *(2 * [side // restorer.autoencoder.config.downscale]))
-    context = restorer.null_context
     path.parent.mkdir(parents=True, exist_ok=True)
-    IdentityAdapter(header, blocks, torch.zeros(1, context.shape[-1]), context, latents).save(path)
+    stand_in_adapter(restorer, latents).save(path)
