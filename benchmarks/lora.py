@@ -106,17 +106,19 @@ def train_lora(
     restorer: Restorer,
     photos: list[Tensor],
     settings: AdapterTraining,
-    lr: float,
     parameters: int,
     folder: Path,
     on_progress: OnProgress = silent,
 ) -> LoRA:
-    """On the photos, pairs and seeds that an identity adapter would be trained on."""
+    """On the photos, pairs, seeds and rate that an identity adapter would be trained on."""
     lora = LoRA(restorer.unet, parameters, settings.seed)
     seen = Photos.of(restorer, photos)
     harm = damage(settings.degradation, restorer.header.image_size)
     pairs = Pairs(restorer, seen, harm, settings.p_hq, settings.pool, settings.batch, settings.seed)
-    loop = replace(settings.loop(restorer.unet.config.model_channels), lr=lr, validate_every=0)
-    with lora.applied():
-        fit("lora", RestorationLoss(restorer, lora), pairs, loop, folder, on_progress)
+    loop = replace(settings.loop(restorer.unet.config.model_channels), validate_every=0)
+    try:
+        with lora.applied():
+            fit("lora", RestorationLoss(restorer, lora), pairs, loop, folder, on_progress)
+    finally:
+        pairs.close()
     return lora

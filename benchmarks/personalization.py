@@ -4,7 +4,8 @@
 [--preset heavy light] [--seed 0] [--gamma 1] [--steps 500] [--sheet FILE.png] [--plot FILE.png]`
 
 Each person is learned from `--references` clean photos and restored on further, damaged ones. What was
-learned is kept in a folder beside FILE, person by person, so that a run that was stopped goes on. A method
+learned is kept in a folder beside FILE, person by person, so that a run that was stopped goes on. The LoRA is
+`benchmarks.lora`'s, of all attention and feed-forward layers, as many parameters and the same rate. A method
 may carry its strength (`pfstorer@0.5`); `other:pfstorer` is the next person's adapter on this one's picture.
 `--frontier FILE.png` draws identity against PSNR over the strengths.
 """
@@ -12,11 +13,13 @@ may carry its strength (`pfstorer@0.5`); `other:pfstorer` is the next person's a
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,8 +45,6 @@ from pfstorer_core.restorer import Restorer, load_restorer
 from pfstorer_core.training.identity import AdapterTraining, train_identity_adapter
 from pfstorer_core.training.photos import Photos
 
-LORA_RATE = 1e-3
-
 Whose = Callable[[Case], Case]
 """Whose adapter is taken for a case's pictures."""
 
@@ -61,22 +62,18 @@ class Learned:
     def adapter(self, name: str, settings: AdapterTraining, case: Case) -> IdentityAdapter:
         path = self.folder / f"{name}-{case.person}.safetensors"
         if not path.exists():
-            start = time.perf_counter()
-            photos = list(case.references)
-            adapter = train_identity_adapter(self.restorer, photos, settings, folder=self._work(path))
-            adapter.save(path)
-            self._finished(path, time.perf_counter() - start)
+            with learning(path) as work:
+                photos = list(case.references)
+                train_identity_adapter(self.restorer, photos, settings, folder=work).save(path)
         return load_identity_adapter(path)
 
     def lora(self, case: Case) -> LoRA:
         path = self.folder / f"lora-{case.person}.safetensors"
         parameters = block_parameters(self.restorer, self.settings)
         if not path.exists():
-            start, work = time.perf_counter(), self._work(path)
-            photos = list(case.references)
-            made = train_lora(self.restorer, photos, self.settings, LORA_RATE, parameters, work)
-            made.save(path)
-            self._finished(path, time.perf_counter() - start)
+            with learning(path) as work:
+                photos = list(case.references)
+                train_lora(self.restorer, photos, self.settings, parameters, work).save(path)
         lora = LoRA(self.restorer.unet, parameters)
         lora.load(path)
         return lora
@@ -98,12 +95,17 @@ class Learned:
         """The next person, under the same preset."""
         return draw_case(self.cases, case.person ^ 1, case.preset)
 
-    def _work(self, path: Path) -> Path:
-        return path.with_suffix(".unfinished")
 
-    def _finished(self, path: Path, seconds: float) -> None:
-        shutil.rmtree(self._work(path), ignore_errors=True)
-        path.with_suffix(".seconds").write_text(f"{seconds:.1f}")
+@contextmanager
+def learning(path: Path) -> Iterator[Path]:
+    """A folder to train in for the file `path`, beside which the seconds are noted, all tries together."""
+    work, note, start = path.with_suffix(".unfinished"), path.with_suffix(".seconds"), time.perf_counter()
+    before = float(note.read_text()) if note.exists() else 0.0
+    try:
+        yield work
+    finally:
+        note.write_text(f"{before + time.perf_counter() - start:.1f}")
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def block_parameters(restorer: Restorer, settings: AdapterTraining) -> int:
@@ -116,8 +118,8 @@ def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
     """All rows by name, at one strength; `other:` rows take the next person's adapter."""
     own = learned.settings
     variants = {
-        "token": replace(own, blocks=False),
-        "vico": replace(own, gamma=False, lambda_gen=0.0),
+        "token": replace(own, blocks=False, gradients="full"),
+        "vico": replace(own, gamma=False),
         "pfstorer_no_gen": replace(own, lambda_gen=0.0),
         "pfstorer": own,
         "pfstorer_same": replace(own, reference_timestep="same"),
@@ -216,20 +218,25 @@ def main() -> None:
     restorer, judges = load_restorer(options.restorer, text=True), load_judges(options.judges)
     size = restorer.header.image_size
     cases = CaseSettings(options.photos, options.references, size=size, seed=options.seed)
-    folder = options.json.with_suffix("")
+    what = f"{restorer.fingerprint} {settings} {cases}"
+    folder = options.json.with_suffix("") / hashlib.sha256(what.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     learned = Learned(restorer, cases, settings, folder, options.sampling_steps)
     methods: dict[str, Method] = {}
+    noted: dict[str, Method] = {}
     for name in options.methods.split(","):
         try:
             methods[name] = method_named(learned, name, options.gamma)
         except ValueError as error:
             parser.error(str(error))
-        if name == "base" or name.startswith("other:"):
-            methods[name] = watched(learned, judges, name, methods[name])
-    about = f"{restorer.fingerprint}, gamma {options.gamma:g}, {settings}"
+        note_owner = name == "base" or name.startswith("other:")
+        noted[name] = watched(learned, judges, name, methods[name]) if note_owner else methods[name]
+    about = (
+        f"{restorer.fingerprint}, gamma {options.gamma:g}, {options.sampling_steps} sampling steps, "
+        f"judges {hashlib.sha256(options.judges.read_bytes()).hexdigest()[:12]}, {settings}"
+    )
     board = evaluate(
-        methods,
+        noted,
         judges,
         EvaluationSettings(options.people, tuple(options.preset), cases),
         path=options.json,

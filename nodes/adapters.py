@@ -7,6 +7,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..pfstorer_core.adapter import IdentityAdapter, load_identity_adapter
+from ..pfstorer_core.training.resume import place
 from .identity import IdentityAdapterType
 from .paths import adapter_file, adapter_names, adapter_path
 
@@ -52,5 +53,7 @@ class SaveIdentityAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, identity_adapter: IdentityAdapter, name: str) -> io.NodeOutput:
-        identity_adapter.save(adapter_file(name))
+        # Another person of that name stays: the file gets a number.
+        path, _ = place(adapter_file(name), identity_adapter.header.run_key)
+        identity_adapter.save(path)
         return io.NodeOutput()

@@ -16,30 +16,42 @@ class TileBar:
 
     Args:
         pixel_tiles: of encoding, and of decoding.
+        steps: of all samplings.
         tiles: of one evaluation of the model.
     """
 
     def __init__(self, model: ModelPatcher, pixel_tiles: tuple[int, int], steps: int, tiles: int) -> None:
         self.pixel_tiles, self.steps, self.tiles = pixel_tiles, steps, tiles
-        self._bar = ProgressBar(sum(pixel_tiles) + steps * tiles)
+        self._total = sum(pixel_tiles) + steps * tiles
+        self._bar = ProgressBar(self._total)
         self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-        self._done = self._step = 0
+        self._done = self._before = self._step = 0
+
+    def begin(self) -> None:
+        """A sampling, of which there are several where pictures are sampled one after the other."""
+        self._before, self._step = self._before + self._step, 0
 
     def on_pixel_tile(self) -> None:
         self._reach(self._done + 1)
 
     def on_tiles(self, done: int, of: int) -> None:
         """Of a batch in this evaluation; a sampler may need several evaluations a step."""
-        self._reach(self.pixel_tiles[0] + self._step * self.tiles + self.tiles * done // of)
+        self._reach(self._sampled() + self.tiles * done // of)
 
     def on_step(self, step: int, x0: Tensor, x: Tensor, total: int) -> None:
         """The host's callback after each step."""
         preview = self._previewer and self._previewer.decode_latent_to_preview_image("JPEG", x0)
-        self._step = min(step + 1, self.steps)
-        self._reach(self.pixel_tiles[0] + self._step * self.tiles, preview)
+        self._step = step + 1
+        self._reach(self._sampled(), preview)
+
+    def _sampled(self) -> int:
+        """Tiles up to the steps that are done."""
+        return self.pixel_tiles[0] + min(self._before + self._step, self.steps) * self.tiles
 
     def _reach(self, done: int, preview: Any = None) -> None:
         mm.throw_exception_if_processing_interrupted()
-        if done > self._done or preview:
-            self._done = max(done, self._done)
-            self._bar.update_absolute(self._done, preview=preview)
+        if done <= self._done and not preview:
+            return
+        self._done = min(max(done, self._done), self._total)
+        if self._bar.hook is not None:  # the bar itself leaves out what is less than half a per cent
+            self._bar.hook(self._done, self._total, preview, node_id=self._bar.node_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.model_management as mm
 import node_helpers
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from .host import LQ_LATENT, RestorerModel
 from .identity import NULL_PROMPT
-from .images import from_image, to_image
+from .images import from_image
+from .vae import encode
 
 Conditioning = list[list[Any]]
 
@@ -100,5 +102,6 @@ class RestorationConditioning(io.ComfyNode):
                 f"The image is {pixels.shape[-1]} x {pixels.shape[-2]}; each side needs at least "
                 f"{vae.downscale_ratio} pixels. Enlarge it to the size of the result first."
             )
-        lq_latent = vae.encode(to_image(pixels))
+        pixels = vae.vae_encode_crop_pixels(pixels.movedim(1, -1)).movedim(-1, 1)
+        lq_latent = encode(vae, pixels, mm.throw_exception_if_processing_interrupted)
         return io.NodeOutput(*with_lq(prompts, lq_latent), {"samples": lq_latent})

@@ -318,9 +318,25 @@ def build_vae(file: RestorerFile) -> comfy.sd.VAE:
     return vae
 
 
-def _hollow_vae() -> comfy.sd.VAE:
+class RestorerVAE(comfy.sd.VAE):
+    """The host's VAE, which does not lose the fidelity where memory is short."""
+
+    _guided = False
+
+    def decode(self, samples_in: Tensor, vae_options: dict[str, Any] | None = None) -> Tensor:
+        self._guided = bool((vae_options or {}).get("fidelity"))
+        return super().decode(samples_in, vae_options or {})
+
+    def decode_tiled_(self, samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The host's way out, which passes no options on; nodes.vae.decode takes smaller tiles instead."""
+        if self._guided:
+            raise mm.OOM_EXCEPTION("The VAE has no room for this tile: choose a smaller one.")
+        return super().decode_tiled_(samples, *args, **kwargs)
+
+
+def _hollow_vae() -> RestorerVAE:
     """A host VAE with next to no first stage: its constructor only takes first stages that it knows."""
     sizes = {"double_z": True, "z_channels": 4, "resolution": 8, "in_channels": 3, "out_ch": 3, "ch": 32,
              "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}  # fmt: skip
     params = {"embed_dim": 4, "ddconfig": sizes}
-    return comfy.sd.VAE(sd=AutoencoderKL(**params).state_dict(), config={"params": params})
+    return RestorerVAE(sd=AutoencoderKL(**params).state_dict(), config={"params": params})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import comfy.sample
@@ -15,12 +14,13 @@ from torch import Tensor
 
 from ..pfstorer_core.canvas import MAX_UPSCALE, Canvas, prepare_canvas, resize
 from ..pfstorer_core.color import COLOR_FIXES
-from ..pfstorer_core.pixel_tiles import decode_tiled, encode_tiled, pixel_grid
+from ..pfstorer_core.pixel_tiles import pixel_grid
 from ..pfstorer_core.tiling import TileGrid, tile_cells
 from .bar import TileBar
 from .condition import Conditioning, prompts_for, restorer_of, with_lq
-from .images import from_image, to_image
+from .images import from_image
 from .tiles import Tiles, with_tiles
+from .vae import check_fidelity, decode, encode
 
 
 class TiledSRSampler(io.ComfyNode):
@@ -61,7 +61,7 @@ class TiledSRSampler(io.ComfyNode):
                                optional=True, tooltip="Gives the result the colours of the bad picture."),
                 io.Boolean.Input("fixed_noise", default=False, optional=True, advanced=True,
                                  tooltip="The same noise for every picture of a batch, as for the frames "
-                                 "of a video. Samplers that add noise in every step differ still."),
+                                 "of a video. They are sampled one after the other then."),
                 io.Mask.Input("mask", optional=True,
                               tooltip="Where to restore; elsewhere the picture is only enlarged."),
                 io.Conditioning.Input("positive", optional=True,
@@ -85,27 +85,33 @@ class TiledSRSampler(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         restorer = restorer_of(model, vae)
         image_size, factor = restorer.header.image_size, vae.downscale_ratio
-        vae.first_stage_model.check_fidelity(fidelity)
+        check_fidelity(vae, fidelity)
         prompts = prompts_for(restorer, positive, negative)
         cells = tile_cells(tile, overlap, image_size, factor)
         canvas = prepare_canvas(from_image(image), upscale, image_size, factor)
         shown = mask_for(canvas, mask)
         pictures, pixels = len(canvas.picture), len(pixel_grid(canvas.picture))
         height, width = (side // factor for side in canvas.picture.shape[-2:])
-        bar = TileBar(model, (pixels, pictures * pixels), steps, len(TileGrid(height, width, *cells)))
+        together = 1 if fixed_noise else pictures
+        tiles = len(TileGrid(height, width, *cells))
+        bar = TileBar(model, (pixels, pictures * pixels), steps * (pictures // together), tiles)
         lq_latent = encode(vae, canvas.picture, bar.on_pixel_tile)
 
-        tiled = with_tiles(model, Tiles(*cells, tile_batch, bar.on_tiles))
-        positive, negative = with_lq(prompts, lq_latent)
-        noise = comfy.sample.prepare_noise(lq_latent, seed, [0] * pictures if fixed_noise else None)
-        samples = comfy.sample.sample(
-            tiled, noise, steps, cfg, sampler_name, scheduler, positive, negative, lq_latent, seed=seed,
-            callback=bar.on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        )  # fmt: skip
+        def sample(start: Tensor) -> Tensor:
+            tiled = with_tiles(model, Tiles(*cells, tile_batch, bar.on_tiles))
+            noise = comfy.sample.prepare_noise(start, seed)
+            positive, negative = with_lq(prompts, start)
+            bar.begin()
+            return comfy.sample.sample(
+                tiled, noise, steps, cfg, sampler_name, scheduler, positive, negative, start, seed=seed,
+                callback=bar.on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            )  # fmt: skip
+
+        samples = torch.cat([sample(start) for start in lq_latent.split(together)])
         check_finite(samples)
-        decoded = decode(vae, samples, canvas.picture, fidelity, bar.on_pixel_tile)
-        restored, shown = masked(canvas, canvas.finish(decoded, color_fix), shown)
-        return io.NodeOutput(to_image(restored), {"samples": samples}, shown)
+        restored = canvas.finish(decode(vae, samples, canvas.picture, fidelity, bar.on_pixel_tile), color_fix)
+        restored, shown = masked(canvas, restored, shown)
+        return io.NodeOutput(restored.movedim(1, -1), {"samples": samples}, shown)
 
 
 def mask_for(canvas: Canvas, mask: Tensor | None) -> Tensor | None:
@@ -121,10 +127,10 @@ def mask_for(canvas: Canvas, mask: Tensor | None) -> Tensor | None:
 
 
 def masked(canvas: Canvas, restored: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The restored picture inside the mask, the bad one outside; and the MASK of it all."""
+    """The restored picture inside the mask, in place, the bad one outside; and the MASK of it all."""
     if mask is None:
         return restored, restored.new_ones(1, 1, 1).expand(len(restored), *canvas.target)
-    return torch.lerp(canvas.enlarged(), restored, mask.expand_as(restored)), mask[:, 0]
+    return restored.lerp_(canvas.enlarged(), 1 - mask), mask[:, 0]
 
 
 def check_finite(samples: Tensor) -> None:
@@ -133,24 +139,3 @@ def check_finite(samples: Tensor) -> None:
             "The sampler returned values that are not numbers, which would be a black picture. In fp16 "
             "attention can overflow: choose dtype bf16 or fp32 in LoadBaseRestorer, or another sampler."
         )
-
-
-def encode(vae: Any, pictures: Tensor, on_tile: Callable[[], object] = lambda: None) -> Tensor:
-    """Pictures [B, 3, H, W] in [0, 1] -> unscaled latents; large ones tile by tile."""
-    return encode_tiled(
-        lambda piece: vae.encode(piece.movedim(1, -1)), pictures, vae.downscale_ratio, on_tile=on_tile
-    )
-
-
-def decode(
-    vae: Any, samples: Tensor, lq: Tensor, fidelity: float, on_tile: Callable[[], object] = lambda: None
-) -> Tensor:
-    """Unscaled latents -> pictures [B, 3, H, W] in [0, 1]; one at a time, large ones tile by tile."""
-
-    def one(latent: Tensor, picture: Tensor) -> Tensor:
-        options = (
-            {"lq": (2 * picture - 1).to(vae.device, vae.vae_dtype), "fidelity": fidelity} if fidelity else {}
-        )
-        return vae.decode(latent, vae_options=options).movedim(-1, 1)
-
-    return decode_tiled(one, samples, lq, vae.downscale_ratio, on_tile=on_tile)

@@ -44,8 +44,6 @@ class Tiles:
         grid = TileGrid.of(x, self.tile, self.overlap)
         options = transformer_options or {}
         chunks = len(options.get("cond_or_uncond", [0]))
-        if len(grid) == 1:
-            return self._whole(executor, x, t, c_concat, c_crossattn, control, options, **conds)
         given = {"x": x, "t": t, "c_concat": c_concat, "c_crossattn": c_crossattn, **conds}
         canvases = {name: value for name, value in given.items() if _is_canvas(value, x)}
 
@@ -74,10 +72,12 @@ class Tiles:
 
         while True:
             try:
+                if len(grid) == 1:
+                    return self._whole(executor, x, t, c_concat, c_crossattn, control, options, **conds)
                 return grid.map(evaluation(), *canvases.values(), tile_batch=self.batch)
             except Exception as error:
                 mm.raise_non_oom(error)
-                self._make_room(error, grid)
+                self._make_room(error, grid, len(x) // chunks)
 
     def _whole(self, executor: Any, *args: Any, **conds: Any) -> Tensor:
         output = executor(*args, **conds)
@@ -85,13 +85,14 @@ class Tiles:
             self.on_tiles(1, 1)
         return output
 
-    def _make_room(self, error: Exception, grid: TileGrid) -> None:
+    def _make_room(self, error: Exception, grid: TileGrid, pictures: int) -> None:
         """Fewer tiles at once from here on; where it is one already, say what the user can do."""
         height, width = grid.tile_shape
-        if self.batch == 1:
+        if min(self.batch, len(grid)) == 1:
+            of = f" of {pictures} pictures at once: give fewer of them," if pictures > 1 else ":"
             raise type(error)(
-                f"One tile of {width} x {height} latent cells does not fit the memory: choose a smaller "
-                "tile, dtype bf16 or fp16 in LoadBaseRestorer, or start ComfyUI with --lowvram."
+                f"The memory is too small for one tile of {width} x {height} latent cells{of} choose a "
+                "smaller tile, dtype bf16 or fp16 in LoadBaseRestorer, or start ComfyUI with --lowvram."
             ) from error
         self.batch = max(1, min(self.batch, len(grid)) // 2)
         logging.getLogger(__name__).warning(
@@ -103,17 +104,35 @@ class Tiles:
         self, executor: Any, model: ModelPatcher, noise_shape: Any, *args: Any, **kwargs: Any
     ) -> Any:
         """PREPARE_SAMPLING wrapper: the memory that is needed is a batch of tiles', not the canvas's."""
-        batch, channels, height, width = noise_shape
+        return executor(model, self._seen(noise_shape), *args, **kwargs)
+
+    def calc_cond_batch(self, executor: Any, model: Any, *args: Any) -> Any:
+        """CALC_COND_BATCH wrapper: by the same measure the host decides whether positive and negative are
+        evaluated together."""
+        required = model.memory_required
+        model.memory_required = lambda shape, *rest, **named: required(self._seen(shape), *rest, **named)
+        try:
+            return executor(model, *args)
+        finally:
+            del model.memory_required
+
+    def _seen(self, shape: Sequence[int]) -> list[int]:
+        """Shape of the largest tensor that the model gets, for a canvas of this shape."""
+        rows, channels, height, width = shape
         grid = TileGrid(height, width, self.tile, self.overlap)
-        shape = [batch * min(self.batch, len(grid)), channels, *grid.tile_shape]
-        return executor(model, shape, *args, **kwargs)
+        return [rows * min(self.batch, len(grid)), channels, *grid.tile_shape]
 
 
 def with_tiles(model: ModelPatcher, tiles: Tiles) -> ModelPatcher:
-    """A clone of MODEL that is evaluated on tiles."""
+    """A clone of MODEL that is evaluated on these tiles, whatever tiles it had before."""
     model = model.clone()
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, tiles.apply_model)
-    model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, KEY, tiles.prepare_sampling)
+    for kind, wrapper in {
+        WrappersMP.APPLY_MODEL: tiles.apply_model,
+        WrappersMP.PREPARE_SAMPLING: tiles.prepare_sampling,
+        WrappersMP.CALC_COND_BATCH: tiles.calc_cond_batch,
+    }.items():
+        model.remove_wrappers_with_key(kind, KEY)
+        model.add_wrapper_with_key(kind, KEY, wrapper)
     return model
 
 

@@ -16,17 +16,17 @@ from server import PromptServer
 from torch import Tensor
 
 from ..pfstorer_core.adapter import NULL_LQ, REFERENCE_TIMESTEPS, IdentityAdapter
-from ..pfstorer_core.faces import box_of_mask
+from ..pfstorer_core.faces import box_of_mask, largest_face
 from ..pfstorer_core.progress import Progress
 from ..pfstorer_core.restorer import Restorer, load_restorer
 from ..pfstorer_core.training.identity import AdapterTraining
-from ..pfstorer_core.training.photos import MAX_PHOTOS
+from ..pfstorer_core.training.photos import MAX_PHOTOS, Box
 from ..pfstorer_core.training.resume import learn
 from .condition import restorer_of
 from .host import RestorerModel
 from .identity import IdentityAdapterType
 from .images import from_image, to_image
-from .paths import adapter_file
+from .paths import CASCADE, adapter_file, face_detector, face_detectors
 
 PREVIEW_SIDE = 512
 DEFAULTS = AdapterTraining()
@@ -104,9 +104,7 @@ class TrainIdentityAdapter(io.ComfyNode):
             steps=steps, seed=seed, lr=lr or None, gamma_lr=gamma_lr or None,
             sites=tuple(site.strip() for site in sites.split(",") if site.strip()), **settings,
         )  # fmt: skip
-        pictures = [image[None] for batch in photos.values() for image in from_image(batch)]
-        boxes = [box_of_mask(mask.reshape(-1, *mask.shape[-2:])[0]) for mask in (faces or {}).values()]
-        boxes += [None] * (len(pictures) - len(boxes))
+        pictures, boxes = with_boxes(photos, faces or {})
         file = adapter_file(name)
         bar = ProgressBar(steps)
 
@@ -124,6 +122,31 @@ class TrainIdentityAdapter(io.ComfyNode):
                 lambda: training_copy(model), base, pictures, chosen, boxes, file, resume == "restart", show
             )
         return io.NodeOutput(adapter, _loss_map(adapter), to_image(sheet))
+
+
+def with_boxes(
+    photos: Mapping[str, Tensor], faces: Mapping[str, Tensor]
+) -> tuple[list[Tensor], list[Box | None]]:
+    """The photos [1, 3, H, W], and where the face is in each: by the mask of its number, else by a detector
+    where there is one."""
+    detector = next((face_detector(name) for name in face_detectors() if name != CASCADE), None)
+    pictures, boxes = list[Tensor](), list[Box | None]()
+    for name, batch in photos.items():
+        masks = faces.get(name.replace("photo", "face"))
+        masks = [] if masks is None else masks.reshape(-1, *masks.shape[-2:])
+        for number, image in enumerate(from_image(batch)):
+            pictures.append(image[None])
+            given = masks[min(number, len(masks) - 1)] if len(masks) else None
+            boxes.append(_found(image, detector) if given is None else box_of_mask(given))
+    return pictures, boxes
+
+
+def _found(image: Tensor, detector: str | None) -> Box | None:
+    try:
+        return largest_face(image, detector)
+    except ValueError as error:  # a file that lies there for something else must not stop a training
+        logging.getLogger(__name__).warning("Faces are not looked for in the photos: %s", error)
+        return None
 
 
 def training_copy(model: ModelPatcher) -> Restorer:

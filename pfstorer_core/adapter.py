@@ -27,8 +27,8 @@ REFERENCE_TIMESTEPS = ("zero", "same", "noised")
 NULL_LQ = ("drop", "zero_latent", "gray")
 BEGINNING = 2**16
 """Values of a weight that a fingerprint looks at."""
-DIFFERING_BITS = 6
-"""Bits of a fingerprint that rounding to another number format may change."""
+DIFFERING_BITS = 1
+"""Bits of a fingerprint that rounding to another number format may change; training on changes more."""
 
 
 def check_choices(null_lq: str, reference_timestep: str) -> None:

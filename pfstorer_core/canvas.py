@@ -32,16 +32,17 @@ class Canvas:
 
     def finish(self, restored: Tensor, fix: str = "none") -> Tensor:
         """[B, 3, H, W] -> [B, 3, *target] in [0, 1]: without the padding, at the size asked for, in the
-        colours of the bad picture by the colour fix of that name."""
+        colours of the bad picture by the colour fix of that name. What is given may be overwritten."""
         if fix != "none":
             restored = color_fix(restored, self.picture, fix)
         height, width = self.content
-        return resize(restored[..., :height, :width], self.target).clamp(0, 1)
+        return resize(restored[..., :height, :width], self.target).clamp_(0, 1)
 
     def enlarged(self) -> Tensor:
         """The bad picture [B, 3, *target] in [0, 1]."""
         height, width = self.content
-        return resize(self.picture[..., :height, :width], self.target).clamp(0, 1)
+        picture = self.picture[..., :height, :width]
+        return picture if self.content == self.target else resize(picture, self.target).clamp_(0, 1)
 
 
 def prepare_canvas(image: Tensor, upscale: float, image_size: int, multiple: int) -> Canvas:
@@ -71,7 +72,8 @@ def prepare_canvas(image: Tensor, upscale: float, image_size: int, multiple: int
     longest = max(1.0, MAX_ASPECT * image_size / max(target))
     content = _times(target, max(1.0, min(image_size / min(target), longest)))
     padding = [-side % multiple for side in content]
-    picture = resize(image, content).clamp(0, 1)
+    picture = resize(image, content)
+    picture = image.clamp(0, 1) if picture is image else picture.clamp_(0, 1)
     # A mirrored border would need pictures larger than the padding; the nearest colour always works.
     if any(padding):
         picture = F.pad(picture, (0, padding[1], 0, padding[0]), mode="replicate")

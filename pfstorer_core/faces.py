@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ Box = tuple[float, float, float, float]
 
 LEAST_SCORE = 0.6
 """Of YuNet's: under it there is no face."""
+DETECTION_SIDE = 1280
+"""Longest side of the picture that faces are looked for in: YuNet knows faces of 10 to 300 pixels."""
 CASCADE = "haarcascade_frontalface_default.xml"
 
 
@@ -55,14 +58,34 @@ def find_faces(image: Tensor, model: Path | str | None = None) -> list[Box]:
         import cv2
     except ImportError as error:
         raise ImportError("Finding faces needs OpenCV: pip install opencv-python-headless") from error
-    bgr = (image.detach().cpu().clamp(0, 1).flip(0).permute(1, 2, 0) * 255).round().byte().numpy()
-    found = _by_yunet(cv2, bgr, model) if model is not None else _by_cascade(cv2, bgr)
     height, width = image.shape[-2:]
+    scale = min(1.0, DETECTION_SIDE / max(height, width))
+    small = resize(image[None].detach().cpu().float(), (round(height * scale), round(width * scale)))[0]
+    bgr = (small.clamp(0, 1).flip(0).permute(1, 2, 0) * 255).round().byte().numpy()
+    found = _by_yunet(cv2, bgr, model) if model is not None else _by_cascade(cv2, bgr)
+    corners = [[v / scale for v in (x, y, x + w, y + h)] for x, y, w, h in found]
     boxes = [
-        (max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h))
-        for x, y, w, h in found
+        (max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom))
+        for left, top, right, bottom in corners
     ]
     return sorted(box for box in boxes if box[0] < box[2] and box[1] < box[3])
+
+
+def largest_face(image: Tensor, model: Path | str | None = None) -> tuple[int, int, int, int] | None:
+    """Box of the largest face in a picture [3, H, W] in [0, 1], in whole pixels; None where there is none.
+
+    Raises what `find_faces` does; but without a model, where OpenCV has nothing of its own, there is no box.
+    """
+    try:
+        boxes = find_faces(image, model)
+    except (ImportError, ValueError):
+        if model is not None:
+            raise
+        return None
+    if not boxes:
+        return None
+    left, top, right, bottom = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
+    return int(left), int(top), math.ceil(right), math.ceil(bottom)
 
 
 def _by_yunet(cv2: Any, bgr: Any, model: Path | str) -> list[tuple[float, float, float, float]]:

@@ -1,10 +1,11 @@
 """The shipped workflows, described; `python -m harness.workflows` writes them."""
 
+from .group import RESTORE_A_GROUP
 from .native import NATIVE
 from .parts import EXAMPLE, Node, Workflow
 from .person import LEARN_A_PERSON, RESTORE_A_PERSON
 from .restore import RESTORE_AND_UPSCALE
 
-WORKFLOWS = (RESTORE_AND_UPSCALE, LEARN_A_PERSON, RESTORE_A_PERSON, NATIVE)
+WORKFLOWS = (RESTORE_AND_UPSCALE, LEARN_A_PERSON, RESTORE_A_PERSON, RESTORE_A_GROUP, NATIVE)
 
 __all__ = ["EXAMPLE", "WORKFLOWS", "Node", "Workflow"]

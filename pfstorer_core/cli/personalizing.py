@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
+from ..faces import largest_face
 from ..pictures import read_picture
 from ..restorer import load_restorer
 from ..training.identity import AdapterTraining
@@ -28,6 +29,9 @@ def _personalize(
         float, typer.Option(help="Weight of the loss without the bad picture.")
     ] = DEFAULTS.lambda_gen,
     reference_timestep: Annotated[str, typer.Option(help="zero, same or noised.")] = "zero",
+    detector: Annotated[
+        Path | None, typer.Option(help="YuNet's ONNX file, by which small faces are found in the photos.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same adapter.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
     bf16: Annotated[bool, typer.Option(help="Frozen weights and arithmetic in bf16.")] = True,
@@ -37,6 +41,7 @@ def _personalize(
 ) -> None:
     """Learn a person from a few good photos; a second call goes on where the first was stopped."""
     pictures = [read_picture(path) for path in photos]
+    boxes = [largest_face(picture[0], detector) for picture in pictures]
     settings = AdapterTraining(
         steps, batch, lambda_gen=lambda_gen, reference_timestep=reference_timestep, seed=seed, bf16=bf16
     )
@@ -49,4 +54,4 @@ def _personalize(
         text=True,
     )
     with bars() as show:
-        learn(lambda: model, model.fingerprint, pictures, settings, None, output, restart, show)
+        learn(lambda: model, model.fingerprint, pictures, settings, boxes, output, restart, show)

@@ -58,7 +58,7 @@ class Case:
         preset: of the degradation.
         hq, lq: true and degraded pictures [M, 3, S, S] in [0, 1].
         plain: the true pictures without the person's moles and scars, likewise.
-        references: clean photos of other shots [R, 3, S, S] in [0, 1].
+        references: clean photos of other shots [R, 3, D, D] in [0, 1], as large as they were drawn.
         landmarks: [M, K, 2] pixels (x, y) of the drawing's LANDMARKS; `visible` bool [M, K].
         traits: [T], see `trait_vector`.
         seed: for methods that need randomness.
@@ -114,7 +114,7 @@ def draw_case(settings: CaseSettings, person: int, preset: str) -> Case:
         hq = resize(hq, (side, side)).clamp(0, 1)
         hq = ground_truth(hq, drawn)
         lq = degrade(hq, drawn)
-    size = (settings.size, settings.size)
+    size, drawn_size = ((side, side) for side in (settings.size, settings.drawn_at))
     scale = settings.size / settings.drawn_at
     hq, lq, bare = (resize(images, size).clamp(0, 1) for images in (hq, lq, _pictures(plain)))
     return Case(
@@ -123,7 +123,7 @@ def draw_case(settings: CaseSettings, person: int, preset: str) -> Case:
         hq=hq,
         lq=lq,
         plain=bare,
-        references=resize(_pictures(references), size).clamp(0, 1) if references else hq[:0],
+        references=_pictures(references) if references else hq.new_empty(0, 3, *drawn_size),
         landmarks=scale * torch.from_numpy(np.stack([photo.landmarks for photo in photos])),
         visible=torch.from_numpy(np.stack([photo.visible for photo in photos])),
         traits=trait_vector(who),

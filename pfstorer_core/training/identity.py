@@ -314,7 +314,7 @@ def train_identity_adapter(
             )
     folder = Path(folder)
     seen = Photos.of(restorer, photos, boxes)
-    objective = IdentityLoss(restorer, seen, settings)
+    objective = IdentityLoss(restorer, seen, settings).to(restorer.device)
     loop = settings.loop(restorer.unet.config.model_channels)
     key = key or run_key(restorer.fingerprint, photos, settings, boxes)
     harm = damage(settings.degradation, restorer.header.image_size)
@@ -325,6 +325,8 @@ def train_identity_adapter(
         fit(STAGE, objective, pairs, loop, folder, on_progress, held=held, record={"run_key": key})
         return objective.adapter(key, settings.steps, written_losses(folder))
     finally:
+        for drawn in (pairs, held):
+            drawn.close()
         objective.to(restorer.device)
 
 

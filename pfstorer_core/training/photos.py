@@ -20,13 +20,13 @@ MARGIN = 0.6
 """Of a face's box about it, as a part of its longer side."""
 LEAST_CONTRAST = 0.01
 """Standard deviation of a picture under which it shows nothing."""
-LEAST_CROP = 0.55
-"""Side of the smallest random crop as a part of the photo's."""
+LEAST_CROP = 0.8
+"""Side of the smallest random crop as a part of the photo's: smaller ones would cut faces that fill it."""
 AT_FIRST = 16
 """Pairs that are made before the first step."""
 AHEAD = 4
-"""Pairs that an accelerator makes in the background while a step runs; two trainings' worth of threads on one
-CPU would only be in each other's way."""
+"""Pairs that are made in the background while an accelerator runs a step; on a CPU a pair is made when it is
+first needed, since two threads would only be in each other's way."""
 
 Box = tuple[int, int, int, int]
 
@@ -106,6 +106,7 @@ class Pairs:
 
     Pair n is a random crop of a photo and its degraded copy, made from (seed, n) alone; step s takes its
     batch from the last `pool` of the first `AT_FIRST + s` pairs, while a thread makes the next ones.
+    `close` stops it.
     """
 
     def __init__(
@@ -132,12 +133,13 @@ class Pairs:
         first = max(0, end - self.pool)
         for number in [number for number in self._made if number < first]:
             del self._made[number]
-        ahead = AHEAD if self.restorer.device.type != "cpu" else 0
-        for number in range(first, end + ahead):
+        rng = np.random.default_rng([self.seed, k, 5])
+        chosen = int(rng.integers(first, end))
+        further = range(first, end + AHEAD) if self.restorer.device.type != "cpu" else ()
+        for number in (chosen, *further):
             if number not in self._made:
                 self._made[number] = self._thread.submit(self._make, number)
-        rng = np.random.default_rng([self.seed, k, 5])
-        hq, lq, photo = self._made[int(rng.integers(first, end))].result()
+        hq, lq, photo = self._made[chosen].result()
         others = [n for n in range(len(self.photos.images)) if n != photo] or [photo]
         return {
             "hq": hq,
@@ -147,19 +149,23 @@ class Pairs:
             "broken": [],
         }
 
+    def close(self) -> None:
+        """Leave undone what is not begun."""
+        self._thread.shutdown(cancel_futures=True)
+
     def _make(self, number: int) -> tuple[Tensor, Tensor, int]:
         rng = np.random.default_rng([self.seed, number, 4])
         photo = int(rng.integers(len(self.photos.images)))
         image = crop(self.photos.images[photo], self.restorer.header.image_size, rng)
         pair = self.damage(image[None], [rng], self.p_hq)
-        hq, lq = encode(self.restorer, torch.cat(pair))
+        hq, lq = encode(self.restorer, torch.cat(pair)).cpu()
         return hq, lq, photo
 
 
 def crop(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
-    """A random square of a picture [3, S, S], brought to `size`, half of them mirrored."""
+    """A random square of a picture [3, S, S], brought to `size`; not mirrored, since a mole has its side, and
+    not enlarged where that can be helped."""
     whole = image.shape[-1]
-    side = max(1, round(whole * rng.uniform(LEAST_CROP, 1)))
+    side = max(round(whole * rng.uniform(LEAST_CROP, 1)), min(size, whole))
     left, top = rng.integers(0, whole - side + 1, 2)
-    found = resize(image[None, :, top : top + side, left : left + side], (size, size)).clamp(0, 1)[0]
-    return found.flip(-1) if rng.random() < 0.5 else found
+    return resize(image[None, :, top : top + side, left : left + side], (size, size)).clamp(0, 1)[0]

@@ -48,7 +48,7 @@ def learn(
     unfinished = file.parent / UNFINISHED / key
     if restart:
         shutil.rmtree(unfinished, ignore_errors=True)
-    target, done = _place(file, key)
+    target, done = place(file, key)
     preview = target.with_suffix(".png")
     if done is not None and not restart:
         return done, read_picture(preview) if preview.exists() else torch.zeros(1, 3, 8, 8)
@@ -68,8 +68,8 @@ def learn(
     return adapter, shown[0]
 
 
-def _place(file: Path, key: str) -> tuple[Path, IdentityAdapter | None]:
-    """The first free name like that of `file`, or the file that has this run key."""
+def place(file: Path, key: str) -> tuple[Path, IdentityAdapter | None]:
+    """The first free name like that of `file`, or the file that has this run key, and what is in it."""
     number, path = 1, file
     while path.exists():
         try:

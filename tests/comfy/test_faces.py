@@ -1,15 +1,23 @@
 """Faces of a group photo in a real server: cut out, restored and put back, the rest untouched."""
 
+import json
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from harness import ROOT
 from harness.client import ComfyClient, ExecutionFailed
+from harness.host import ComfyServer
+from harness.picture import decode
+from harness.shipped.group import PEOPLE, RESTORE_A_GROUP
+from harness.stand_in_adapter import stand_in_adapter
 
-from .prompts import node, png
+from ..unit.small import small_restorer
+from .prompts import add_small_restorer, node, png
 
 WIDTH, HEIGHT = 150, 90
 FACES = {"left": (10, 20, 40, 50), "right": (100, 30, 130, 66)}
@@ -71,6 +79,54 @@ def test_two_faces_are_restored_and_the_rest_stays_as_it_is(client: ComfyClient,
         near[max(0, y - side) : y + side, max(0, x - side) : x + side] = True
         assert changed[top + 5 : bottom - 5, left + 5 : right - 5].mean() > 0.9
     assert not changed[~near].any()
+
+
+def test_three_people_by_three_adapters_and_the_rest_byte_for_byte(
+    server: ComfyServer, client: ComfyClient, group: str
+) -> None:
+    """The graph of the shipped workflow for groups, on a picture of three."""
+    add_small_restorer(server, "small_faces.safetensors")
+    folder = server.base / "models" / "identity_adapters"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(PEOPLE):
+        torch.manual_seed(number)
+        adapter = stand_in_adapter(small_restorer(), torch.randn(1, 4, 8, 8), gamma=0.5)
+        adapter.save(folder / f"{name}.safetensors")
+    prompt = json.loads((ROOT / "workflows" / "api" / f"{RESTORE_A_GROUP.api}.json").read_text())
+    boxes = [name for name, made in prompt.items() if made["class_type"] == "PrimitiveBoundingBox"]
+    lefts = (4, 58, 112)
+    for name, left in zip(boxes, lefts, strict=True):
+        prompt[name]["inputs"].update(x=left, y=30, width=24, height=24)
+    adapters = [made for made in prompt.values() if made["class_type"] == "LoadIdentityAdapter"]
+    for made in prompt.values():
+        inputs = made["inputs"]
+        if made["class_type"] == "LoadImage":
+            inputs["image"] = group
+        if made["class_type"] == "LoadBaseRestorer":
+            inputs["checkpoint"] = "small_faces.safetensors"
+        if made["class_type"] == "TiledSRSampler":
+            inputs["steps"] = 2
+    (large,) = (name for name, made in prompt.items() if made["class_type"] == "ImageScaleBy")
+    prompt["before"] = node("SaveImage", images=[large, 0], filename_prefix="before")
+    (save,) = (n for n, made in prompt.items() if made["class_type"] == "SaveImage" and n != "before")
+
+    def run(*names: str) -> tuple[np.ndarray, np.ndarray]:
+        for made, name in zip(adapters, names, strict=True):
+            made["inputs"]["name"] = f"{name}.safetensors"
+        execution = client.run(prompt)
+        before, after = (decode(client.view(execution.images(n)[0])) for n in ("before", save))
+        return np.asarray(before).astype(int), np.asarray(after).astype(int)
+
+    whole, restored = run(*PEOPLE)
+    _, swapped = run(PEOPLE[1], PEOPLE[0], PEOPLE[2])
+    near = np.zeros(whole.shape[:2], bool)
+    for place, left in enumerate(lefts):
+        window = (slice(2 * 20, 2 * 64), slice(2 * max(0, left - 8), 2 * (left + 32)))
+        near[window] = True
+        inner = (slice(2 * 34, 2 * 50), slice(2 * (left + 4), 2 * (left + 20)))
+        assert (restored[inner] != whole[inner]).any(-1).mean() > 0.9, f"face {place} was not restored"
+        assert (restored[inner] != swapped[inner]).any() == (place < 2), "another adapter is another face"
+    assert not (restored != whole).any(-1)[~near].any()
 
 
 def test_a_face_that_is_not_there_is_named(client: ComfyClient, group: str) -> None:

@@ -5,15 +5,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from harness.client import ComfyClient
 from harness.host import ComfyServer
+from harness.picture import decode
+from harness.stand_in_adapter import stand_in_adapter
+from pfstorer_core.layouts import PREFIXES
 
+from ..unit.small import small_restorer
 from .prompts import add_small_restorer, node, png
 
 RESTORER, SIZE = "small_graphs.safetensors", 64
+UNET = PREFIXES["unet"]
 SAMPLING = {"sampler_name": "euler", "scheduler": "normal"}
 
 
@@ -189,3 +195,80 @@ def test_two_restorers_and_one_model_used_twice(
     alone |= {"one": sampler(["restorer", 0]), **shown("one")}
     client.free()
     assert (pictures(client, alone, "one")[0] == one).all()
+
+
+def test_native_samplers_show_previews(client: ComfyClient, graph: dict[str, Any]) -> None:
+    execution = client.run(graph | {"one": sampler(["restorer", 0]), **shown("one")})
+    assert len(execution.previews) >= 3
+
+
+def test_what_model_save_writes_has_the_published_names(
+    server: ComfyServer, client: ComfyClient, graph: dict[str, Any]
+) -> None:
+    client.run(graph | {"keep": node("ModelSave", model=["restorer", 0], filename_prefix="kept/unet")})
+    (file,) = (server.base / "output" / "kept").glob("unet*.safetensors")
+    saved, own = (
+        {key: value for key, value in load_file(path).items() if key.startswith(UNET)}
+        for path in (file, server.base / "models" / "restorers" / RESTORER)
+    )
+    assert set(saved) == set(own)
+    assert all(torch.equal(saved[key].float(), own[key].float()) for key in own)
+
+
+@pytest.mark.parametrize("tile", [0, 64])
+def test_a_prompt_for_an_area_acts_there(client: ComfyClient, graph: dict[str, Any], tile: int) -> None:
+    """Without tiles, and with some that the area lies across."""
+    half = SIZE // 2
+    model = ["tiled", 0] if tile else ["restorer", 0]
+    graph |= {
+        "tiled": node("TiledDiffusion", model=["restorer", 0], tile=64, overlap=32),
+        "wide": node("ImageScale", image=["image", 0], upscale_method="bicubic", width=2 * SIZE, height=SIZE,
+                     crop="disabled"),
+        "words": node("CLIPTextEncode", clip=["restorer", 1], text="a portrait of a woman"),
+        "wide lq": node(
+            "RestorationConditioning", model=model, vae=["restorer", 2], image=["wide", 0],
+            positive=["words", 0],
+        ),
+        "plain lq": node("RestorationConditioning", model=model, vae=["restorer", 2], image=["wide", 0]),
+        "area": node("ConditioningSetArea", conditioning=["wide lq", 0], width=half, height=SIZE, x=0, y=0,
+                     strength=4.0),
+        "both": node("ConditioningCombine", conditioning_1=["plain lq", 0], conditioning_2=["area", 0]),
+        "plain": sampler(model, positive=["plain lq", 0], negative=["plain lq", 1],
+                         latent_image=["plain lq", 2], steps=1),
+        "changed": sampler(model, positive=["both", 0], negative=["plain lq", 1],
+                           latent_image=["plain lq", 2], steps=1),
+        **shown("plain"), **shown("changed"),
+    }  # fmt: skip
+    plain, changed = pictures(client, graph, "plain", "changed")
+    difference = np.abs(plain - changed).mean((0, 2))
+    assert difference[:half].mean() > 10 * difference[-half:].mean()
+    assert difference[:half].mean() > 0
+
+
+@pytest.mark.full  # compiling takes minutes on a CPU
+def test_compiled_models_know_a_person_and_forget_them(
+    server: ComfyServer, client: ComfyClient, graph: dict[str, Any]
+) -> None:
+    restorer = small_restorer()
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    folder = server.base / "models" / "identity_adapters"
+    folder.mkdir(parents=True, exist_ok=True)
+    stand_in_adapter(restorer, latents, gamma=0.5).save(folder / "compiled.safetensors")
+    graph["person"] = node("LoadIdentityAdapter", name="compiled.safetensors")
+    names = []
+    for gamma in (1.0, 0.0):
+        graph[f"apply {gamma}"] = node(
+            "ApplyPersonalization", model=["restorer", 0], identity_adapter=["person", 0], gamma=gamma
+        )
+    for name in ("apply 1.0", "apply 0.0", "restorer"):
+        graph[f"fast {name}"] = node("TorchCompileModel", model=[name, 0], backend="inductor")
+        for kind, model in {f"plain {name}": name, f"compiled {name}": f"fast {name}"}.items():
+            graph |= {kind: sampler([model, 0], steps=2), **shown(kind)}
+            names.append(kind)
+    execution = client.run(graph, timeout=3600)
+    found = {name: decode(client.view(execution.images(f"{name} saved")[0])) for name in names}
+    arrays = {name: np.asarray(image).astype(int) for name, image in found.items()}
+    for name in ("apply 1.0", "apply 0.0", "restorer"):
+        assert np.abs(arrays[f"compiled {name}"] - arrays[f"plain {name}"]).max() <= 2
+    assert (arrays["plain apply 0.0"] == arrays["plain restorer"]).all()
+    assert np.abs(arrays["compiled apply 1.0"] - arrays["compiled restorer"]).mean() > 1

@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from harness import ROOT
+from pfstorer_core.canvas import resize
 from pfstorer_core.cli import app
 from pfstorer_core.drawing import LANDMARKS
 from pfstorer_core.evaluation.cases import CaseSettings, draw_case
@@ -75,12 +76,16 @@ def test_cases_are_seeded_and_share_their_photos_over_presets() -> None:
 
 
 def test_a_cases_landmarks_are_in_its_pictures_pixels_and_references_are_other_photos() -> None:
-    small, large = draw_case(CASES, 0, "clean"), draw_case(replace(CASES, size=128, references=3), 0, "clean")
+    settings = replace(CASES, size=128, references=3)
+    small, large = draw_case(CASES, 0, "clean"), draw_case(settings, 0, "clean")
+    side = settings.drawn_at
     torch.testing.assert_close(2 * small.landmarks, large.landmarks)
-    assert large.references.shape == (3, 3, 128, 128)
-    assert small.references.shape == (0, 3, 64, 64)
+    assert large.references.shape == (3, 3, side, side)
+    assert small.references.shape[:2] == (0, 3)
     assert all(
-        (photo - reference).abs().mean() > 0.02 for photo in large.hq for reference in large.references
+        (resize(photo[None], (side, side))[0] - reference).abs().mean() > 0.02
+        for photo in large.hq
+        for reference in large.references
     )
 
 

@@ -16,7 +16,7 @@ from pfstorer_core.progress import Progress
 from pfstorer_core.prompts import person_prompts, word_id
 from pfstorer_core.training.damage import damage
 from pfstorer_core.training.identity import IdentityLoss, run_key, train_identity_adapter
-from pfstorer_core.training.photos import Pairs, Photos
+from pfstorer_core.training.photos import Pairs, Photos, crop
 from pfstorer_core.training.resume import learn
 
 from .small import small_restorer
@@ -172,6 +172,16 @@ def test_a_fingerprint_outlives_rounding(restorer: Restorer, dtype: torch.dtype)
     assert same_base(fingerprint(rounded), restorer.fingerprint)
 
 
+def test_a_base_that_was_trained_on_is_another_one(restorer: Restorer) -> None:
+    generator = torch.Generator().manual_seed(0)
+    further = {
+        key: value + 0.2 * value.std() * torch.randn(value.shape, generator=generator)
+        for key, value in restorer.unet.state_dict().items()
+        if value.ndim > 1
+    }
+    assert not same_base(fingerprint(further), restorer.fingerprint)
+
+
 def test_damaged_and_foreign_files_are_named(tmp_path: Path, trained: IdentityAdapter) -> None:
     path = tmp_path / "ada.safetensors"
     trained.save(path)
@@ -229,6 +239,19 @@ def test_the_reference_is_another_photo(restorer: Restorer, person: list[Tensor]
         assert torch.equal(again[k]["lq"], samples[k]["lq"])
 
 
+def test_crops_show_the_whole_face_as_it_is() -> None:
+    """Not mirrored, since a mole has its side; hardly cut; not enlarged where the photo is large enough."""
+    ramp = torch.linspace(0, 1, 200).expand(3, 200, 200)
+    rng = np.random.default_rng(0)
+    for size in (64, 190):
+        for _ in range(30):
+            found = crop(ramp, size, rng)
+            assert found.shape == (3, size, size)
+            across = found[0, 0, -1] - found[0, 0, 0]
+            assert across > 0.75, "mirrored, or too small a part"
+            assert across / (size - 1) >= 0.98 / 199, "enlarged"
+
+
 def test_a_box_finds_the_face(restorer: Restorer) -> None:
     photo = torch.zeros(3, 100, 200)
     photo[:, 40:60, 150:170] = torch.rand(3, 20, 20)
@@ -276,7 +299,7 @@ def test_two_people_in_their_places(restorer: Restorer, trained: IdentityAdapter
 
     whole, part = (change(Identity(trained, area=area)) for area in (everywhere, left))
     assert part[:16].mean() > 0.9 * whole[:16].mean()
-    assert part[-16:].mean() < 0.3 * whole[-16:].mean()
+    assert part[-16:].mean() < 0.4 * whole[-16:].mean()
     two = change(Identity(trained, area=left), Identity(trained, area=1 - left))
     torch.testing.assert_close(two, whole, rtol=0.3, atol=1e-3)
 

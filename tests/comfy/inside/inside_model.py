@@ -1,10 +1,11 @@
 """Our U-Net as the host's MODEL: the same numbers as the host's own, its patches, its file format."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import comfy.model_management as mm
 import comfy.ops
 import comfy.samplers
 import comfy.sd
@@ -12,13 +13,12 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
-from pfstorer.nodes import sample
+from pfstorer.nodes import vae as pixels
 from pfstorer.nodes.condition import RestorationConditioning, prompts_for, restorer_of, with_lq
 from pfstorer.nodes.host import HostUNet, build_model, build_vae, load_model
 from pfstorer.nodes.images import from_image, to_image
 from pfstorer.nodes.text import NoTextTower, SmallTextTower
 from pfstorer.nodes.tiles import Tiles, with_tiles
-from pfstorer.pfstorer_core import pixel_tiles
 from pfstorer.pfstorer_core.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import (
     Autoencoder,
@@ -295,6 +295,24 @@ def test_vae(restorer: Restorer, path: Path) -> None:
         torch.testing.assert_close(vae.decode(latent, vae_options=options), expected, rtol=0, atol=1e-5)
 
 
+def test_the_host_s_vae_does_not_forget_the_fidelity_where_memory_is_short(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae = build_vae(open_restorer(path))
+    latent, lq = torch.randn(1, 4, 8, 10), torch.zeros(1, 3, 32, 40)
+    own = vae.first_stage_model.decode
+
+    def short(z: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        if options or z.shape[-1] > 9:
+            raise mm.OOM_EXCEPTION("no room")
+        return own(z)
+
+    monkeypatch.setattr(vae.first_stage_model, "decode", short)
+    assert vae.decode(latent[..., :9]).shape == (1, 32, 36, 3)
+    with pytest.raises(mm.OOM_EXCEPTION, match="no room for this tile"):
+        vae.decode(latent, vae_options={"lq": lq, "fidelity": 0.5})
+
+
 def test_lora_keys_of_every_attention_map(model: Any) -> None:
     import comfy.lora
 
@@ -316,27 +334,53 @@ class StubVAE:
     """An autoencoder whose tiles are exactly the whole's: averages one way, repeats the other."""
 
     downscale_ratio = 4
+    room = 10_000
     device = "cpu"
     vae_dtype = torch.float32
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.avg_pool2d(image.movedim(-1, 1), 4)
 
-    def decode(self, latent: torch.Tensor, vae_options: dict[str, Any]) -> torch.Tensor:
+    def decode(self, latent: torch.Tensor, vae_options: dict[str, Any] | None = None) -> torch.Tensor:
+        options = vae_options or {}
+        if latent.shape[-1] > self.room:
+            raise mm.OOM_EXCEPTION("no room")
         picture = latent.repeat_interleave(4, -1).repeat_interleave(4, -2)
-        return (picture + vae_options.get("fidelity", 0) * vae_options.get("lq", 0)).movedim(1, -1)
+        return (picture + options.get("fidelity", 0) * options.get("lq", 0)).movedim(1, -1)
 
 
 @pytest.mark.parametrize("fidelity", [0.0, 0.5])
 def test_large_pictures_go_through_the_vae_in_tiles(monkeypatch: pytest.MonkeyPatch, fidelity: float) -> None:
     vae, picture = StubVAE(), torch.rand(2, 3, 76, 60)
-    whole_latent = sample.encode(vae, picture)
-    whole = sample.decode(vae, whole_latent, picture, fidelity)
-    monkeypatch.setattr(sample, "encode_tiled", partial(pixel_tiles.encode_tiled, tile=32))
-    monkeypatch.setattr(sample, "decode_tiled", partial(pixel_tiles.decode_tiled, tile=32))
-    torch.testing.assert_close(sample.encode(vae, picture), whole_latent)
-    torch.testing.assert_close(sample.decode(vae, whole_latent, picture, fidelity), whole)
+    whole_latent = pixels.encode(vae, picture)
+    whole = pixels.decode(vae, whole_latent, picture, fidelity)
+    monkeypatch.setattr(pixels, "PIXEL_TILE", 32)
+    torch.testing.assert_close(pixels.encode(vae, picture), whole_latent)
+    torch.testing.assert_close(pixels.decode(vae, whole_latent, picture, fidelity), whole)
     assert whole.shape == picture.shape
+
+
+def test_the_vae_takes_smaller_tiles_where_memory_is_short_and_keeps_the_fidelity(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    vae, picture = StubVAE(), torch.rand(1, 3, 76, 60)
+    latent = pixels.encode(vae, picture)
+    whole = pixels.decode(vae, latent, picture, 0.5)
+    monkeypatch.setattr(pixels, "PIXEL_TILE", 64)
+    monkeypatch.setattr(pixels, "LEAST_PIXEL_TILE", 16)
+    vae.room = 8
+    torch.testing.assert_close(pixels.decode(vae, latent, picture, 0.5), whole)
+    assert "tiles of 32 pixels" in caplog.text
+    vae.room = 2
+    with pytest.raises(mm.OOM_EXCEPTION, match="no room"):
+        pixels.decode(vae, latent, picture, 0.5)
+
+
+def test_a_vae_of_the_host_s_own_has_no_fidelity() -> None:
+    vae = SimpleNamespace(first_stage_model=object())
+    pixels.check_fidelity(vae, 0.0)
+    with pytest.raises(ValueError, match=r"Fidelity 0.5 needs a VAE with CFW.*VAE of LoadBaseRestorer"):
+        pixels.check_fidelity(vae, 0.5)
 
 
 @torch.no_grad()

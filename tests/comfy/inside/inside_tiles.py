@@ -86,6 +86,30 @@ def test_where_not_one_tile_fits_the_settings_are_named() -> None:
         Tiles(*TILES, 4).apply_model(Memory(0), torch.randn(1, 4, *SIZE), torch.ones(1))
 
 
+def test_the_same_is_said_where_the_canvas_is_one_tile_of_several_pictures() -> None:
+    with pytest.raises(mm.OOM_EXCEPTION, match="of 3 pictures at once: give fewer of them, choose a smaller"):
+        Tiles(64, 4, 4).apply_model(Memory(2), torch.randn(3, 4, *SIZE), torch.ones(3))
+
+
+def test_the_latest_tiles_count(model: Any) -> None:
+    first, last = Tiles(*TILES, 1), Tiles(12, 2, 3)
+    patched = with_tiles(with_tiles(model, first), last)
+    found = [wrapper.__self__ for kind in patched.wrappers.values() for ws in kind.values() for wrapper in ws]
+    assert found == 3 * [last]
+
+
+def test_the_host_is_asked_for_the_memory_of_tiles(model: Any) -> None:
+    asked: list[float] = []
+
+    def batch(inner: Any, *_: Any) -> None:
+        asked.append(inner.memory_required([2, 4, 512, 512]))
+
+    own = model.model.memory_required([2 * 3, 4, 8, 8])
+    Tiles(*TILES, 3).calc_cond_batch(batch, model.model)
+    assert asked == [own]
+    assert model.model.memory_required([2, 4, 512, 512]) > 100 * own, "it stays as it was afterwards"
+
+
 def test_other_errors_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Tensor:
         raise RuntimeError("broken")

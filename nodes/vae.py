@@ -1,0 +1,70 @@
+"""Pixels through the VAE: large pictures tile by tile, and CFW's fidelity."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management as mm
+from torch import Tensor
+
+from ..pfstorer_core.pixel_tiles import PIXEL_TILE, decode_tiled, encode_tiled
+
+LEAST_PIXEL_TILE = 256
+"""Side of the smallest tile that is tried where memory is short."""
+
+
+def check_fidelity(vae: Any, fidelity: float) -> None:
+    """Raise ValueError where the VAE has no CFW for a fidelity above 0."""
+    own = getattr(vae.first_stage_model, "check_fidelity", None)
+    if own is not None:
+        own(fidelity)
+    elif fidelity:
+        raise ValueError(
+            f"Fidelity {fidelity:g} needs a VAE with CFW, and this one is ComfyUI's own: connect the VAE of "
+            "LoadBaseRestorer, or set fidelity to 0."
+        )
+
+
+def encode(vae: Any, pictures: Tensor, on_tile: Callable[[], object] = lambda: None) -> Tensor:
+    """Pictures [B, 3, H, W] in [0, 1], sides multiples of the VAE's factor -> unscaled latents."""
+    return encode_tiled(
+        lambda piece: vae.encode(piece.movedim(1, -1)),
+        pictures,
+        vae.downscale_ratio,
+        tile=PIXEL_TILE,
+        on_tile=on_tile,
+    )
+
+
+def decode(
+    vae: Any, samples: Tensor, lq: Tensor, fidelity: float, on_tile: Callable[[], object] = lambda: None
+) -> Tensor:
+    """Unscaled latents -> pictures [B, 3, H, W] in [0, 1], fp32, one at a time.
+
+    Args:
+        lq: the bad pictures, of the size of the result, for CFW.
+    Raises:
+        The host's out-of-memory error where, with fidelity, not even a small tile fits.
+    """
+
+    def one(latent: Tensor, picture: Tensor) -> Tensor:
+        if not fidelity:
+            return vae.decode(latent).movedim(-1, 1).float()
+        options = {"lq": (2 * picture - 1).to(vae.device, vae.vae_dtype), "fidelity": fidelity}
+        return vae.decode(latent, vae_options=options).movedim(-1, 1).float()
+
+    tile = PIXEL_TILE
+    while True:
+        try:
+            return decode_tiled(one, samples, lq, vae.downscale_ratio, tile=tile, on_tile=on_tile)
+        except Exception as error:
+            mm.raise_non_oom(error)
+            if tile == LEAST_PIXEL_TILE:
+                raise
+            tile //= 2
+            logging.getLogger(__name__).warning(
+                "Out of memory: the VAE decodes tiles of %d pixels from here on.", tile
+            )
+            mm.soft_empty_cache()

@@ -1,0 +1,112 @@
+"""No seams: what tiles leave at their borders, by the embedded restorer on pictures that show it."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from skimage.data import astronaut
+from torch import Tensor
+
+from harness import ROOT
+from pfstorer_core import load_restorer, restore
+from pfstorer_core.pixel_tiles import decode_tiled, encode_tiled
+from pfstorer_core.restorer import Restorer
+from pfstorer_core.tiling import TileGrid
+
+SIDE, UPSCALE, FACTOR = 256, 4, 4
+Grid = tuple[int, int]
+"""Tile and overlap, in pixels of the result."""
+GRIDS: tuple[Grid, Grid] = (128, 64), (128, 48)
+"""Two grids, whose borders lie in different places."""
+NO_OVERLAP: tuple[Grid, Grid] = (128, 0), (96, 48)
+SEAM = 0.02
+"""Share by which the energy of the gradient may differ at borders."""
+SHIFT = 0.02
+"""Mean difference that another grid may make, of 1. Noise of the same size gives 0.3."""
+
+
+def flat() -> np.ndarray:
+    return np.full((SIDE, SIDE, 3), (0.6, 0.45, 0.4))
+
+
+def gradient() -> np.ndarray:
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    return np.stack([x, y, (x + y) / 2], -1)
+
+
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).random((SIDE, SIDE, 3))
+
+
+def photograph() -> np.ndarray:
+    return astronaut()[:SIDE, 96 : 96 + SIDE] / 255
+
+
+CANVASES = [flat, gradient, noise, photograph]
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    return load_restorer(ROOT / "assets" / "pfstorer_tiny.safetensors")
+
+
+def tiled(restorer: Restorer, canvas: Callable[[], np.ndarray], grid: Grid) -> Tensor:
+    picture = torch.from_numpy(canvas()).float().permute(2, 0, 1)[None]
+    lq = torch.nn.functional.avg_pool2d(picture, UPSCALE)
+    return restore(restorer, lq, upscale=UPSCALE, steps=4, tile=grid[0], overlap=grid[1])
+
+
+def borders(grid: Grid) -> set[int]:
+    """The columns at which a tile begins, ends, or gives way to the next, two pixels to either side."""
+    tile, overlap = grid
+    starts = sorted({x for _, x in TileGrid(SIDE, SIDE, tile, overlap).positions})
+    middles = [(right + left + tile) // 2 for left, right in pairwise(starts)]
+    lines = {*starts[1:], *(x + tile for x in starts[:-1]), *middles}
+    return {line + offset for line in lines for offset in (-2, -1, 0, 1)}
+
+
+def seam(first: Tensor, second: Tensor, grids: tuple[Grid, Grid]) -> float:
+    """Energy of the gradient at a grid's borders, against the same places without a border there, and
+    against the other places of the same picture: a double ratio, in which what is shown cancels out."""
+    ours, theirs = map(borders, grids)
+    only = sorted(ours - theirs), sorted(theirs - ours)
+
+    def energy(picture: Tensor, lines: list[int]) -> float:
+        both_ways = (picture, picture.mT)
+        return sum(float(p.diff(dim=-1)[..., lines].square().mean()) for p in both_ways)
+
+    ratio = energy(first, only[0]) * energy(second, only[1])
+    return (ratio / (energy(first, only[1]) * energy(second, only[0]))) ** 0.5
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+def test_borders_of_tiles_are_like_everything_else(
+    restorer: Restorer, canvas: Callable[[], np.ndarray]
+) -> None:
+    first, second = (tiled(restorer, canvas, grid) for grid in GRIDS)
+    assert seam(first, second, GRIDS) == pytest.approx(1, abs=SEAM)
+    assert float((first - second).abs().mean()) < SHIFT
+
+
+@pytest.mark.parametrize("canvas", [flat, photograph])
+def test_tiles_without_overlap_would_be_seen(restorer: Restorer, canvas: Callable[[], np.ndarray]) -> None:
+    first, second = (tiled(restorer, canvas, grid) for grid in NO_OVERLAP)
+    assert seam(first, second, NO_OVERLAP) > 1 + SEAM
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+def test_the_autoencoder_s_tiles_leave_no_seams(restorer: Restorer, canvas: Callable[[], np.ndarray]) -> None:
+    picture = torch.from_numpy(canvas()).float().permute(2, 0, 1)[None]
+    grids: tuple[Grid, Grid] = (128, 32), (96, 24)
+
+    @torch.no_grad()
+    def round_trip(tile: int) -> Tensor:
+        autoencoder = restorer.autoencoder
+        latent = encode_tiled(lambda p: autoencoder.encode(2 * p - 1), picture, FACTOR, tile=tile)
+        return decode_tiled(lambda z, _: autoencoder.decode(z) / 2, latent, picture, FACTOR, tile=tile)
+
+    first, second = (round_trip(tile) for tile, _ in grids)
+    assert seam(first, second, grids) == pytest.approx(1, abs=SEAM)
+    assert float((first - second).abs().mean()) < SHIFT
