@@ -90,7 +90,7 @@ class TiledSRSampler(io.ComfyNode):
         cells = tile_cells(tile, overlap, image_size, factor)
         canvas = prepare_canvas(from_image(image), upscale, image_size, factor)
         shown = mask_for(canvas, mask)
-        pictures, pixels = len(canvas.picture), len(pixel_grid(canvas.picture))
+        pictures, pixels = len(canvas.picture), len(pixel_grid(canvas.picture, factor))
         height, width = (side // factor for side in canvas.picture.shape[-2:])
         together = 1 if fixed_noise else pictures
         tiles = len(TileGrid(height, width, *cells))

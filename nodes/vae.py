@@ -9,10 +9,10 @@ from typing import Any
 import comfy.model_management as mm
 from torch import Tensor
 
-from ..pfstorer_core.pixel_tiles import PIXEL_TILE, decode_tiled, encode_tiled
+from ..pfstorer_core.pixel_tiles import TILE, decode_tiled, encode_tiled
 
-LEAST_PIXEL_TILE = 256
-"""Side of the smallest tile that is tried where memory is short."""
+LEAST_TILE = 32
+"""Side in latent cells of the smallest tile that is tried where memory is short."""
 
 
 def check_fidelity(vae: Any, fidelity: float) -> None:
@@ -33,7 +33,7 @@ def encode(vae: Any, pictures: Tensor, on_tile: Callable[[], object] = lambda: N
         lambda piece: vae.encode(piece.movedim(1, -1)),
         pictures,
         vae.downscale_ratio,
-        tile=PIXEL_TILE,
+        tile=TILE,
         on_tile=on_tile,
     )
 
@@ -55,16 +55,16 @@ def decode(
         options = {"lq": (2 * picture - 1).to(vae.device, vae.vae_dtype), "fidelity": fidelity}
         return vae.decode(latent, vae_options=options).movedim(-1, 1).float()
 
-    tile = PIXEL_TILE
+    tile = TILE
     while True:
         try:
             return decode_tiled(one, samples, lq, vae.downscale_ratio, tile=tile, on_tile=on_tile)
         except Exception as error:
             mm.raise_non_oom(error)
-            if tile == LEAST_PIXEL_TILE:
+            if tile <= LEAST_TILE:
                 raise
             tile //= 2
             logging.getLogger(__name__).warning(
-                "Out of memory: the VAE decodes tiles of %d pixels from here on.", tile
+                "Out of memory: the VAE decodes tiles of %d x %d latent cells from here on.", tile, tile
             )
             mm.soft_empty_cache()

@@ -9,13 +9,20 @@ from torch import Tensor
 
 from .tiling import TileGrid
 
-PIXEL_TILE = 1024
-"""Side of the tiles in pixels, a multiple of every autoencoder's factor; smaller pictures are one tile."""
+TILE = 64
+"""Side of the tiles in latent cells, 512 pixels in Stable Diffusion; smaller pictures are one tile. The attention
+in the autoencoder's middle, whose cost grows with the fourth power of this, has to be bounded: over 256 x 256
+cells it takes minutes and more than 20 GB."""
 
 
-def pixel_grid(picture: Tensor, tile: int = PIXEL_TILE) -> TileGrid:
-    """The tiles of a picture [..., H, W]; neighbours share a quarter."""
-    return TileGrid.of(picture, tile, tile // 4)
+def pixel_grid(picture: Tensor, factor: int, tile: int = TILE) -> TileGrid:
+    """The tiles of a picture [..., H, W], in pixels; neighbours share a quarter.
+
+    Args:
+        factor: pixels along a latent cell.
+        tile: side in latent cells.
+    """
+    return TileGrid.of(picture, tile * factor, tile * factor // 4)
 
 
 def encode_tiled(
@@ -23,11 +30,11 @@ def encode_tiled(
     pictures: Tensor,
     factor: int,
     *,
-    tile: int = PIXEL_TILE,
+    tile: int = TILE,
     on_tile: Callable[[], object] = lambda: None,
 ) -> Tensor:
     """Latents of pictures [B, 3, H, W], whose sides are multiples of `factor`, one tile at a time."""
-    grid = pixel_grid(pictures, tile)
+    grid = pixel_grid(pictures, factor, tile)
     if len(grid) == 1:
         latents = encode(pictures)
         on_tile()
@@ -42,7 +49,7 @@ def decode_tiled(
     pictures: Tensor,
     factor: int,
     *,
-    tile: int = PIXEL_TILE,
+    tile: int = TILE,
     on_tile: Callable[[], object] = lambda: None,
 ) -> Tensor:
     """Pictures [B, 3, H, W] of latents, one picture and one tile at a time.
@@ -51,7 +58,7 @@ def decode_tiled(
         decode: gets a tile of the latents and the same tile of `pictures`.
         pictures: bad ones, of the size of the result, for CFW.
     """
-    pixels = pixel_grid(pictures, tile)
+    pixels = pixel_grid(pictures, factor, tile)
     cells = TileGrid.of(latents, pixels.tile // factor, pixels.overlap // factor)
 
     def one(latent: Tensor, picture: Tensor) -> Tensor:

@@ -247,14 +247,8 @@ def _fresh(unet: UNet) -> StateDict:
 
 
 def _start_idle(unet: UNet, sft_acts: bool) -> None:
-    """Latent diffusion's start: residual branches and the output begin at zero.
-
-    What is left is a chain of convolutions. Torch's own draw would shrink the signal by √3 at each of them: a
-    hundredth of the middle block would reach the output, and a training of hours never learns to use it.
-    """
-    for name, module in unet.named_modules():
-        if isinstance(module, nn.Conv2d) and name.rpartition(".")[2] in ("skip_connection", "conv", "op"):
-            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+    """Latent diffusion's start: residual branches and the output begin at zero."""
+    for module in unet.modules():
         if isinstance(module, SFT):
             _zero(module)
         elif isinstance(module, (SpatialTransformer, AttentionBlock)):

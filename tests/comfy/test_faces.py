@@ -15,6 +15,7 @@ from harness.host import ComfyServer
 from harness.picture import decode
 from harness.shipped.group import PEOPLE, RESTORE_A_GROUP
 from harness.stand_in_adapter import stand_in_adapter
+from pfstorer_core.faces import face_window
 
 from ..unit.small import small_restorer
 from .prompts import add_small_restorer, node, png
@@ -88,9 +89,10 @@ def test_three_people_by_three_adapters_and_the_rest_byte_for_byte(
     add_small_restorer(server, "small_faces.safetensors")
     folder = server.base / "models" / "identity_adapters"
     folder.mkdir(parents=True, exist_ok=True)
+    base = small_restorer()
     for number, name in enumerate(PEOPLE):
         torch.manual_seed(number)
-        adapter = stand_in_adapter(small_restorer(), torch.randn(1, 4, 8, 8), gamma=0.5)
+        adapter = stand_in_adapter(base, torch.randn(1, 4, 8, 8), gamma=1.0)
         adapter.save(folder / f"{name}.safetensors")
     prompt = json.loads((ROOT / "workflows" / "api" / f"{RESTORE_A_GROUP.api}.json").read_text())
     boxes = [name for name, made in prompt.items() if made["class_type"] == "PrimitiveBoundingBox"]
@@ -121,8 +123,8 @@ def test_three_people_by_three_adapters_and_the_rest_byte_for_byte(
     _, swapped = run(PEOPLE[1], PEOPLE[0], PEOPLE[2])
     near = np.zeros(whole.shape[:2], bool)
     for place, left in enumerate(lefts):
-        window = (slice(2 * 20, 2 * 64), slice(2 * max(0, left - 8), 2 * (left + 32)))
-        near[window] = True
+        window = face_window((left, 30, left + 24, 54), (HEIGHT, WIDTH), 0.6).scaled(near.shape)
+        near[window.top : window.bottom, window.left : window.right] = True
         inner = (slice(2 * 34, 2 * 50), slice(2 * (left + 4), 2 * (left + 20)))
         assert (restored[inner] != whole[inner]).any(-1).mean() > 0.9, f"face {place} was not restored"
         assert (restored[inner] != swapped[inner]).any() == (place < 2), "another adapter is another face"

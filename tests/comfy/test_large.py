@@ -80,7 +80,7 @@ def enlarge(client: ComfyClient, side: int, steps: int) -> dict[str, Any]:
 
 def everything(side: int, steps: int) -> int:
     """Pieces of work that the bar counts."""
-    pixels = len(pixel_grid(torch.empty(side, side, device="meta")))
+    pixels = len(pixel_grid(torch.empty(side, side, device="meta"), FACTOR))
     cells = len(TileGrid(side // FACTOR, side // FACTOR, TILE // FACTOR, OVERLAP // FACTOR))
     return 2 * pixels + steps * cells
 

@@ -143,7 +143,7 @@ def test_outside_the_mask_the_picture_is_only_enlarged(client: ComfyClient, bad:
 
 def test_noise_may_be_the_same_for_a_batch(client: ComfyClient, bad: str) -> None:
     def run(fixed: bool) -> list[np.ndarray]:
-        prompt = shipped(bad, fixed_noise=fixed, sampler_name="euler")
+        prompt = shipped(bad, fixed_noise=fixed)
         prompt[SAMPLER]["inputs"]["image"] = ["twice", 0]
         (image,) = (name for name, made in prompt.items() if made["class_type"] == "LoadImage")
         prompt["twice"] = node("RepeatImageBatch", image=[image, 0], amount=2)

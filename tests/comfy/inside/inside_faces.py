@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from pfstorer.nodes import faces
+from pfstorer.nodes import faces, train
 from pfstorer.nodes.faces import FindFaces, boxes_of
 from pfstorer.nodes.train import with_boxes
 
@@ -27,7 +27,8 @@ def test_faces_are_given_as_boxes_and_as_masks(monkeypatch: pytest.MonkeyPatch) 
         FindFaces.execute(torch.zeros(1, 30, 40, 3), "opencv")
 
 
-def test_a_mask_belongs_to_the_photo_of_its_number() -> None:
+def test_a_mask_belongs_to_the_photo_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "face_detectors", lambda: ["opencv"])
     photos = {"photo_0": torch.rand(2, 40, 40, 3), "photo_1": torch.rand(1, 40, 40, 3)}
     mask = torch.zeros(1, 40, 40)
     mask[0, 5:15, 20:30] = 1

@@ -354,7 +354,7 @@ def test_large_pictures_go_through_the_vae_in_tiles(monkeypatch: pytest.MonkeyPa
     vae, picture = StubVAE(), torch.rand(2, 3, 76, 60)
     whole_latent = pixels.encode(vae, picture)
     whole = pixels.decode(vae, whole_latent, picture, fidelity)
-    monkeypatch.setattr(pixels, "PIXEL_TILE", 32)
+    monkeypatch.setattr(pixels, "TILE", 8)
     torch.testing.assert_close(pixels.encode(vae, picture), whole_latent)
     torch.testing.assert_close(pixels.decode(vae, whole_latent, picture, fidelity), whole)
     assert whole.shape == picture.shape
@@ -366,11 +366,11 @@ def test_the_vae_takes_smaller_tiles_where_memory_is_short_and_keeps_the_fidelit
     vae, picture = StubVAE(), torch.rand(1, 3, 76, 60)
     latent = pixels.encode(vae, picture)
     whole = pixels.decode(vae, latent, picture, 0.5)
-    monkeypatch.setattr(pixels, "PIXEL_TILE", 64)
-    monkeypatch.setattr(pixels, "LEAST_PIXEL_TILE", 16)
+    monkeypatch.setattr(pixels, "TILE", 16)
+    monkeypatch.setattr(pixels, "LEAST_TILE", 4)
     vae.room = 8
     torch.testing.assert_close(pixels.decode(vae, latent, picture, 0.5), whole)
-    assert "tiles of 32 pixels" in caplog.text
+    assert "tiles of 8 x 8 latent cells" in caplog.text
     vae.room = 2
     with pytest.raises(mm.OOM_EXCEPTION, match="no room"):
         pixels.decode(vae, latent, picture, 0.5)
