@@ -10,9 +10,9 @@ from torch import Tensor
 from .tiling import TileGrid
 
 TILE = 64
-"""Side of the tiles in latent cells, 512 pixels in Stable Diffusion; smaller pictures are one tile. The attention
-in the autoencoder's middle, whose cost grows with the fourth power of this, has to be bounded: over 256 x 256
-cells it takes minutes and more than 20 GB."""
+"""Side of the tiles in latent cells, 512 pixels in Stable Diffusion; smaller pictures are one tile. The
+attention in the autoencoder's middle, whose cost grows with the fourth power of this, has to be bounded: over
+256 x 256 cells it takes minutes and more than 20 GB."""
 
 
 def pixel_grid(picture: Tensor, factor: int, tile: int = TILE) -> TileGrid:
