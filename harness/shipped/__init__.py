@@ -1,11 +1,14 @@
 """The shipped workflows, described; `python -m harness.workflows` writes them."""
 
+from .graphs import GUIDED, INPAINT, LORA
 from .group import RESTORE_A_GROUP
 from .native import NATIVE
 from .parts import EXAMPLE, Node, Workflow
 from .person import LEARN_A_PERSON, RESTORE_A_PERSON
 from .restore import RESTORE_AND_UPSCALE
 
-WORKFLOWS = (RESTORE_AND_UPSCALE, LEARN_A_PERSON, RESTORE_A_PERSON, RESTORE_A_GROUP, NATIVE)
+WORKFLOWS = (
+    RESTORE_AND_UPSCALE, LEARN_A_PERSON, RESTORE_A_PERSON, RESTORE_A_GROUP, NATIVE, INPAINT, GUIDED, LORA,
+)  # fmt: skip
 
 __all__ = ["EXAMPLE", "WORKFLOWS", "Node", "Workflow"]
