@@ -19,8 +19,6 @@ from .picture import decode, encode, image_of, side_by_side, write_png
 API = ROOT / "workflows" / "api"
 SEED, PERSON, REFERENCES = 20, 0, 5
 """Of the drawing; the seed is none of `evaluate`'s, and no training draws these people."""
-SHIPPED = "drawn_person.safetensors"
-"""What `with_learning` made of these photos, in assets/identity_adapters."""
 BAD_SIDE = 64
 """Pixels along a side of the bad picture."""
 
@@ -44,9 +42,8 @@ def bad_picture(drawn: Case) -> Image.Image:
 
 
 def prompt_to_restore(client: ComfyClient, bad: Image.Image) -> dict[str, Any]:
-    """The shipped workflow `Restore a person` with the shipped person, which also saves each picture."""
+    """The shipped workflow `Restore a person`, which also saves each of its pictures."""
     prompt = json.loads((API / "restore_a_person.json").read_text(encoding="utf-8"))
-    of_type(prompt, "LoadIdentityAdapter")[0]["inputs"]["name"] = SHIPPED
     of_type(prompt, "LoadImage")[0]["inputs"]["image"] = client.upload_image(encode(bad), "demo_bad.png")
     samplers = [name for name, node in prompt.items() if node["class_type"] == "TiledSRSampler"]
     for name in samplers:

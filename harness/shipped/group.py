@@ -12,7 +12,7 @@ BOX = {"y": 200, "width": 160, "height": 160}
 
 def _row(n: int, name: str) -> tuple[Node, ...]:
     """What one person passes through."""
-    top = 40 + 560 * n
+    top = 40 + 760 * n
     return (
         Node(f"box {name}", "PrimitiveBoundingBox", (480, top), (260, 160), f"Face {n + 1}: {name}",
              {"x": 40 + 240 * n, **BOX}),
