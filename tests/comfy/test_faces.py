@@ -123,7 +123,8 @@ def test_three_people_by_three_adapters_and_the_rest_byte_for_byte(
     _, swapped = run(PEOPLE[1], PEOPLE[0], PEOPLE[2])
     near = np.zeros(whole.shape[:2], bool)
     for place, left in enumerate(lefts):
-        window = face_window((left, 30, left + 24, 54), (HEIGHT, WIDTH), 0.6).scaled(near.shape)
+        window = face_window((left, 30, left + 24, 54), (HEIGHT, WIDTH), 0.6)
+        window = window.scaled((2 * HEIGHT, 2 * WIDTH))
         near[window.top : window.bottom, window.left : window.right] = True
         inner = (slice(2 * 34, 2 * 50), slice(2 * (left + 4), 2 * (left + 20)))
         assert (restored[inner] != whole[inner]).any(-1).mean() > 0.9, f"face {place} was not restored"
