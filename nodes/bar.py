@@ -22,8 +22,7 @@ class TileBar:
 
     def __init__(self, model: ModelPatcher, pixel_tiles: tuple[int, int], steps: int, tiles: int) -> None:
         self.pixel_tiles, self.steps, self.tiles = pixel_tiles, steps, tiles
-        self._total = sum(pixel_tiles) + steps * tiles
-        self._bar = ProgressBar(self._total)
+        self._bar = ProgressBar(sum(pixel_tiles) + steps * tiles)
         self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
         self._done = self._before = self._step = 0
 
@@ -52,6 +51,6 @@ class TileBar:
         mm.throw_exception_if_processing_interrupted()
         if done <= self._done and not preview:
             return
-        self._done = min(max(done, self._done), self._total)
+        self._done = min(max(done, self._done), self._bar.total)
         if self._bar.hook is not None:  # the bar itself leaves out what is less than half a per cent
-            self._bar.hook(self._done, self._total, preview, node_id=self._bar.node_id)
+            self._bar.hook(self._done, self._bar.total, preview, node_id=self._bar.node_id)

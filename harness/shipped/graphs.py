@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-from .parts import AT_ITS_BEST, EXAMPLE, Links, Node, Workflow, note
+from .native import SAMPLING, STARTED, finished, start
+from .parts import Node, Workflow
 
 PROMPT = "a photo of a person"
-SAMPLING = {"cfg": 1.0, "scheduler": "normal", "denoise": 1.0}
-
-
-def _start(text: str) -> tuple[Node, ...]:
-    """What every graph begins with: the picture, enlarged, and the restorer."""
-    return (
-        note("welcome", (40, 40), (400, 250), "1 · Start here", text),
-        Node("image", "LoadImage", (40, 340), (400, 420), "Load Image: the bad picture", {"image": EXAMPLE}),
-        Node("restorer", "LoadBaseRestorer", (480, 40), (400, 120)),
-        Node("large", "ImageScaleBy", (480, 340), (400, 100), "Enlarge",
-             {"upscale_method": "bicubic", "scale_by": 2.0}),
-        Node("tiled", "TiledDiffusion", (920, 40), (360, 140)),
-        Node("lq", "RestorationConditioning", (920, 280), (360, 140)),
-    )  # fmt: skip
-
-
-STARTED: Links = (
-    ("image", "IMAGE", "large", "image"),
-    ("restorer", "MODEL", "tiled", "model"),
-    ("tiled", "MODEL", "lq", "model"),
-    ("restorer", "VAE", "lq", "vae"),
-    ("large", "IMAGE", "lq", "image"),
-)
 
 
 def _finish(column: int, name: str) -> tuple[Node, ...]:
@@ -39,27 +17,18 @@ def _finish(column: int, name: str) -> tuple[Node, ...]:
     )
 
 
-def _finished(sampler: str, output: str = "LATENT") -> Links:
-    return (
-        (sampler, output, "decode", "samples"),
-        ("restorer", "VAE", "decode", "vae"),
-        ("decode", "IMAGE", "fix", "image"),
-        ("large", "IMAGE", "fix", "reference"),
-    )
-
-
 INPAINT = Workflow(
     "Restore a part",
     "restore_a_part",
     (
-        *_start(
+        *start(
             "**Restores what you mask and leaves the rest as it is, byte for byte.**\n\n"
             "Choose the picture, right-click it and *Open in MaskEditor*, paint over what is to be restored, "
             "and press **Run**. The sampler sees the whole picture; only the masked part is new. Without a "
             "mask nothing is."
         ),
         Node("masked", "SetLatentNoiseMask", (920, 480), (360, 60)),
-        Node("sampler", "KSampler", (1320, 40), (340, 480), widgets={**AT_ITS_BEST, **SAMPLING}),
+        Node("sampler", "KSampler", (1320, 40), (340, 480), widgets=SAMPLING),
         *_finish(1700, "part"),
         Node("compose", "ImageCompositeMasked", (1320, 600), (340, 140)),
     ),
@@ -71,7 +40,7 @@ INPAINT = Workflow(
         ("lq", "LATENT", "masked", "samples"),
         ("image", "MASK", "masked", "mask"),
         ("masked", "LATENT", "sampler", "latent_image"),
-        *_finished("sampler"),
+        *finished("sampler"),
         ("large", "IMAGE", "compose", "destination"),
         ("fix", "IMAGE", "compose", "source"),
         ("image", "MASK", "compose", "mask"),
@@ -84,7 +53,7 @@ GUIDED = Workflow(
     "Restore with prompts",
     "restore_with_prompts",
     (
-        *_start(
+        *start(
             "**Guidance by prompts, and any sampler of ComfyUI's custom sampling.**\n\n"
             "Write what the picture shows, and what it must not be, and press **Run**. A cfg above 1 looks "
             "at both in every step. Choose any sampler and any scheduler."
@@ -114,7 +83,7 @@ GUIDED = Workflow(
         ("kind", "SAMPLER", "sampler", "sampler"),
         ("sigmas", "SIGMAS", "sampler", "sigmas"),
         ("lq", "LATENT", "sampler", "latent_image"),
-        *_finished("sampler", "output"),
+        *finished("sampler", "output"),
         ("fix", "IMAGE", "save", "images"),
     ),
     picture="restore_and_upscale",
@@ -124,7 +93,7 @@ LORA = Workflow(
     "Restore with a LoRA",
     "restore_with_a_lora",
     (
-        *_start(
+        *start(
             "**A LoRA on a restorer, trained by ComfyUI itself.**\n\n"
             "*Train LoRA* learns from the picture that is encoded for it; connect good pictures of your own. "
             "LoRAs of Stable Diffusion 2.1 work on StableSR's restorers: load them by *LoRA Loader* instead."
@@ -136,7 +105,7 @@ LORA = Workflow(
                       "gradient_checkpointing": False}),
         Node("apply", "LoraModelLoader", (1320, 600), (340, 120), widgets={"strength_model": 1.0}),
         Node("keep", "SaveLoRA", (1320, 800), (340, 100), widgets={"prefix": "loras/PFStorer"}),
-        Node("sampler", "KSampler", (1320, 40), (340, 480), widgets={**AT_ITS_BEST, **SAMPLING}),
+        Node("sampler", "KSampler", (1320, 40), (340, 480), widgets=SAMPLING),
         *_finish(1700, "lora"),
     ),
     (
@@ -154,7 +123,7 @@ LORA = Workflow(
         ("lq", "positive", "sampler", "positive"),
         ("lq", "negative", "sampler", "negative"),
         ("lq", "LATENT", "sampler", "latent_image"),
-        *_finished("sampler"),
+        *finished("sampler"),
         ("fix", "IMAGE", "save", "images"),
     ),
     picture="restore_and_upscale",

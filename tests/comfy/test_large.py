@@ -27,7 +27,7 @@ PICTURES = 4
 """Pictures in fp32 that a result may be there as: enlarged, decoded, in the right colours, and weights or the
 like. (At 10,240 pixels 4.0 were seen, the rest included.)"""
 REST = 700e6
-"""Bytes beyond them: the latents, a batch of tiles, the autoencoder's own tile of 1024 pixels."""
+"""Bytes beyond them: the latents, a batch of tiles, the autoencoder's own tile."""
 
 
 @pytest.fixture(scope="module")
