@@ -18,6 +18,7 @@ from harness.stand_in_adapter import stand_in_adapter
 from pfstorer_core.faces import face_window
 
 from ..unit.small import small_restorer
+from ..unit.yunet import FACE, write_yunet
 from .prompts import add_small_restorer, node, png
 
 WIDTH, HEIGHT = 150, 90
@@ -130,6 +131,27 @@ def test_three_people_by_three_adapters_and_the_rest_byte_for_byte(
         assert (restored[inner] != whole[inner]).any(-1).mean() > 0.9, f"face {place} was not restored"
         assert (restored[inner] != swapped[inner]).any() == (place < 2), "another adapter is another face"
     assert not (restored != whole).any(-1)[~near].any()
+
+
+def test_faces_that_yunet_finds_are_cut_out(server: ComfyServer, client: ComfyClient) -> None:
+    pixels = np.full((96, 160, 3), 40, np.uint8)
+    pixels[32 : 32 + FACE, 96 : 96 + FACE] = (255, 0, 0)
+    write_yunet(server.base / "models" / "face_detection" / "yunet.onnx")
+    prompt = {
+        "image": node("LoadImage", image=client.upload_image(png(pixels), "one_face.png")),
+        "find": node("FindFaces", image=["image", 0], detector="yunet.onnx"),
+        "crop": node("CropFace", image=["image", 0], face=1, context=0.0, bboxes=["find", 0]),
+        "masks": node("MaskToImage", mask=["find", 1]),
+        "save face": node("SaveImage", images=["crop", 0], filename_prefix="face"),
+        "save mask": node("SaveImage", images=["masks", 0], filename_prefix="mask"),
+    }
+    execution = client.run(prompt)
+    face, mask = (
+        np.asarray(decode(client.view(execution.images(f"save {name}")[0]))) for name in ("face", "mask")
+    )
+    assert face.shape[:2] == (FACE, FACE)
+    assert (face == (255, 0, 0)).all()
+    assert ((mask[..., 0] > 0) == (pixels[..., 0] == 255)).all()
 
 
 def test_a_face_that_is_not_there_is_named(client: ComfyClient, group: str) -> None:

@@ -1,16 +1,25 @@
 """Faces in larger pictures: found, cut out, and put back without a trace elsewhere."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfstorer_core.faces import box_of_mask, cut, face_window, find_faces, masks_of_boxes, paste
+from pfstorer_core.faces import (
+    DETECTION_SIDE,
+    box_of_mask,
+    cut,
+    face_window,
+    find_faces,
+    masks_of_boxes,
+    paste,
+)  # fmt: skip
+
+from .yunet import FACE, write_yunet
 
 SIZE = (60, 90)
 
@@ -19,35 +28,29 @@ def picture(size: tuple[int, int] = SIZE, seed: int = 0) -> torch.Tensor:
     return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
-class Detector:
-    """OpenCV's, which finds two faces, one of them partly outside, and notes what it was shown."""
-
-    shown: Any = None
-
-    @staticmethod
-    def create(model: str, config: str, size: tuple[int, int], score: float) -> "Detector":
-        assert size == SIZE[::-1]
-        return Detector()
-
-    def detect(self, image: np.ndarray) -> tuple[int, np.ndarray]:
-        Detector.shown = image
-        return 1, np.array([[60, 10, 50, 20] + 11 * [0], [5, -4, 20, 30] + 11 * [0]], np.float32)
-
-
-def opencv(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
+def opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that brings nothing along."""
     fake = SimpleNamespace(__version__="5", error=RuntimeError, data=SimpleNamespace(haarcascades="/no"))
-    fake.cvtColor, fake.COLOR_BGR2GRAY = (lambda image, _: image), 0
     monkeypatch.setitem(sys.modules, "cv2", fake)
-    for name, part in parts.items():
-        setattr(fake, name, part)
 
 
-def test_faces_are_found_from_left_to_right_inside_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    opencv(monkeypatch, FaceDetectorYN=Detector)
-    image = torch.zeros(3, *SIZE)
-    image[0] = 1
-    assert find_faces(image, "yunet.onnx") == [(5, 0, 25, 26), (60, 10, 90, 30)]
-    assert Detector.shown[0, 0].tolist() == [0, 0, 255], "OpenCV wants blue first"
+@pytest.fixture(params=[640, "side"], ids=["fixed side", "any side"])
+def yunet(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "yunet.onnx"
+    write_yunet(path, request.param)
+    return path
+
+
+@pytest.mark.parametrize("scale", [1, 2], ids=["as it is", "too large to be looked at as it is"])
+def test_opencv_finds_faces_from_left_to_right_inside_the_picture(yunet: Path, scale: int) -> None:
+    height, width = 632, DETECTION_SIDE
+    image = torch.zeros(3, height, width)
+    faces = [(32, 96), (704, 32), (1216, 608)]  # the last one ends where the picture does
+    for x, y in faces:
+        image[0, y : y + FACE, x : x + FACE] = 1
+    large = image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    found = [tuple(round(v / scale) for v in box) for box in find_faces(large, yunet)]
+    assert found == [(x, y, x + FACE, min(y + FACE, height)) for x, y in faces]
 
 
 def test_without_a_detector_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
