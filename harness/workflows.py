@@ -24,11 +24,12 @@ FOLDER = ROOT / "workflows"
 BUILD = """async ({nodes, links}) => {
     window.app.graph.clear();
     const made = {};
-    for (const {name, type, pos, size, title, widgets, colour} of nodes) {
+    for (const {name, type, pos, size, title, widgets, colour, mode} of nodes) {
         const node = LiteGraph.createNode(type);
         if (!node) throw new Error(`no node type ${type}`);
         window.app.graph.add(node);
         node.pos = pos;
+        node.mode = mode;
         if (title) node.title = title;
         if (colour) { node.color = colour[0]; node.bgcolor = colour[1]; }
         for (const [key, value] of Object.entries(widgets)) {

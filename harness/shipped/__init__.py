@@ -1,14 +1,17 @@
 """The shipped workflows, described; `python -m harness.workflows` writes them."""
 
+from .compare import COMPARE
 from .graphs import GUIDED, INPAINT, LORA
 from .group import RESTORE_A_GROUP
 from .native import NATIVE
 from .parts import EXAMPLE, Node, Workflow
 from .person import LEARN_A_PERSON, RESTORE_A_PERSON
 from .restore import RESTORE_AND_UPSCALE
+from .stages import STAGES
 
 WORKFLOWS = (
     RESTORE_AND_UPSCALE, LEARN_A_PERSON, RESTORE_A_PERSON, RESTORE_A_GROUP, NATIVE, INPAINT, GUIDED, LORA,
+    STAGES, COMPARE,
 )  # fmt: skip
 
 __all__ = ["EXAMPLE", "WORKFLOWS", "Node", "Workflow"]

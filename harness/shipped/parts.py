@@ -10,6 +10,10 @@ EXAMPLE = "example.png"
 NOTE_COLOUR = ["#432", "#653"]
 
 
+BYPASSED = 4
+"""LiteGraph's mode of a node that is there to be switched on."""
+
+
 @dataclass(frozen=True)
 class Node:
     """A node on the canvas: its type, where it stands, and the widgets that differ from their defaults."""
@@ -21,6 +25,7 @@ class Node:
     title: str = ""
     widgets: dict[str, Any] = field(default_factory=dict)
     colour: list[str] | None = None
+    mode: int = 0
 
 
 def note(name: str, pos: tuple[int, int], size: tuple[int, int], title: str, text: str) -> Node:
