@@ -151,6 +151,8 @@ def open_canvas(url: str, width: int = 1600, height: int = 1000, timeout: float 
             watch(canvas)
             page.goto(url, timeout=timeout * 1000)
             page.wait_for_function(READY, timeout=timeout * 1000)
+            # ComfyUI's own first graph then looks for its models elsewhere: its errors are not ours.
+            page.wait_for_load_state("networkidle", timeout=timeout * 1000)
             yield canvas
         finally:
             browser.close()

@@ -1,7 +1,8 @@
 """`make demo`: restores pictures in a real ComfyUI server and writes what it did to them.
 
-Without an image it damages two pictures, a drawn face and a photograph, and restores them; with one it
-restores that. With --train it also learns a drawn person and restores them at several gammas.
+Without an image it damages two pictures, a drawn face and a photograph, and restores them, and then a bad
+picture of the drawn person whose adapter comes with the pack, at several gammas; --train learns that person
+anew. With an image it restores that.
 """
 
 from __future__ import annotations
@@ -66,9 +67,9 @@ def main() -> None:
             for task in tasks:
                 with stage(task.name):
                     run_task(client, prompt, task, options.out)
-            if options.train:
+            if options.train or not options.image:
                 with stage("person"):
-                    run_person(client, options.out)
+                    run_person(client, options.out, options.train)
     except HarnessError as error:
         raise with_log(error, server) from None
     finally:
@@ -80,7 +81,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--image", type=Path, help="a picture of your own")
     parser.add_argument("--upscale", help=f"how much larger, {UPSCALE:g} unless given")
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="the folder to fill")
-    parser.add_argument("--train", action="store_true", help="also learn a drawn person; takes minutes")
+    parser.add_argument("--train", action="store_true", help="learn the drawn person anew; takes minutes")
     options = parser.parse_args()
     if options.image and not options.image.is_file():  # said before minutes of set-up
         raise HarnessError(f"{options.image}: there is no such file")
@@ -205,13 +206,14 @@ def run_task(client: ComfyClient, template: dict[str, Any], task: Task, out: Pat
         say(f"  {path}")
 
 
-def run_person(client: ComfyClient, out: Path) -> None:
-    """Learn a drawn person, and restore a bad picture of them at several gammas."""
+def run_person(client: ComfyClient, out: Path, learn: bool) -> None:
+    """Restore a bad picture of the drawn person at several gammas."""
     from . import person
 
     drawn = person.case()
     prompt = person.prompt_to_restore(client, person.bad_picture(drawn))
-    prompt = person.with_learning(client, prompt, person.photos(drawn))
+    if learn:
+        prompt = person.with_learning(client, prompt, person.photos(drawn))
     execution = client.run(prompt, progress_printer(prompt), timeout=PATIENCE)
     for path in person.sheets(client, prompt, execution, drawn, out):
         say(f"  {path}")

@@ -15,6 +15,7 @@ from pfstorer_core.evaluation.cases import Case
 from . import ROOT
 from .client import ComfyClient, Execution
 from .picture import decode, encode, image_of, side_by_side, write_png
+from .shipped.person import DRAWN_PERSON
 
 API = ROOT / "workflows" / "api"
 SEED, PERSON, REFERENCES = 20, 0, 5
@@ -65,7 +66,7 @@ def with_learning(client: ComfyClient, prompt: dict[str, Any], good: list[Image.
     inputs |= {name: [restorer, output] for output, name in enumerate(("model", "clip", "vae"))}
     prompt["learn"] = {
         "class_type": "TrainIdentityAdapter",
-        "inputs": {**inputs, "name": "drawn_person"},
+        "inputs": {**inputs, "name": DRAWN_PERSON},
     }
     prompt["learned"] = {
         "class_type": "SaveImage",

@@ -1,18 +1,12 @@
-"""Identity adapters that nobody has learned, where a workflow or a benchmark needs one."""
+"""Identity adapters that nobody has learned, where a test or a benchmark needs one."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pfstorer_core.adapter import AdapterHeader, IdentityAdapter, default_sites, new_blocks
-from pfstorer_core.restorer import Restorer, load_restorer
-
-from . import ROOT
-
-RESTORER = ROOT / "assets" / "pfstorer_tiny.safetensors"
+from pfstorer_core.restorer import Restorer
 
 
 def stand_in_adapter(
@@ -45,12 +39,3 @@ def stand_in_adapter(
     )
     context = restorer.null_context
     return IdentityAdapter(header, blocks, torch.zeros(1, context.shape[-1]), context, latents)
-
-
-def write_stand_in_adapter(path: Path) -> None:
-    """Write one of the embedded restorer that changes nothing."""
-    restorer = load_restorer(RESTORER)
-    channels, side = restorer.unet.config.in_channels, restorer.header.image_size
-    latents = torch.zeros(1, channels, *(2 * [side // restorer.autoencoder.config.downscale]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stand_in_adapter(restorer, latents).save(path)

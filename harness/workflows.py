@@ -17,8 +17,6 @@ from .browser import Canvas, open_canvas
 from .console import run_main, say
 from .host import ComfyServer
 from .shipped import EXAMPLE, WORKFLOWS, Workflow
-from .shipped.person import NAME
-from .stand_in_adapter import write_stand_in_adapter
 
 FOLDER = ROOT / "workflows"
 BUILD = """async ({nodes, links}) => {
@@ -55,7 +53,6 @@ SERIALIZE = """async () => {
 def main() -> None:
     with ComfyServer() as server, server.client() as client:
         client.upload_image(HOST / "input" / EXAMPLE, EXAMPLE)
-        write_stand_in_adapter(server.base / "models" / "identity_adapters" / f"{NAME}.safetensors")
         with open_canvas(server.url) as canvas:
             for workflow in WORKFLOWS:
                 write(workflow, canvas)

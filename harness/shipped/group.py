@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .parts import AT_ITS_BEST, CONSENT, EXAMPLE, Node, Workflow, note
-from .person import NAME
+from .person import DRAWN_PERSON
 
 PEOPLE = ("left", "middle", "right")
 BOX = {"y": 200, "width": 160, "height": 160}
@@ -18,7 +18,7 @@ def _row(n: int, name: str) -> tuple[Node, ...]:
              {"x": 40 + 240 * n, **BOX}),
         Node(f"crop {name}", "CropFace", (780, top), (280, 160), widgets={"context": 0.6}),
         Node(f"adapter {name}", "LoadIdentityAdapter", (480, top + 240), (260, 80), f"Who is {name}?",
-             {"name": f"{NAME}.safetensors"}),
+             {"name": f"{DRAWN_PERSON}.safetensors"}),
         Node(f"apply {name}", "ApplyPersonalization", (780, top + 240), (280, 160)),
         Node(f"restore {name}", "TiledSRSampler", (1100, top), (320, 480),
              widgets={"upscale": 2.0, **AT_ITS_BEST}),

@@ -51,7 +51,7 @@ class Workflow:
 
 
 AT_ITS_BEST = {"steps": 4, "sampler_name": "ddpm", "seed": 0, "control_after_generate": "fixed"}
-"""Sampling by which the embedded restorer does best."""
+"""Sampling by which the embedded restorer draws most without straying far."""
 
 CONSENT = (
     "A restored face is a guess at what was there. Learn, restore and share faces only of people who agree "

@@ -5,7 +5,9 @@ from __future__ import annotations
 from .parts import AT_ITS_BEST, CONSENT, EXAMPLE, Node, Workflow, note
 
 NAME = "my_person"
-"""What the one workflow learns and the other uses."""
+"""What the one workflow learns."""
+DRAWN_PERSON = "drawn_person"
+"""An adapter that comes with the pack, so that the other one works at once: of a person who was drawn."""
 
 
 def _photo(n: int) -> Node:
@@ -82,13 +84,15 @@ RESTORE_A_PERSON = Workflow(
             (400, 240),
             "1 · Start here",
             "**Restores a bad picture of a person as that person.**\n\n"
-            "First learn the person with the workflow *Learn a person*; then choose the picture and press "
-            "**Run**. The result shows, from left to right: the bad picture, the base restorer, and the "
+            "First learn the person with the workflow *Learn a person*; then choose them and the picture, "
+            "and press **Run**. (*drawn_person* comes with the pack: a drawing, of nobody.) The result "
+            "shows, from left to right: the bad picture, the base restorer, and the "
             f"person at gamma {', '.join(map(str, GAMMAS))}.",
         ),
         Node("image", "LoadImage", (40, 330), (400, 380), "Load Image: the bad picture", {"image": EXAMPLE}),
         Node("restorer", "LoadBaseRestorer", (480, 40), (400, 120)),
-        Node("person", "LoadIdentityAdapter", (480, 310), (400, 80), widgets={"name": f"{NAME}.safetensors"}),
+        Node("person", "LoadIdentityAdapter", (480, 310), (400, 80),
+             widgets={"name": f"{DRAWN_PERSON}.safetensors"}),
         note("consent", (480, 450), (400, 200), "Before you use it on people", CONSENT),
         *(
             Node(f"apply{gamma}", "ApplyPersonalization", (920, 40 + 220 * n), (400, 160), f"gamma {gamma}",

@@ -34,7 +34,8 @@ RESTORE_AND_UPSCALE = Workflow(
             (480, 250),
             "2 · The settings that matter",
             "- **upscale**: how many times larger the result is, 1 to 20.\n"
-            "- **steps**: 4 are best for the tiny restorer; StableSR wants 20 to 200.\n"
+            "- **steps**: 2 to 4 for the tiny restorer (more draw more, and stray further); StableSR wants "
+            "20 to 200.\n"
             "- **seed**: every seed invents other details.\n"
             "- **fidelity**: raise it if the result strays from the picture.\n"
             "- **color_fix**: leave it on *wavelet*.\n\n"

@@ -31,6 +31,7 @@ TINY = UNetConfig(
     out_channels=8,
     model_channels=64,
     channel_mult=(1, 2, 2),
+    attention_resolutions=(4, 2),
     num_head_channels=32,
     context_dim=64,
     sft_channels=64,

@@ -10,10 +10,7 @@ from PIL import Image
 from harness import CACHE, ROOT
 from harness.browser import Canvas
 from harness.client import ComfyClient
-from harness.host import ComfyServer
 from harness.shipped import EXAMPLE, WORKFLOWS, Workflow
-from harness.shipped.person import NAME
-from harness.stand_in_adapter import write_stand_in_adapter
 
 SCREENSHOTS = CACHE / "screenshots"
 FEW_STEPS = """() => {
@@ -27,9 +24,8 @@ FEW_STEPS = """() => {
 
 
 @pytest.fixture
-def example(server: ComfyServer, client: ComfyClient, tmp_path: Path) -> str:
-    """A small picture under the name of the one that ComfyUI brings along, and a person to choose."""
-    write_stand_in_adapter(server.base / "models" / "identity_adapters" / f"{NAME}.safetensors")
+def example(client: ComfyClient, tmp_path: Path) -> str:
+    """A small picture under the name of the one that ComfyUI brings along."""
     Image.linear_gradient("L").resize((40, 32)).convert("RGB").save(tmp_path / EXAMPLE)
     return client.upload_image(tmp_path / EXAMPLE, EXAMPLE)
 

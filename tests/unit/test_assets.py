@@ -3,10 +3,14 @@
 import pytest
 
 from harness import ROOT
+from harness.person import REFERENCES
+from harness.shipped.person import DRAWN_PERSON
 from pfstorer_core import load_restorer
+from pfstorer_core.adapter import load_identity_adapter
 
 ASSETS = ROOT / "assets"
-MEGABYTES = {"pfstorer_tiny.safetensors": 40, "pfstorer_judges.safetensors": 5}
+PERSON = f"identity_adapters/{DRAWN_PERSON}.safetensors"
+MEGABYTES = {"pfstorer_tiny.safetensors": 40, "pfstorer_judges.safetensors": 5, PERSON: 5}
 
 
 @pytest.mark.parametrize("name", MEGABYTES)
@@ -21,3 +25,10 @@ def test_the_tiny_restorer_has_every_part() -> None:
     assert restorer.context("a photo of a face").shape == restorer.null_context.shape
     stages = restorer.header.training["stages"]
     assert [stage["train"] for stage in stages[:2]] == ["unet", "all"]
+
+
+def test_the_drawn_person_was_learned_on_the_tiny_restorer() -> None:
+    person = load_identity_adapter(ASSETS / PERSON)
+    person.check_base(load_restorer(ASSETS / "pfstorer_tiny.safetensors").fingerprint)
+    assert all(block.gamma.abs().mean() > 0.01 for block in person.blocks.values())
+    assert len(person.references) == REFERENCES
