@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from .native import SAMPLING, STARTED, finished, start
+from .native import SAMPLING, STARTED, finish, finished, start
 from .parts import Node, Workflow
 
 PROMPT = "a photo of a person"
-
-
-def _finish(column: int, name: str) -> tuple[Node, ...]:
-    """From the latent of a sampler to the saved picture."""
-    return (
-        Node("decode", "VAEDecode", (column, 40), (340, 60)),
-        Node("fix", "RestorationColorFix", (column, 160), (340, 100)),
-        Node("save", "SaveImage", (column, 380), (480, 440), widgets={"filename_prefix": f"PFStorer_{name}"}),
-    )
 
 
 INPAINT = Workflow(
@@ -29,7 +20,7 @@ INPAINT = Workflow(
         ),
         Node("masked", "SetLatentNoiseMask", (920, 480), (360, 60)),
         Node("sampler", "KSampler", (1320, 40), (340, 480), widgets=SAMPLING),
-        *_finish(1700, "part"),
+        *finish(1700, "part"),
         Node("compose", "ImageCompositeMasked", (1320, 600), (340, 140)),
     ),
     (
@@ -66,7 +57,7 @@ GUIDED = Workflow(
         Node("sigmas", "BasicScheduler", (1320, 460), (340, 110),
              widgets={"scheduler": "karras", "steps": 10, "denoise": 1.0}),
         Node("sampler", "SamplerCustomAdvanced", (1320, 640), (340, 120)),
-        *_finish(1700, "prompts"),
+        *finish(1700, "prompts"),
     ),
     (
         *STARTED,
@@ -106,7 +97,7 @@ LORA = Workflow(
         Node("apply", "LoraModelLoader", (1320, 600), (340, 120), widgets={"strength_model": 1.0}),
         Node("keep", "SaveLoRA", (1320, 800), (340, 100), widgets={"prefix": "loras/PFStorer"}),
         Node("sampler", "KSampler", (1320, 40), (340, 480), widgets=SAMPLING),
-        *_finish(1700, "lora"),
+        *finish(1700, "lora"),
     ),
     (
         *STARTED,

@@ -29,6 +29,15 @@ STARTED: Links = (
 )
 
 
+def finish(column: int, name: str) -> tuple[Node, ...]:
+    """What every graph ends with, from the latent of a sampler to the saved picture."""
+    return (
+        Node("decode", "VAEDecode", (column, 40), (340, 60)),
+        Node("fix", "RestorationColorFix", (column, 160), (340, 100)),
+        Node("save", "SaveImage", (column, 380), (480, 440), widgets={"filename_prefix": f"PFStorer_{name}"}),
+    )
+
+
 def finished(sampler: str, output: str = "LATENT") -> Links:
     return (
         (sampler, output, "decode", "samples"),
@@ -49,9 +58,7 @@ NATIVE = Workflow(
             "place for LoRA loaders and *Apply Personalization*.",
         ),
         Node("sampler", "KSampler", (1320, 40), (340, 480), widgets=SAMPLING),
-        Node("decode", "VAEDecode", (1320, 600), (340, 60)),
-        Node("fix", "RestorationColorFix", (1320, 720), (340, 100)),
-        Node("save", "SaveImage", (1700, 40), (480, 440), widgets={"filename_prefix": "PFStorer_native"}),
+        *finish(1700, "native"),
         note(
             "settings", (480, 560), (400, 200), "2 · The settings that matter",
             "- **denoise** stays at 1, and **cfg** at 1 unless you write prompts.\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .native import STARTED, finished, start
+from .native import STARTED, finish, finished, start
 from .parts import BYPASSED, Node, Workflow
 
 TURN = 2
@@ -31,9 +31,7 @@ STAGES = Workflow(
         Node("second", "KSamplerAdvanced", (1700, 40), (340, 560), "The second stage",
              {**STAGE, "sampler_name": "euler", "add_noise": "disable", "start_at_step": TURN,
               "end_at_step": LAST, "return_with_leftover_noise": "disable"}),
-        Node("decode", "VAEDecode", (2080, 40), (340, 60)),
-        Node("fix", "RestorationColorFix", (2080, 160), (340, 100)),
-        Node("save", "SaveImage", (2080, 380), (480, 440), widgets={"filename_prefix": "PFStorer_stages"}),
+        *finish(2080, "stages"),
     ),
     (
         *STARTED,

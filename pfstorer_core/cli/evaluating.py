@@ -35,6 +35,7 @@ def _evaluate(
         Path | None, typer.Option(help="ArcFace of yours for the ID: ONNX or TorchScript.")
     ] = None,
     steps: Annotated[int, typer.Option(help="Sampling steps.")] = 50,
+    fidelity: Annotated[float, typer.Option(help="CFW weight w, 0 to 1.")] = 0.0,
     size: Annotated[int, typer.Option(help="Side of the pictures; 0: the restorer's own.")] = 0,
     damage_at: Annotated[
         int, typer.Option(help="Side at which pictures are degraded; lower is heavier. 0: the default.")
@@ -52,6 +53,7 @@ def _evaluate(
             presets=tuple(preset or ("heavy",)),
             size=size,
             steps=steps,
+            fidelity=fidelity,
             seed=seed,
             embedder=embedder,
             json_path=json_file,

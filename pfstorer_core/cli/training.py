@@ -91,6 +91,9 @@ def _train_base(
     size: Size = 0,
     degradation: DegradationName = "",
     p_hq: Annotated[float, typer.Option(help="Share of samples whose LQ picture is HQ as it is.")] = 0.03,
+    shift: Annotated[
+        float, typer.Option(help="Above 1: time steps nearer to pure noise, for sampling in few steps.")
+    ] = 1.0,
     pairs: Annotated[
         int,
         typer.Option(
@@ -121,6 +124,7 @@ def _train_base(
         null_lq,
         empty_prompt,
         p_hq,
+        shift,
         pairs,
         crop,
         checkpointing,
@@ -143,6 +147,7 @@ def _train_cfw(
     degradation: DegradationName = "",
     pictures: Annotated[int, typer.Option(help="Pictures that are restored first, to train on.")] = 500,
     sampling_steps: Annotated[int, typer.Option(help="Steps of restoring them (StableSR: 200).")] = 20,
+    p_hq: Annotated[float, typer.Option(help="Share of pictures whose LQ picture is HQ as it is.")] = 0.03,
     lpips: Annotated[
         bool,
         typer.Option("--lpips", help="Add LPIPS, as StableSR; needs the library lpips, which downloads."),
@@ -169,6 +174,7 @@ def _train_cfw(
             changes,
             pictures=pictures,
             sampling_steps=sampling_steps,
+            p_hq=p_hq,
             dtype=dtype,
             lpips=lpips,
             on_progress=show,

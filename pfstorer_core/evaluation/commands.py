@@ -36,6 +36,7 @@ def run_evaluate(
     size: int = 0,
     damage_at: int = 0,
     steps: int = 50,
+    fidelity: float = 0.0,
     seed: int = 0,
     embedder: Path | None = None,
     json_path: Path | None = None,
@@ -47,6 +48,7 @@ def run_evaluate(
 
     Args:
         size: of the pictures; 0 takes the size that the restorer was trained on.
+        steps, fidelity: of the restorations; see `restore`.
         embedder: see `load_embedder`.
         json_path, sheet, plot: files to write; the JSON file is resumed.
     Raises:
@@ -59,15 +61,17 @@ def run_evaluate(
     size = size or model.header.image_size
     if size % model.autoencoder.config.downscale:
         raise ValueError(f"size must be a multiple of {model.autoencoder.config.downscale}, got {size}.")
+    model.autoencoder.check_fidelity(fidelity)
     cases = CaseSettings(photos, size=size, damage_at=damage_at, seed=seed)
-    methods = standard_methods(model, steps)
+    methods = standard_methods(model, steps, fidelity)
+    made_with = [_named(path) for path in (restorer, judges, embedder) if path]
     board = evaluate(
         methods,
         own,
         EvaluationSettings(people, presets, cases),
         embedder=load_embedder(embedder) if embedder else None,
         path=json_path,
-        made_with=", ".join(map(_named, filter(None, (restorer, judges, embedder)))) + f", {steps} steps",
+        made_with=", ".join([*made_with, f"{steps} steps", f"fidelity {fidelity:g}"]),
         on_progress=on_progress,
     )
     if sheet:

@@ -15,7 +15,7 @@ Method = Callable[[Case], Tensor]
 """A case of M photos -> its restored pictures [M, 3, S, S] in [0, 1]."""
 
 
-def standard_methods(restorer: Restorer, steps: int = 50) -> dict[str, Method]:
+def standard_methods(restorer: Restorer, steps: int = 50, fidelity: float = 0.0) -> dict[str, Method]:
     """The rows that every scoreboard has.
 
     `input` is the bad picture itself, `autoencoder` the true picture through the first stage and back (the
@@ -26,7 +26,7 @@ def standard_methods(restorer: Restorer, steps: int = 50) -> dict[str, Method]:
         return round_trip(restorer, case.hq)
 
     def base(case: Case) -> Tensor:
-        return restore(restorer, case.lq, upscale=1, steps=steps, seed=case.seed)
+        return restore(restorer, case.lq, upscale=1, steps=steps, fidelity=fidelity, seed=case.seed)
 
     return {"input": lambda case: case.lq, "autoencoder": autoencoder, "base": base}
 

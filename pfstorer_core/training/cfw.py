@@ -35,10 +35,12 @@ class CFWTraining:
     Attributes:
         sampling_steps: of the restored latents that it learns on; StableSR takes 200.
         pictures: how many are restored, before the first step.
+        p_hq: share of them whose LQ picture is HQ as it is, which teaches CFW to keep good pictures.
     """
 
     sampling_steps: int = 20
     pictures: int = 500
+    p_hq: float = 0.03
     damage: Damage = field(default_factory=lambda: damage("", 0))
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=1000, lr=5e-4, batch=8))
 
@@ -76,7 +78,15 @@ def restored(
     Made on the first call, then read from `path` as long as the settings and the restorer are the same.
     """
     weights = [round(p.double().sum().item(), 5) for p in restorer.unet.parameters()][::16]
-    made = [settings.sampling_steps, settings.pictures, crops.size, crops.seed, len(crops), weights]
+    made = [
+        settings.sampling_steps,
+        settings.pictures,
+        settings.p_hq,
+        crops.size,
+        crops.seed,
+        len(crops),
+        weights,
+    ]
     key = repr([*made, asdict(settings.damage)])
     metadata = read_checkpoint(path)[1] if path.exists() else {}
     if metadata.get("key") != key:
@@ -85,7 +95,7 @@ def restored(
             sample = crops[k]
             rng = np.random.default_rng(int(sample["seed"]))
             image = sample["image"][None].float() / 255
-            hq, lq = settings.damage(image, [rng])
+            hq, lq = settings.damage(image, [rng], settings.p_hq)
             latent = _restored_latent(restorer, lq, settings.sampling_steps, rng)
             for name, value in (("hq", (hq * 255).round().byte()), ("lq", (lq * 255).round().byte())):
                 found[name].append(value[0])

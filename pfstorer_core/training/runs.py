@@ -110,6 +110,7 @@ class BaseRun:
     null_lq: float | None = None
     empty_prompt: float | None = None
     p_hq: float = 0.03
+    shift: float = 1.0
     pairs: int = 0
     crop: int = 0
     checkpointing: bool = False
@@ -137,7 +138,7 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
     harm = damage(run.data.degradation, crops.size)
     wide = start.unet.config.model_channels >= WIDE
     loop = run.loop.to(settings.loop if wide else TINY_LOOP)
-    settings = replace(settings, damage=harm, p_hq=run.p_hq, loop=loop)
+    settings = replace(settings, damage=harm, p_hq=run.p_hq, shift=run.shift, loop=loop)
     samples: Crops | LatentPairs = crops
     if run.pairs:
         path = folder / "pairs.safetensors"
@@ -160,6 +161,7 @@ def run_cfw(
     *,
     pictures: int = CFWTraining().pictures,
     sampling_steps: int = CFWTraining().sampling_steps,
+    p_hq: float = CFWTraining().p_hq,
     dtype: str = "fp16",
     lpips: bool = False,
     on_progress: OnProgress = silent,
@@ -174,7 +176,7 @@ def run_cfw(
     accelerator = start_accelerator()
     file = open_restorer(source)
     restorer = load_restorer(source, device=accelerator.device)
-    settings = CFWTraining(sampling_steps, pictures)
+    settings = CFWTraining(sampling_steps, pictures, p_hq)
     loop = changes.to(settings.loop)
     crops, _ = data.crops(folder, loop.seed, restorer.header.image_size, on_progress)
     settings = replace(settings, loop=loop, damage=damage(data.degradation, crops.size))

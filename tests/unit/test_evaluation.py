@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from harness import ROOT
+from pfstorer_core import load_restorer, restore
 from pfstorer_core.canvas import resize
 from pfstorer_core.cli import app
 from pfstorer_core.drawing import LANDMARKS
@@ -26,6 +27,7 @@ from pfstorer_core.evaluation.judge_training import (
 )
 from pfstorer_core.evaluation.judges import Judges, load_judges, save_judges
 from pfstorer_core.evaluation.landmarks import REPORTED, LandmarkNetwork, landmark_error
+from pfstorer_core.evaluation.methods import standard_methods
 from pfstorer_core.evaluation.metrics import HIGHER_IS_BETTER
 from pfstorer_core.evaluation.scoreboard import EvaluationSettings, evaluate
 from pfstorer_core.evaluation.traits import trait_names
@@ -284,5 +286,14 @@ def test_evaluate_as_a_command(judges: Judges, tmp_path: Path) -> None:
     assert set(rows) == {(p, m) for p in ("heavy", "clean") for m in ("input", "autoencoder", "base")}
     assert rows["heavy", "autoencoder"]["psnr"] > rows["heavy", "input"]["psnr"]
     assert rows["clean", "input"]["psnr"] == 100
-    with pytest.raises(ValueError, match="other settings"):
-        CliRunner().invoke(app, [*words.split(), "--steps", "2", *files], catch_exceptions=False)
+    for other in (["--steps", "2"], ["--steps", "1", "--fidelity", "1"]):
+        with pytest.raises(ValueError, match="other settings"):
+            CliRunner().invoke(app, [*words.split(), *other, *files], catch_exceptions=False)
+
+
+def test_the_base_is_judged_at_a_fidelity() -> None:
+    restorer, case = load_restorer(TINY), draw_case(CASES, 0, "light")
+    plain, faithful = (standard_methods(restorer, 1, w)["base"](case) for w in (0.0, 1.0))
+    assert not torch.equal(plain, faithful)
+    expected = restore(restorer, case.lq, upscale=1, steps=1, fidelity=1.0, seed=case.seed)
+    torch.testing.assert_close(faithful, expected, rtol=0, atol=0)

@@ -27,6 +27,8 @@ from pfstorer_core.training.autoencoder import (
     train_autoencoder,
 )
 from pfstorer_core.training.base import BaseTraining, DenoisingLoss, train_base
+from pfstorer_core.training.cfw import CFWTraining, restored
+from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Crops, collate, find_pictures
 from pfstorer_core.training.loop import LoopSettings
 from pfstorer_core.training.low_pass import start_as_low_pass
@@ -205,6 +207,24 @@ def test_a_sample_is_the_same_in_any_batch(restorer: Path, pictures: Path) -> No
     torch.testing.assert_close(together, apart.mean(), rtol=1e-4, atol=0)
 
 
+def test_a_shift_draws_time_steps_nearer_to_noise(restorer: Path, pictures: Path) -> None:
+    batch = collate([crops(pictures)[k] for k in range(8)])
+    seen: list[torch.Tensor] = []
+    for shift in (1.0, 3.0):
+        start = open_start(restorer, train="sft")
+        start.unet.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+        DenoisingLoss(start, BaseTraining(shift=shift))(batch)
+    uniform, shifted = (t / 1000 for t in seen)
+    assert (shifted > uniform).all()
+    torch.testing.assert_close(shifted, 3 * uniform / (1 + 2 * uniform), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0, float("nan")])
+def test_a_shift_out_of_range_is_refused(shift: float) -> None:
+    with pytest.raises(ValueError, match="shift must be above 0"):
+        BaseTraining(shift=shift)
+
+
 def test_latents_are_drawn_not_taken_at_their_mode(restorer: Path, pictures: Path) -> None:
     start = open_start(restorer, train="sft")
     sample = crops(pictures)[0]
@@ -268,6 +288,15 @@ def test_from_pictures_to_a_restorer(tmp_path: Path, pictures: Path) -> None:
     assert not torch.equal(*images)
     sheets = {path.name.rpartition("-")[0] for path in (tmp_path / "sheets").iterdir()}
     assert sheets == {"base-unet", "base-sft", "cfw"}
+
+
+@pytest.mark.parametrize("p_hq", [0.0, 1.0])
+def test_cfw_also_sees_pictures_that_are_good(
+    tmp_path: Path, restorer: Path, pictures: Path, p_hq: float
+) -> None:
+    settings = CFWTraining(sampling_steps=1, pictures=3, p_hq=p_hq, damage=damage("heavy", SIDE))
+    seen = restored(load_restorer(restorer), crops(pictures), settings, tmp_path / "restored.safetensors")
+    assert torch.equal(seen.tensors["lq"], seen.tensors["hq"]) == (p_hq == 1)
 
 
 def pairs_of(
