@@ -44,6 +44,12 @@ class CFWTraining:
     damage: Damage = field(default_factory=lambda: damage("", 0))
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=1000, lr=5e-4, batch=8))
 
+    def of_pictures(self) -> dict[str, Any]:
+        """All but the loop's: what the restored pictures depend on."""
+        made = asdict(self)
+        del made["loop"]
+        return made
+
 
 @dataclass(frozen=True, eq=False)
 class Restored:
@@ -78,16 +84,7 @@ def restored(
     Made on the first call, then read from `path` as long as the settings and the restorer are the same.
     """
     weights = [round(p.double().sum().item(), 5) for p in restorer.unet.parameters()][::16]
-    made = [
-        settings.sampling_steps,
-        settings.pictures,
-        settings.p_hq,
-        crops.size,
-        crops.seed,
-        len(crops),
-        weights,
-    ]
-    key = repr([*made, asdict(settings.damage)])
+    key = repr([settings.of_pictures(), crops.size, crops.seed, len(crops), weights])
     metadata = read_checkpoint(path)[1] if path.exists() else {}
     if metadata.get("key") != key:
         found: dict[str, list[Tensor]] = {"hq": [], "lq": [], "latent": []}
@@ -180,8 +177,7 @@ def train_cfw(
     See `fit` for the files in `folder` (stage "cfw"), for resuming and for errors.
     """
     autoencoder = with_fusion(restorer.autoencoder, settings.loop.seed)
-    made = asdict(settings)
-    del made["loop"]
+    made = settings.of_pictures()
     objective = FusionLoss(autoencoder, perceptual)
     fit("cfw", objective, samples, settings.loop, folder, on_progress, held=held, record=made)
     header: RestorerHeader = restorer.header
