@@ -214,13 +214,17 @@ class RestorerModel(comfy.model_base.BaseModel):
         options = transformer_options or {}
         if (lq := conds.get(LQ_LATENT)) is not None:
             conds[LQ_LATENT] = distinct_rows(lq, t, len(options.get("cond_or_uncond", [0])))
-        if patches := patches_of(options):
-            timestep = int(self.model_sampling.timestep(t[:1]).round())
-            state = getattr(self.current_patcher, "patches_uuid", None)
-            unet, dtype = cast(Any, self.diffusion_model), self.get_dtype_inference()
-            applied = apply_identities(unet, patches, state, t, timestep, c_crossattn, conds, dtype)
-            c_crossattn, conds["personalization"] = applied.context, applied.sites
-        return super()._apply_model(x, t, c_concat, c_crossattn, control, options, **conds)
+        evaluate = partial(super()._apply_model, x, t, c_concat)
+        if not (patches := patches_of(options)):
+            return evaluate(c_crossattn, control, options, **conds)
+
+        def personalized(sites: dict[str, Any], context: Tensor | None) -> Tensor:
+            return evaluate(context, control, options, **conds, personalization=sites)
+
+        timestep = int(self.model_sampling.timestep(t[:1]).round())
+        state = getattr(self.current_patcher, "patches_uuid", None)
+        unet, dtype = cast(Any, self.diffusion_model), self.get_dtype_inference()
+        return apply_identities(personalized, unet, patches, state, t, timestep, c_crossattn, conds, dtype)
 
 
 def distinct_rows(lq_latent: Tensor, timesteps: Tensor, chunks: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,14 @@ from comfy.patcher_extension import CallbacksMP
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.identity import Identity, References, named, of_one_length, personalization
+from ..pfstorer_core.identity import (
+    Identity,
+    References,
+    each_in_its_area,
+    named,
+    of_one_length,
+    personalization,
+)
 from ..pfstorer_core.models import UNet
 
 PATCH = "pfstorer_identity"
@@ -81,15 +88,8 @@ def identity_conds(patcher: ModelPatcher | None, noise: Tensor, values: dict[str
     return conds
 
 
-@dataclass(frozen=True)
-class Applied:
-    """What the identities make of one evaluation: the U-Net's sites and the text context."""
-
-    sites: dict[str, Any]
-    context: Tensor | None
-
-
 def apply_identities(
+    evaluate: Callable[[dict[str, Any], Tensor | None], Tensor],
     unet: UNet,
     patches: Sequence[IdentityPatch],
     state: Any,
@@ -98,10 +98,11 @@ def apply_identities(
     context: Tensor | None,
     conds: dict[str, Any],
     dtype: torch.dtype,
-) -> Applied:
-    """Takes its conditions out of `conds`.
+) -> Tensor:
+    """The prediction for those who act at this noise level. Takes its conditions out of `conds`.
 
     Args:
+        evaluate: the model, from what acts at the U-Net's sites and the text context.
         state: of the model's weights; references are read anew where it is another.
         sigma: noise levels [B]; `timestep` is the first one's.
     """
@@ -112,13 +113,14 @@ def apply_identities(
         for patch, area in zip(patches, areas, strict=True)
         if patch.acts(float(sigma[0]))
     ]
-    if not acting:
-        return Applied({}, context)
     identities = [identity for identity, _, _ in acting]
     found = [references.at(timestep) for _, references, _ in acting]
-    sites = personalization(unet, identities, found, [area for _, _, area in acting])
-    if context is not None and rows is not None:
+    if acting and context is not None and rows is not None:
         context = context.to(sigma.device, dtype)
         own, context = of_one_length(named(context, identities), context)
         context = torch.where(rows.to(own)[:, :, None] > 0, own, context)
-    return Applied(sites, context)
+
+    def predict(who: Sequence[int]) -> Tensor:
+        return evaluate(personalization(unet, [identities[k] for k in who], [found[k] for k in who]), context)
+
+    return each_in_its_area(predict, [area for _, _, area in acting])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +19,9 @@ KEY_BUDGET = 2
 """Keys at a site as a multiple of one reference's tokens: more photos cost no more time."""
 
 MAX_GAMMA = 2.0
+
+ROUNDING = 1e-6
+"""What complementary areas may fail to add up to 1 by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,25 +119,40 @@ class References:
 
 
 def personalization(
-    unet: UNet,
-    identities: Sequence[Identity],
-    found: Sequence[Mapping[str, Reference]],
-    areas: Sequence[Tensor | None] | None = None,
+    unet: UNet, identities: Sequence[Identity], found: Sequence[Mapping[str, Reference]]
 ) -> dict[str, Personalization]:
-    """What `UNet.forward` takes: at each site the sum of the identities' influences.
+    """What `UNet.forward` takes: at each site the sum of the identities' influences, wherever they act.
 
     Args:
         found: what `read_references` gave for each identity.
-        areas: in place of the identities' own, such as those of a tile.
     """
-    areas = [identity.area for identity in identities] if areas is None else areas
     sites: dict[str, list[Influence]] = {}
-    for identity, references, area in zip(identities, found, areas, strict=True):
+    for identity, references in zip(identities, found, strict=True):
         for site, block in identity.adapter.blocks.items():
             if strength := identity.strength(unet, site):
-                influence = Influence(block, references[site], strength, area)
-                sites.setdefault(site, []).append(influence)
+                sites.setdefault(site, []).append(Influence(block, references[site], strength))
     return {site: Personalization(influences) for site, influences in sites.items()}
+
+
+def each_in_its_area(predict: Callable[[Sequence[int]], Tensor], areas: Sequence[Tensor | None]) -> Tensor:
+    """The prediction for identities of which some act in a part of the picture only.
+
+    What acts inside the network is seen everywhere, by attention and normalization. So each bounded identity
+    gets an evaluation of its own, of which its area counts, and what is nobody's area is the base's; where
+    areas overlap, the changes add up. An evaluation that counts nowhere is left out.
+
+    Args:
+        predict: evaluates the network with the identities of these numbers.
+        areas: of each identity [B, 1, H, W] in [0, 1], as large as the prediction; None for everywhere.
+    """
+    everywhere = [k for k, area in enumerate(areas) if area is None]
+    bounded = {k: area for k, area in enumerate(areas) if area is not None}
+    if not bounded:
+        return predict(everywhere)
+    shares = [(everywhere, 1 - torch.stack([*bounded.values()]).sum(0))]
+    shares += [([*everywhere, k], area) for k, area in bounded.items()]
+    counting = [(who, share) for who, share in shares if (share.abs() > ROUNDING).any()]
+    return sum((share * predict(who) for who, share in counting), torch.zeros(()))
 
 
 def named(null_context: Tensor, identities: Sequence[Identity]) -> Tensor:

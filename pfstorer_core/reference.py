@@ -55,7 +55,7 @@ def reference_features(
     queries: dict[str, Tensor] = {}
 
     def keep(site: str) -> Any:
-        def note(features: Tensor, _: tuple[int, int]) -> Tensor:
+        def note(features: Tensor) -> Tensor:
             tokens[site] = features
             return features
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .canvas import prepare_canvas, resize
 from .color import COLOR_FIXES
-from .identity import Identity, References, named, personalization
+from .identity import Identity, References, each_in_its_area, named, personalization
 from .pixel_tiles import decode_tiled, encode_tiled
 from .restorer import Restorer
 from .sampling import SamplerStep, sample_ddpm, start_latent
@@ -79,11 +79,14 @@ def restore(
         found = [reference.at(int(t[0])) for reference in references]
 
         def evaluate(x: Tensor, lq_latent: Tensor, *tile_areas: Tensor) -> Tensor:
-            batch, of_tile = len(x), iter(tile_areas)
-            rows = t.repeat(batch // len(t))
-            parts = [None if area is None else next(of_tile) for area in areas]
-            sites = personalization(unet, acting, found, parts)
-            return unet(x, rows, context.expand(batch, -1, -1), lq_latent=lq_latent, personalization=sites)
+            rows, of_tile = t.repeat(len(x) // len(t)), iter(tile_areas)
+            features = unet.encode_lq(lq_latent, rows)
+
+            def predict(who: Sequence[int]) -> Tensor:
+                sites = personalization(unet, [acting[k] for k in who], [found[k] for k in who])
+                return unet(x, rows, context.expand(len(x), -1, -1), features, personalization=sites)
+
+            return each_in_its_area(predict, [None if area is None else next(of_tile) for area in areas])
 
         return grid.map(evaluate, x.to(context), latent.to(context), *given, tile_batch=tile_batch)
 

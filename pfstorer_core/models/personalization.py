@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .ops import Backend
@@ -64,24 +63,14 @@ class PersonalizationBlock(nn.Module):
 
 @dataclass(frozen=True)
 class Influence:
-    """One identity at one site.
-
-    Attributes:
-        strength: the user's gamma.
-        area: where the identity acts, [B or 1, 1, H, W] in [0, 1] of any size; None for everywhere.
-    """
+    """One identity at one site; `strength` is the user's gamma."""
 
     block: PersonalizationBlock
     reference: Reference
     strength: float = 1.0
-    area: Tensor | None = None
 
-    def __call__(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        change = self.strength * self.block(tokens, self.reference)
-        if self.area is None:
-            return change
-        area = F.interpolate(self.area.to(tokens), size, mode="area")
-        return change * area.flatten(2).transpose(1, 2)
+    def __call__(self, tokens: Tensor) -> Tensor:
+        return self.strength * self.block(tokens, self.reference)
 
 
 @dataclass(frozen=True)
@@ -90,6 +79,6 @@ class Personalization:
 
     influences: Sequence[Influence]
 
-    def __call__(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        """tokens F [B, H·W, C] of features of `size` (H, W) -> F̂ of the same shape."""
-        return tokens + sum(influence(tokens, size) for influence in self.influences)
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """tokens F [B, H·W, C] -> F̂ of the same shape."""
+        return tokens + sum(influence(tokens) for influence in self.influences)

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from .ops import Attention, Backend
 
-Site = Callable[[Tensor, tuple[int, int]], Tensor]
-"""``site(tokens, (H, W)) -> tokens``: maps the tokens F [B, H·W, C] of a spatial transformer to F̂ (PFStorer
-eq. 3)."""
+Site = Callable[[Tensor], Tensor]
+"""Maps the tokens F [B, H·W, C] of a spatial transformer to F̂ (PFStorer eq. 3)."""
 
 
 class GEGLU(nn.Module):
@@ -152,7 +151,7 @@ class SpatialTransformer(nn.Module):
             where["block_index"] = index
             tokens = block(tokens, context=context, transformer_options=where)
         if site is not None:
-            tokens = site(tokens, (height, width))
+            tokens = site(tokens)
         where["transformer_index"] += 1
         return x + self.proj_out(tokens).transpose(1, 2).unflatten(2, (height, width))
 

@@ -16,7 +16,7 @@ from ..models import UNet
 from ..progress import Progress, silent
 from ..sampling import sample_ddpm, start_latent
 from ..schedule import PredictionType, Schedule
-from .damage import Damage, damage
+from .damage import Damage, check_shares, damage
 from .data import Batch, Samples, generators, normal
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit
@@ -62,6 +62,7 @@ class BaseTraining:
     def __post_init__(self) -> None:
         if self.train not in NULL_LQ:
             raise ValueError(f"No training of {self.train!r}; choose one of {', '.join(NULL_LQ)}.")
+        check_shares(null_lq=self.null_lq, empty_prompt=self.empty_prompt, p_hq=self.p_hq)
         if not self.shift > 0:
             raise ValueError(f"shift must be above 0, got {self.shift}.")
         if self.train != "all" and self.null_lq not in (None, NULL_LQ[self.train]):

@@ -19,7 +19,7 @@ from ..restorer import Restorer
 from ..sampling import sample_ddpm, start_latent
 from ..schedule import Schedule
 from .autoencoder import reconstruction_loss
-from .damage import Damage, damage
+from .damage import Damage, check_shares, damage
 from .data import Batch, Crops, Samples
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit
@@ -43,6 +43,9 @@ class CFWTraining:
     p_hq: float = 0.03
     damage: Damage = field(default_factory=lambda: damage("", 0))
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=1000, lr=5e-4, batch=8))
+
+    def __post_init__(self) -> None:
+        check_shares(p_hq=self.p_hq)
 
     def of_pictures(self) -> dict[str, Any]:
         """All but the loop's: what the restored pictures depend on."""

@@ -48,6 +48,13 @@ class Damage:
         return hq, lq
 
 
+def check_shares(**shares: float | None) -> None:
+    """Raise ValueError, naming it, for a share of samples that is neither from 0 to 1 nor None."""
+    for name, share in shares.items():
+        if share is not None and not 0 <= share <= 1:
+            raise ValueError(f"{name} must be from 0 to 1, got {share}.")
+
+
 def damage(name: str, size: int) -> Damage:
     """The degradation of that name, else what suits pictures of `size` pixels: StableSR's, or for small
     ones, whose networks are small too, the two that `evaluate` looks at.

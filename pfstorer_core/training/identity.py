@@ -30,7 +30,7 @@ from ..reference import attention_loss, otsu_mask, reference_features, site_bloc
 from ..restorer import Restorer
 from ..sampling import sample_ddpm, start_latent
 from ..schedule import Schedule
-from .damage import damage
+from .damage import check_shares, damage
 from .data import Batch, collate, generators, normal
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit, to_device
@@ -92,8 +92,7 @@ class AdapterTraining:
         for name in ("lambda_gen", "lambda_pers", "weight_decay", "token_lr"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}.")
-        if not 0 <= self.p_hq <= 1:
-            raise ValueError(f"p_hq must be from 0 to 1, got {self.p_hq}.")
+        check_shares(p_hq=self.p_hq)
         if self.gradients not in ("truncated", "full"):
             raise ValueError(f"No gradients {self.gradients!r}; choose truncated or full.")
         check_choices(self.null_lq, self.reference_timestep)

@@ -123,7 +123,14 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
     """Train a base restorer and write it to `output`, after as many steps as it takes since the last call."""
     check_output(output, run.dtype)
     train = run.train or ("sft" if run.source else "all")
-    settings = BaseTraining(train, run.null_lq, run.empty_prompt, checkpointing=run.checkpointing)
+    settings = BaseTraining(
+        train,
+        run.null_lq,
+        run.empty_prompt,
+        p_hq=run.p_hq,
+        shift=run.shift,
+        checkpointing=run.checkpointing,
+    )
     seed = run.loop.seed or 0
     if run.source:
         start = _opened(run, settings)
@@ -138,7 +145,7 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
     harm = damage(run.data.degradation, crops.size)
     wide = start.unet.config.model_channels >= WIDE
     loop = run.loop.to(settings.loop if wide else TINY_LOOP)
-    settings = replace(settings, damage=harm, p_hq=run.p_hq, shift=run.shift, loop=loop)
+    settings = replace(settings, damage=harm, loop=loop)
     samples: Crops | LatentPairs = crops
     if run.pairs:
         path = folder / "pairs.safetensors"
@@ -172,11 +179,11 @@ def run_cfw(
         lpips: add LPIPS to the loss; ImportError where that library is not installed.
     """
     check_output(output, dtype)
+    settings = CFWTraining(sampling_steps, pictures, p_hq)
     perceptual = _lpips() if lpips else None
     accelerator = start_accelerator()
     file = open_restorer(source)
     restorer = load_restorer(source, device=accelerator.device)
-    settings = CFWTraining(sampling_steps, pictures, p_hq)
     loop = changes.to(settings.loop)
     crops, _ = data.crops(folder, loop.seed, restorer.header.image_size, on_progress)
     settings = replace(settings, loop=loop, damage=damage(data.degradation, crops.size))

@@ -225,6 +225,17 @@ def test_a_shift_out_of_range_is_refused(shift: float) -> None:
         BaseTraining(shift=shift)
 
 
+@pytest.mark.parametrize("share", [-0.1, 10.0, float("nan")])
+@pytest.mark.parametrize("name", ["null_lq", "empty_prompt", "p_hq"])
+def test_a_share_out_of_range_is_refused_before_anything_is_drawn(
+    tmp_path: Path, restorer: Path, name: str, share: float
+) -> None:
+    run = replace(BaseRun(restorer, train="all"), **{name: share})
+    with pytest.raises(ValueError, match=f"{name} must be from 0 to 1"):
+        run_base(tmp_path, tmp_path / "out.safetensors", run)
+    assert not list(tmp_path.glob("drawn-*"))
+
+
 def test_latents_are_drawn_not_taken_at_their_mode(restorer: Path, pictures: Path) -> None:
     start = open_start(restorer, train="sft")
     sample = crops(pictures)[0]
@@ -288,6 +299,11 @@ def test_from_pictures_to_a_restorer(tmp_path: Path, pictures: Path) -> None:
     assert not torch.equal(*images)
     sheets = {path.name.rpartition("-")[0] for path in (tmp_path / "sheets").iterdir()}
     assert sheets == {"base-unet", "base-sft", "cfw"}
+
+
+def test_cfw_refuses_a_share_out_of_range(tmp_path: Path, restorer: Path) -> None:
+    with pytest.raises(ValueError, match="p_hq must be from 0 to 1"):
+        run_cfw(tmp_path, tmp_path / "out.safetensors", restorer, Data(), Changes(), p_hq=10)
 
 
 @pytest.mark.parametrize("p_hq", [0.0, 1.0])
