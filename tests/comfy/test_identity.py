@@ -9,6 +9,9 @@ from PIL import Image
 
 from harness.client import ComfyClient, ExecutionFailed, ExecutionInterrupted
 from harness.host import ComfyServer
+from harness.person import BAD_SIDE, bad_picture, case
+from harness.picture import encode
+from harness.shipped.person import DRAWN_PERSON
 from pfstorer_core.adapter import load_identity_adapter
 
 from .prompts import add_small_restorer, node
@@ -16,6 +19,8 @@ from .prompts import png as png_of
 
 RESTORER = "small.safetensors"
 STEPS = 6
+LEAK = 0.05
+"""Of a person's change that may be seen beside the person's mask."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,10 +71,10 @@ def restoring(photo: str, gammas: list[float], **settings: Any) -> dict[str, Any
     return prompt
 
 
-def sampler(model: list[Any]) -> dict[str, Any]:
+def sampler(model: list[Any], upscale: float = 1.0) -> dict[str, Any]:
     return node(
-        "TiledSRSampler", model=model, vae=["restorer", 2], image=["image", 0], upscale=1.0, steps=2, cfg=1.0,
-        sampler_name="euler", scheduler="normal", seed=0,
+        "TiledSRSampler", model=model, vae=["restorer", 2], image=["image", 0], upscale=upscale, steps=2,
+        cfg=1.0, sampler_name="euler", scheduler="normal", seed=0,
     )  # fmt: skip
 
 
@@ -103,6 +108,37 @@ def test_learn_once_and_restore(server: ComfyServer, client: ComfyClient, photos
         )
     assert (none == base).all()
     assert 0 < np.abs(half - base).mean() < np.abs(full - base).mean()
+
+
+def test_two_people_keep_to_their_halves(client: ComfyClient) -> None:
+    """What the one changes in the other's half is a few per cent of what it changes in its own."""
+    picture = client.upload_image(encode(bad_picture(case())), "bad.png")
+    half = {"width": BAD_SIDE // 2, "height": BAD_SIDE}
+    prompt = {
+        "image": node("LoadImage", image=picture),
+        "restorer": node("LoadBaseRestorer", checkpoint="pfstorer_tiny.safetensors"),
+        "person": node("LoadIdentityAdapter", name=f"{DRAWN_PERSON}.safetensors"),
+        "nothing": node("SolidMask", value=0.0, width=BAD_SIDE, height=BAD_SIDE),
+        "half": node("SolidMask", value=1.0, **half),
+        "left": node(
+            "MaskComposite", destination=["nothing", 0], source=["half", 0], x=0, y=0, operation="add"
+        ),
+        "right": node("InvertMask", mask=["left", 0]),
+    }
+    masks = {"first": ("restorer", "left"), "second": ("restorer", "right"), "both": ("first", "right")}
+    for name, (model, mask) in masks.items():
+        applied = {"model": [model, 0], "identity_adapter": ["person", 0], "gamma": 2.0, "mask": [mask, 0]}
+        prompt[name] = node("ApplyPersonalization", **applied)
+    models = ("restorer", *masks)
+    for name in models:
+        prompt[f"sample {name}"] = sampler([name, 0], upscale=4.0)
+        prompt[f"save {name}"] = node("SaveImage", images=[f"sample {name}", 0], filename_prefix="halves")
+    execution = client.run(prompt)
+    base, first, second, both = (pixels(client, execution, f"save {name}") for name in models)
+    middle = base.shape[1] // 2
+    for one, without in ((first, base), (both, second)):
+        change = np.abs(one - without)
+        assert change[:, middle:].mean() < LEAK * change[:, :middle].mean()
 
 
 def test_what_is_interrupted_goes_on(server: ComfyServer, client: ComfyClient, photos: list[str]) -> None:
