@@ -1,8 +1,8 @@
 """Tiles as geometry: where they lie on a canvas, how to cut them out and how to blend them back.
 
 Overlapping tiles are averaged with Gaussian weights (Mixture of Diffusers, Jimenez 2023; StableSR,
-Wang et al. 2024, section 3.3), so that no seam is left where they meet. Nothing here knows what
-happens to a tile.
+Wang et al. 2024, section 3.3), so that no seam is left where they meet; what a network made of them with
+two weights, see `BLENDING`. Nothing here knows what happens to a tile.
 """
 
 from __future__ import annotations
@@ -14,10 +14,16 @@ from itertools import islice, product
 from math import pi, sqrt
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SMALLEST_TILE = 64
 """Pixels of the result along a tile: in less no face can be recognised."""
+
+BLENDING = (0.02, 0.003)
+"""Variances of the blending windows, in squared tiles, for shades and for what is finer than three cells;
+StableSR has 0.01 for both. Shades that differ want a broad zone. Texture that each tile invents averages out
+where two count alike, which shows unless that zone is narrow (Burt and Adelson 1983)."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,8 @@ class TileGrid:
 
         Args:
             tiles: [..., h, w] each, in the order of `positions`.
-            window: positive weights [h, w]; None for `gaussian_window`.
+            window: positive weights [h, w], or [..., h, w] for the tiles' last dimensions; None for
+                `gaussian_window`.
 
         Returns:
             [..., height, width] in the tiles' dtype (summed in float32 at least).
@@ -108,7 +115,7 @@ class TileGrid:
         """
         height, width = self.tile_shape
         window = gaussian_window(height, width) if window is None else window
-        if tuple(window.shape) != (height, width):
+        if tuple(window.shape[-2:]) != (height, width):
             raise ValueError(f"expected a window of {height}x{width}, got {list(window.shape)}")
 
         total: Tensor | None = None
@@ -133,9 +140,9 @@ class TileGrid:
         if total is None or count < len(self):
             raise ValueError(f"expected {len(self)} tiles, got {count}")
 
-        weights = total.new_zeros(self.height, self.width)
+        weights = total.new_zeros(*window.shape[:-2], self.height, self.width)
         for y, x in self.positions:
-            weights[y : y + height, x : x + width] += window
+            weights[..., y : y + height, x : x + width] += window
         return total.div_(weights).to(dtype)
 
     def map(
@@ -145,13 +152,15 @@ class TileGrid:
         tile_batch: int = 1,
         window: Tensor | None = None,
     ) -> Tensor:
-        """`merge` of what a function makes of the tiles of every canvas.
+        """`merge` of what a function makes of the tiles of every canvas, shades and texture each with its own
+        window.
 
         Args:
             function: gets one [n B, C, h, w] for every canvas, and returns one [n B, C', h, w].
                 n is 1, or at most `tile_batch`: tiles are then stacked tile by tile along the
                 batch, and what is given per image has to be repeated, `t.repeat(n)`.
             canvases: [B, C, height, width] each.
+            window: see `merge`; None for the two of `BLENDING`.
         """
         if tile_batch < 1:
             raise ValueError(f"tile_batch must be 1 or more, got {tile_batch}")
@@ -163,7 +172,25 @@ class TileGrid:
                 stacked = (torch.cat(list(islice(stream, count))) for stream in streams)
                 yield from function(*stacked).chunk(count)
 
-        return self.merge(results(), window)
+        if window is not None or len(self) == 1:
+            return self.merge(results(), window)
+        return self._in_two_bands(results())
+
+    def _in_two_bands(self, tiles: Iterable[Tensor]) -> Tensor:
+        """The broad window's average, in which texture is exchanged for the narrow one's.
+
+        Along the edges of tiles, where neighbours are missing, other things count as texture. This is
+        corrected for, so that tiles that agree give what they agree on.
+        """
+        shades, texture = (gaussian_window(*self.tile_shape, variance=v) for v in BLENDING)
+        windows = torch.stack([shades, shades, texture])
+
+        def merged(tiles: Iterable[Tensor]) -> tuple[Tensor, ...]:
+            return self.merge(map(_with_texture, tiles), windows).unbind(-3)
+
+        blend, broad, narrow = merged(tiles)
+        _, broad_of_blend, narrow_of_blend = merged(self.crop(blend))
+        return blend + (narrow - broad) - (narrow_of_blend - broad_of_blend)
 
 
 def tile_cells(tile: int, overlap: int, image_size: int, factor: int) -> tuple[int, int]:
@@ -193,7 +220,7 @@ def gaussian_window(height: int, width: int, *, variance: float = 0.01, y_off_ce
     """Blending weights: a normal density over the tile, taken as one unit wide and high.
 
     Args:
-        variance: in squared tiles.
+        variance: in squared tiles; StableSR's by default.
         y_off_centre: True for StableSR's own numbers. Its map is centred at (width - 1) / 2 in x
             but, by a slip, at height / 2 in y, which weights the two sides of a seam unequally.
 
@@ -207,6 +234,12 @@ def gaussian_window(height: int, width: int, *, variance: float = 0.01, y_off_ce
 
     along_y = density(height, height / 2 if y_off_centre else (height - 1) / 2)
     return torch.outer(along_y, density(width, (width - 1) / 2))
+
+
+def _with_texture(tile: Tensor) -> Tensor:
+    """A tile [B, C, h, w], and twice what of it is finer than three cells: [B, C, 3, h, w]."""
+    texture = tile - F.avg_pool2d(tile, 3, 1, 1, count_include_pad=False)
+    return torch.stack([tile, texture, texture], -3)
 
 
 def _starts(length: int, tile: int, stride: int) -> list[int]:

@@ -5,12 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from harness.host import ComfyServer
 from harness.stand_ins import FOLDER, stand_in
+from pfstorer_core.adapter import load_identity_adapter
 from pfstorer_core.convert import convert
+
+from .prompts import node, png
 
 SIDE = 512
 ONE_FILE = "stablesr.safetensors"
@@ -62,25 +66,26 @@ def large_server() -> Iterator[ComfyServer]:
 @pytest.fixture
 def case(request: pytest.FixtureRequest, large_server: ComfyServer) -> Iterator[Case]:
     case = CASES[request.param]
-    links = []
-    for name, (folder, source) in case.files.items():
-        link = large_server.base / "models" / folder / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(converted() if source == ONE_FILE else stand_in(source))
-        links.append(link)
+    links = put_files(case, large_server)
     yield case
     for link in links:
         link.unlink()
+
+
+def put_files(case: Case, server: ComfyServer) -> list[Path]:
+    links = []
+    for name, (folder, source) in case.files.items():
+        link = server.base / "models" / folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(converted() if source == ONE_FILE else stand_in(source))
+        links.append(link)
+    return links
 
 
 def converted() -> Path:
     path = FOLDER / ONE_FILE
     convert(path, stand_in(CHECKPOINT), [stand_in(CFW)], dtype="bf16", text=False)
     return path
-
-
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": class_type, "inputs": inputs}
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,35 @@ def test_published_files_restore_in_the_host(case: Case, large_server: ComfyServ
     assert "model weight dtype torch.bfloat16, manual cast: None" in log
     assert "missing" not in log.lower()
     assert "unexpected" not in log.lower()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("batch", "gigabytes"), [(1, 10), (4, 20)])
+def test_a_person_is_learned_in_bounded_memory(batch: int, gigabytes: int) -> None:
+    """Two steps at 512 pixels, and the sheet after them, in a server that has done nothing else."""
+    with ComfyServer() as server, server.client() as client:
+        put_files(CASES["checkpoint"], server)
+        pixels = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
+        photos = [client.upload_image(png(photo), f"photo{n}.png") for n, photo in enumerate(pixels)]
+        loaded = {name: ["restorer", output] for output, name in enumerate(("model", "clip", "vae"))}
+        grown = {f"photos.photo_{n}": [f"photo{n}", 0] for n in range(len(photos))}
+        prompt = {f"photo{n}": node("LoadImage", image=photo) for n, photo in enumerate(photos)} | {
+            "restorer": node("LoadBaseRestorer", checkpoint=CHECKPOINT, dtype="bf16"),
+            "train": node(
+                "TrainIdentityAdapter", name="ada", steps=2, seed=0, batch=batch, **loaded, **grown
+            ),
+        }
+        client.run(prompt, timeout=1800)
+        adapter = load_identity_adapter(server.base / "models" / "identity_adapters" / "ada.safetensors")
+        assert np.isfinite(adapter.header.losses).all()
+        assert server.process
+        assert highest_memory(server.process.pid) < gigabytes * 1e9
+
+
+def highest_memory(process: int) -> int:
+    """Bytes that were resident at most, file-backed pages included."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def workflow(case: Case, image: str) -> dict[str, Any]:
