@@ -85,9 +85,9 @@ def restore() -> int:
     return status("VmHWM")
 
 
-def status(entry: str) -> int:
-    """An entry of /proc/self/status in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def status(entry: str, process: int | str = "self") -> int:
+    """An entry of /proc/PROCESS/status in bytes."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{entry}:"))
 
 

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio as psnr
 
 from pfstorer_core.drawing import draw_person
 from pfstorer_core.evaluation import CaseSettings, draw_case
@@ -19,13 +20,14 @@ from pfstorer_core.restorer import load_restorer
 from pfstorer_core.sampling import sample_ddpm
 from pfstorer_core.schedule import Schedule
 from pfstorer_core.training.captions import caption
+from pfstorer_core.training.logs import rows_of
 
 from . import ROOT, demo, person
 from .client import ComfyClient
 from .console import run_main, say
 from .host import ComfyServer
 from .person import API, BAD_SIDE, drawn_image, of_type
-from .picture import decode, encode, image_of, side_by_side, write_png
+from .picture import decode, encode, side_by_side, write_png
 
 DOCS = ROOT / "docs"
 GROUP_SEED, GROUP = 41, (0, 3, 5)
@@ -54,12 +56,12 @@ def restored_pictures(client: ComfyClient) -> Image.Image:
         for task in demo.own_pictures():
             demo.run_task(client, workflow, task, Path(folder))
             sheets.append(np.asarray(Image.open(Path(folder) / f"{task.name}_comparison.png")))
-            restored = pixels(Image.open(Path(folder) / f"{task.name}_restored.png"))
+            restored = np.asarray(Image.open(Path(folder) / f"{task.name}_restored.png"))
             assert task.truth is not None
-            truth, enlarged = pixels(task.truth), pixels(task.image.resize(task.truth.size, 3))
+            truth, enlarged = (np.asarray(p) for p in (task.truth, task.image.resize(task.truth.size, 3)))
             sharper = gradient(restored) / gradient(enlarged) - 1
             say(f"  {task.name}: mean gradient {sharper:+.0%} of the enlargement's, "
-                f"PSNR {psnr(restored, truth):.1f} against {psnr(enlarged, truth):.1f} dB")  # fmt: skip
+                f"PSNR {psnr(truth, restored):.1f} against {psnr(truth, enlarged):.1f} dB")  # fmt: skip
     return Image.fromarray(np.concatenate([*(sheet[:-8] for sheet in sheets[:-1]), sheets[-1]]))
 
 
@@ -116,20 +118,11 @@ def samples_without_lq() -> Image.Image:
         generator=generator,
     )
     pictures = (restorer.autoencoder.decode(latents / restorer.header.scale_factor) + 1) / 2
-    grid = pictures.unflatten(0, (ROWS, COLUMNS)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    return image_of(grid.numpy())
-
-
-def pixels(image: Image.Image) -> np.ndarray:
-    return np.asarray(image, np.float64) / 255
+    return drawn_image(rows_of(*pictures.unflatten(0, (ROWS, COLUMNS)).unbind(1))[0])
 
 
 def gradient(image: np.ndarray) -> float:
-    return float(sum(np.abs(np.diff(image, axis=axis)).mean() for axis in (0, 1)))
-
-
-def psnr(image: np.ndarray, truth: np.ndarray) -> float:
-    return float(-10 * np.log10(((image - truth) ** 2).mean()))
+    return float(sum(np.abs(np.diff(image.astype(float), axis=axis)).mean() for axis in (0, 1)))
 
 
 if __name__ == "__main__":
