@@ -24,6 +24,7 @@ from ..adapter import (
 )
 from ..identity import Identity, References, as_seen, personalization
 from ..models.personalization import Influence, Personalization, PersonalizationBlock
+from ..pixel_tiles import decode_tiled
 from ..progress import Progress, silent
 from ..prompts import MAIN, PROMPTS, person_prompts, word_id
 from ..reference import attention_loss, otsu_mask, reference_features, site_block, token_maps
@@ -38,6 +39,8 @@ from .photos import Box, Pairs, Photos, encode
 
 STAGE = "identity"
 PREVIEW_STEPS = 10
+PREVIEW_TILE = 32
+"""Side in latent cells of the tiles that previews are decoded in."""
 STEP_OVER_FORWARD = 3.0
 """About how many forward passes of the losses a training step takes."""
 
@@ -274,11 +277,21 @@ class IdentityLoss(Objective):
             seeded = torch.Generator().manual_seed(0)
             return sample_ddpm(denoise, start, steps, restorer.header.prediction_type, generator=seeded)
 
-        latents = [lq, restored(False), restored(True), hq]
-        weights = restorer.null_context
-        return rows_of(
-            *((restorer.autoencoder.decode((z / scale).to(weights)).float() + 1) / 2 for z in latents)
-        ).clamp(0, 1)
+        factor, weights = restorer.autoencoder.config.downscale, restorer.null_context
+
+        def decoded(latent: Tensor) -> Tensor:
+            """In tiles: beside a training, a whole picture's decoder is more than there is room for."""
+            size = [factor * side for side in latent.shape[-2:]]
+            pictures = decode_tiled(
+                lambda z, _: (restorer.autoencoder.decode(z.to(weights)).float() + 1) / 2,
+                latent / scale,
+                latent.new_zeros(1, 3, *size).expand(len(latent), -1, -1, -1),
+                factor,
+                tile=PREVIEW_TILE,
+            )
+            return pictures.clamp(0, 1)
+
+        return rows_of(*map(decoded, (lq, restored(False), restored(True), hq)))
 
 
 def train_identity_adapter(

@@ -97,6 +97,8 @@ def open_start(
     captions: bool = False,
     prediction_type: PredictionType | None = None,
     frozen_dtype: torch.dtype = torch.float32,
+    renew: Sequence[str] = (),
+    seed: int = 0,
 ) -> Start:
     """Start from a restorer, or from an SD 2.1 checkpoint, which gets SFT layers whose gamma and beta are
     zero and a new LQ encoder, of StableSR's sizes.
@@ -106,6 +108,9 @@ def open_start(
         train: "sft", "unet" or "all", see `trains`.
         captions: also load the text tower.
         frozen_dtype: of what is not trained.
+        renew: parts of the U-Net that are drawn anew, such as "middle_block" or "attn2": what has learned
+            nothing but noise learns better from nothing. Their SFT layers stay.
+        seed: of that draw.
     Raises:
         FileNotFoundError, CheckpointError: see `open_restorer`; also where captions are wanted and there
             is no text tower.
@@ -122,6 +127,7 @@ def open_start(
         dtype = torch.float32 if trains(train, key) else frozen_dtype
         weights[key] = value.to(dtype, copy=True)
     unet.load_state_dict(weights, assign=True)
+    _renew(unet, renew, seed)
     load_exactly(autoencoder, file.autoencoder, "autoencoder", placement={"dtype": torch.float32})
     name = Path(path).name
     tower = None
@@ -245,6 +251,27 @@ def _fresh(unet: UNet) -> StateDict:
                 _zero(module)
             weights |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
     return weights
+
+
+def _renew(unet: UNet, parts: Sequence[str], seed: int) -> None:
+    """Raises ValueError where a part is not there."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for part_name in parts:
+            layers = [
+                module
+                for name, module in unet.named_modules()
+                if f".{part_name}." in f".{name}."
+                and ".spade" not in name
+                and name.startswith("lq_encoder") == part_name.startswith("lq_encoder")
+            ]
+            if not layers:
+                raise ValueError(
+                    f"The U-Net has no {part_name!r} to renew; output_blocks.3 is one, or attn2."
+                )
+            for layer in layers:
+                if hasattr(layer, "reset_parameters"):
+                    layer.reset_parameters()  # type: ignore[operator]
 
 
 def _start_idle(unet: UNet, sft_acts: bool) -> None:
