@@ -30,6 +30,9 @@ SHEET_STEPS = 20
 TEXT_RATE, NAME_RATE = 2.0, 6.0
 """Of what reads the text, and of people's words, as parts of the learning rate, where people have names."""
 
+ALONE = {"unet": 1.0, "all": 0.5}
+"""Share of the prompts that call a person in which the word stands alone, by what is trained."""
+
 NULL_LQ = {"sft": 0.0, "unet": 1.0, "all": 0.15}
 EMPTY_PROMPT = {"sft": 1.0, "unet": 0.1, "all": 0.5}
 """Defaults of `BaseTraining` by what is trained."""
@@ -203,16 +206,17 @@ class DenoisingLoss(Objective):
     ) -> Tensor:
         """The contexts, some of them of prompts that call the person by their word.
 
-        Half of those repeat the prompt instead of being padded: among 77 tokens, most of them padding,
-        attention to the one that counts takes far longer to be learned.
+        `ALONE` of those are that word alone, in every place: what is read of one token among 77 moves the
+        shared weights a 77th as much, and is not learned in the time that there is. What has been learned
+        of it alone then tells attention where to look.
         """
         assert self.names is not None
         assert self.text is not None
         device, prompts = people.device, self.names.prompts
         rows = torch.tensor([int(rng.integers(len(prompts.ids))) for rng in rngs])
-        again = torch.tensor([rng.random() < 0.5 for rng in rngs])
+        alone = torch.tensor([rng.random() < ALONE[self.settings.train] for rng in rngs])
         own = self.names.contexts(self.text, people, rows.to(device))
-        tokens = torch.arange(own.shape[1]) % torch.where(again, prompts.end[rows] + 1, own.shape[1])[:, None]
+        tokens = torch.where(alone[:, None], prompts.person[rows, None], torch.arange(own.shape[1]))
         own = own.gather(1, tokens.to(device)[..., None].expand_as(own))
         return torch.where(named(people, called)[:, None, None], own, context)
 

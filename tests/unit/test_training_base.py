@@ -259,6 +259,8 @@ def test_people_are_called_by_words_of_their_own(restorer: Path) -> None:
     empty = contexts(start, [""])
     plain = [torch.equal(row, empty[0]) for row in seen[0]]
     assert plain == [place == len(samples) - 1 for place in shows]
+    alone = [bool((row == row[0]).all()) for row in seen[0]]
+    assert alone == [not nobody for nobody in plain]  # the plain U-Net reads nothing but the word
     assert objective.names is not None
     assert objective.names.word.weight.grad is not None
     assert objective.names.word.weight.grad.abs().sum() > 0
