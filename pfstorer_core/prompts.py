@@ -39,12 +39,10 @@ class PersonPrompts:
     end: Tensor
 
     def context(self, tower: TextTower, token: Tensor, rows: Tensor) -> Tensor:
-        """Text contexts [B, L, D] of the prompts `rows` [B], with the vector `token` as S*: [D], or a row
-        each [B, D]."""
+        """Text contexts [B, L, D] of the prompts `rows` [B], with the vector `token` [D] as S*."""
         embeddings = tower.embed(self.ids[rows])
         here = torch.arange(embeddings.shape[1], device=rows.device) == self.person[rows, None]
-        words = token.to(embeddings.dtype).reshape(-1, 1, token.shape[-1])
-        return tower.encode(torch.where(here[..., None], words, embeddings))
+        return tower.encode(torch.where(here[..., None], token.to(embeddings.dtype), embeddings))
 
     def to(self, device: torch.device | str) -> PersonPrompts:
         return PersonPrompts(self.ids.to(device), self.person.to(device), self.end.to(device))

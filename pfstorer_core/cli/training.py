@@ -94,12 +94,6 @@ def _train_base(
     shift: Annotated[
         float, typer.Option(help="Above 1: time steps nearer to pure noise, for sampling in few steps.")
     ] = 1.0,
-    names: Annotated[
-        float,
-        typer.Option(
-            help="Share of samples whose prompt calls the drawn person by a word, which S* learns from."
-        ),
-    ] = 0.0,
     renew: Annotated[
         list[str] | None,
         typer.Option(help="Part of the U-Net to draw anew, such as output_blocks.3 or attn2. Repeatable."),
@@ -135,7 +129,6 @@ def _train_base(
         empty_prompt,
         p_hq,
         shift,
-        names,
         renew or (),
         pairs,
         crop,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..header import RestorerHeader
 from ..models import UNet
@@ -21,17 +20,10 @@ from .damage import Damage, check_shares, damage
 from .data import Batch, Samples, generators, normal
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit
-from .names import Names, named
 from .pairs import moments
 from .start import Start, contexts
 
 SHEET_STEPS = 20
-
-TEXT_RATE, NAME_RATE = 2.0, 6.0
-"""Of what reads the text, and of people's words, as parts of the learning rate, where people have names."""
-
-ALONE = {"unet": 1.0, "all": 0.5}
-"""Share of the prompts that call a person in which the word stands alone, by what is trained."""
 
 NULL_LQ = {"sft": 0.0, "unet": 1.0, "all": 0.15}
 EMPTY_PROMPT = {"sft": 1.0, "unet": 0.1, "all": 0.5}
@@ -51,8 +43,6 @@ class BaseTraining:
         p_hq: share of samples whose LQ picture is HQ as it is (PFStorer: 0.03).
         shift: draws time steps nearer to pure noise where above 1 (Stable Diffusion 3, equation 23), which
             suits a small network that samples in few steps; 1 draws them uniformly.
-        names: share of samples whose prompt calls the person by a word, see `Names`; the text tower is
-            trained, too. Needs samples that say who is in them.
         checkpointing: recompute activations in the backward pass, for the sake of memory.
     """
 
@@ -62,7 +52,6 @@ class BaseTraining:
     damage: Damage = field(default_factory=lambda: damage("", 0))
     p_hq: float = 0.03
     shift: float = 1.0
-    names: float = 0.0
     checkpointing: bool = False
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
@@ -73,9 +62,7 @@ class BaseTraining:
     def __post_init__(self) -> None:
         if self.train not in NULL_LQ:
             raise ValueError(f"No training of {self.train!r}; choose one of {', '.join(NULL_LQ)}.")
-        check_shares(null_lq=self.null_lq, empty_prompt=self.empty_prompt, p_hq=self.p_hq, names=self.names)
-        if self.names and self.train == "sft":
-            raise ValueError("Names are learned by the U-Net and the text tower: train unet or all.")
+        check_shares(null_lq=self.null_lq, empty_prompt=self.empty_prompt, p_hq=self.p_hq)
         if not self.shift > 0:
             raise ValueError(f"shift must be above 0, got {self.shift}.")
         if self.train != "all" and self.null_lq not in (None, NULL_LQ[self.train]):
@@ -131,31 +118,8 @@ class DenoisingLoss(Objective):
         self.unet, self.text = start.unet, start.text
         self.autoencoder = start.autoencoder.eval().requires_grad_(False)
         self.schedule = Schedule.scaled_linear(dtype=torch.float32)
-        self.some_idle = 0 < settings.no_lq < 1 or settings.names > 0
+        self.some_idle = 0 < settings.no_lq < 1
         self.unet.checkpoint_gradients(settings.checkpointing)
-        self.names: Names | None = None
-        if settings.names:
-            assert self.text is not None
-            self.names = Names(self.text, settings.loop.seed)
-            self.text.requires_grad_(True)
-            self.text.model.token_embedding.requires_grad_(False)
-            self.text.model.transformer["resblocks"][-1].requires_grad_(False)  # type: ignore[index]
-
-    def groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
-        if self.names is None:
-            return super().groups(settings)
-        groups: dict[float, list[nn.Parameter]] = {1.0: [], TEXT_RATE: [], NAME_RATE: []}
-        for name, parameter in self.named_parameters():
-            text = TEXT_RATE if ".attn2." in name or name.startswith("text.") else 1.0
-            groups[NAME_RATE if name.startswith("names.") else text].append(parameter)
-        return [
-            {
-                "params": [p for p in group if p.requires_grad],
-                "scale": scale,
-                "weight_decay": settings.weight_decay,
-            }
-            for scale, group in groups.items()
-        ]
 
     def forward(self, batch: Batch) -> Tensor:
         rngs = generators(batch)
@@ -165,11 +129,7 @@ class DenoisingLoss(Objective):
         null_lq = torch.tensor([rng.random() < self.settings.no_lq for rng in rngs], device=device)
         empty = [rng.random() < self.settings.no_prompt for rng in rngs]
         captions = ["" if drop else text for drop, text in zip(empty, batch["caption"], strict=True)]
-        called = [rng.random() < self.settings.names for rng in rngs] if self.names else []
         hq, lq = (self._latent(m, rngs) for m in self._moments(batch, rngs))
-        context = self._contexts(captions, hq)
-        if self.names:
-            context = self._with_names(context, batch["person"], called, rngs)
         return denoising_loss(
             self.unet,
             self.schedule,
@@ -178,7 +138,7 @@ class DenoisingLoss(Objective):
             lq_latent=lq,
             noise=normal(hq, rngs),
             t=t,
-            context=context,
+            context=self._contexts(captions, hq),
             null_lq=null_lq,
         )
 
@@ -200,25 +160,6 @@ class DenoisingLoss(Objective):
 
     def _contexts(self, captions: list[str], like: Tensor) -> Tensor:
         return contexts(self.start, captions).to(like.device)
-
-    def _with_names(
-        self, context: Tensor, people: Tensor, called: list[bool], rngs: list[np.random.Generator]
-    ) -> Tensor:
-        """The contexts, some of them of prompts that call the person by their word.
-
-        `ALONE` of those are that word alone, in every place: what is read of one token among 77 moves the
-        shared weights a 77th as much, and is not learned in the time that there is. What has been learned
-        of it alone then tells attention where to look.
-        """
-        assert self.names is not None
-        assert self.text is not None
-        device, prompts = people.device, self.names.prompts
-        rows = torch.tensor([int(rng.integers(len(prompts.ids))) for rng in rngs])
-        alone = torch.tensor([rng.random() < ALONE[self.settings.train] for rng in rngs])
-        own = self.names.contexts(self.text, people, rows.to(device))
-        tokens = torch.where(alone[:, None], prompts.person[rows, None], torch.arange(own.shape[1]))
-        own = own.gather(1, tokens.to(device)[..., None].expand_as(own))
-        return torch.where(named(people, called)[:, None, None], own, context)
 
     @torch.no_grad()
     def sheet(self, batch: Batch) -> Tensor:

@@ -29,7 +29,7 @@ class Samples(Protocol):
 
     A sample has "seed" (for everything random that is still to be drawn), "caption", "broken" (names and
     faults of the pictures that had to be replaced), and either "image" (uint8 [3, size, size]) or
-    latents ("hq" and "lq", see `pairs`). Where people are to be called by name, "person" is a `description`.
+    latents ("hq" and "lq", see `pairs`).
     """
 
     def __getitem__(self, k: int, /) -> dict[str, Any]: ...
@@ -71,10 +71,6 @@ class Pictures(Protocol):
         """What it shows; "" where nobody has said so."""
         ...
 
-    def person(self, index: int, mirrored: bool) -> torch.Tensor:
-        """Who it shows, see `names.description`; only of drawn people that is known."""
-        ...
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -113,9 +109,6 @@ class PictureFiles:
     def caption(self, index: int) -> str:
         text = self.entries[index][1]
         return text.read().decode("utf-8", "replace").strip() if text else ""
-
-    def person(self, index: int, mirrored: bool) -> torch.Tensor:
-        raise ValueError("Nobody knows who is in pictures from files: leave out --names, or --data.")
 
 
 def find_pictures(paths: Iterable[Path | str]) -> PictureFiles:
@@ -199,14 +192,12 @@ class Crops:
     Attributes:
         indices: of the pictures to use.
         size: side of the crops in pixels.
-        people: whether to say who is in them, which needs drawn people.
     """
 
     pictures: Pictures
     indices: Sequence[int]
     size: int
     seed: int = 0
-    people: bool = False
 
     def __post_init__(self) -> None:
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
@@ -221,7 +212,7 @@ class Crops:
         for _ in range(TRIES):
             index = self.indices[place]
             try:
-                image, mirrored = random_crop(self.pictures.read(index), self.size, rng)
+                image = random_crop(self.pictures.read(index), self.size, rng)
             except Exception as error:  # what a damaged file leads to has no limits
                 broken.append((self.pictures.name(index), str(error) or type(error).__name__))
                 place = int(rng.integers(len(self)))
@@ -231,7 +222,6 @@ class Crops:
                 "seed": torch.tensor(int(rng.integers(2**62))),
                 "caption": self.pictures.caption(index),
                 "broken": broken,
-                **({"person": self.pictures.person(index, mirrored)} if self.people else {}),
             }
         raise ValueError(
             f"{TRIES} pictures in a row cannot be used; the first is {broken[0][0]}: {broken[0][1]}."
@@ -244,14 +234,13 @@ class Crops:
         return int(self._order[1][place])
 
 
-def random_crop(image: Image.Image, size: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
-    """uint8 [size, size, 3] of a random square, and whether it is mirrored; raises ValueError where the
-    picture is smaller."""
+def random_crop(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
+    """uint8 [size, size, 3] of a random square; raises ValueError where the picture is smaller."""
     short = min(image.size)
     if short < size:
         raise ValueError(f"it has {image.width} × {image.height} pixels, too few for crops of {size}")
     side = round(size * (short / size) ** rng.random())
     left, top = (int(rng.integers(length - side + 1)) for length in image.size)
     crop = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
-    pixels, mirrored = np.array(crop), bool(rng.random() < 0.5)
-    return (np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels), mirrored
+    pixels = np.array(crop)
+    return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels

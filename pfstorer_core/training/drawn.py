@@ -11,12 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from ..files import written
 from ..progress import Progress, silent
 from .captions import SCENES, caption
-from .names import description, nobody
 
 PEOPLE = 2000
 
@@ -66,14 +64,6 @@ class Drawn:
         if _is_leaves(self.settings, index):
             return str(rng.choice(SCENES))
         return caption(draw_person(_person_rng(self.settings, index)), rng)
-
-    def person(self, index: int, mirrored: bool) -> Tensor:
-        """`description` of the person in the picture, or of nobody."""
-        from ..drawing import draw_person
-
-        if _is_leaves(self.settings, index):
-            return nobody()
-        return description(draw_person(_person_rng(self.settings, index)), mirrored)
 
 
 def draw_picture(settings: DrawnPictures, index: int) -> np.ndarray:

@@ -28,7 +28,6 @@ class LatentPairs:
         hq, lq: [N, 2·C, h, w] in fp16.
         crop: side of the random crops of latents; every `whole_every`-th step of `batch` samples sees
             whole ones instead, for the sake of the attention. 0: always whole ones.
-        people: who is in them [N, T], where they are to be called by name: see `names.description`.
     """
 
     hq: Tensor
@@ -38,7 +37,6 @@ class LatentPairs:
     crop: int = 0
     whole_every: int = 8
     seed: int = 0
-    people: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.hq)
@@ -56,7 +54,6 @@ class LatentPairs:
             "seed": torch.tensor(int(rng.integers(2**62))),
             "caption": self.captions[index],
             "broken": [],
-            **({} if self.people is None else {"person": self.people[index]}),
         }
 
 
@@ -74,18 +71,18 @@ def latent_pairs(
     p_hq: float,
     path: Path,
     on_progress: Callable[[Progress], None] = silent,
-) -> tuple[Tensor, Tensor, list[str], Tensor | None]:
+) -> tuple[Tensor, Tensor, list[str]]:
     """Moments of the latents of crops 0 … count - 1 and of their degraded copies, [count, 2·C, h, w] in
-    fp16 each, their captions, and who is in them where `crops.people`.
+    fp16 each, and their captions.
 
     Made on the first call, then read from `path` as long as autoencoder, crops and settings are the same.
     Raises what `Crops` and `write_safetensors` do.
     """
-    key = _key(autoencoder, crops, [count, asdict(damage), p_hq, *(["people"] if crops.people else [])])
+    key = _key(autoencoder, crops, [count, asdict(damage), p_hq])
     metadata = read_checkpoint(path)[1] if path.exists() else {}
     if metadata.get("key") != key:
         found: dict[str, list[Tensor]] = {"hq": [], "lq": []}
-        captions, people = list[str](), list[Tensor]()
+        captions: list[str] = []
         for k in range(count):
             sample = crops[k]
             rng = np.random.default_rng(int(sample["seed"]))
@@ -93,14 +90,11 @@ def latent_pairs(
             for name, latent in zip(found, moments(autoencoder, torch.cat(pair)), strict=True):
                 found[name].append(latent.half())
             captions.append(sample["caption"])
-            people += [sample["person"]] if crops.people else []
             on_progress(Progress("latents", k + 1, count))
         stacked = {name: torch.stack(latents) for name, latents in found.items()}
-        if people:
-            stacked["people"] = torch.stack(people)
         write_safetensors(path, stacked, {"key": key, "captions": json.dumps(captions)})
     tensors, metadata = read_checkpoint(path)
-    return tensors["hq"], tensors["lq"], json.loads(metadata["captions"]), tensors.get("people")
+    return tensors["hq"], tensors["lq"], json.loads(metadata["captions"])
 
 
 def _key(autoencoder: Autoencoder, crops: Crops, settings: list[Any]) -> str:

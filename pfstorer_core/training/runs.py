@@ -46,13 +46,9 @@ class Data:
     degradation: str = ""
 
     def crops(
-        self, folder: Path, seed: int, size: int, on_progress: OnProgress = silent, people: bool = False
+        self, folder: Path, seed: int, size: int, on_progress: OnProgress = silent
     ) -> tuple[Crops, Crops]:
-        """To train on, and to look at; raises what `find_pictures` does, and where no crop can be made.
-
-        Args:
-            people: whether they are to say who is in them.
-        """
+        """To train on, and to look at; raises what `find_pictures` does, and where no crop can be made."""
         size = self.size or size
         if self.paths:
             pictures = find_pictures(self.paths)
@@ -61,7 +57,7 @@ class Data:
                 settings = DrawnPictures(people=self.people, size=max(size, DrawnPictures().size))
                 pictures = drawn_pictures(settings, folder, on_progress)
         train, held = hold_back(len(pictures))
-        crops = Crops(pictures, train, size, seed, people), Crops(pictures, held, size, seed, people)
+        crops = Crops(pictures, train, size, seed), Crops(pictures, held, size, seed)
         crops[0][0]  # so that what is wrong with all pictures is said here, and once
         return crops
 
@@ -116,7 +112,6 @@ class BaseRun:
     empty_prompt: float | None = None
     p_hq: float = 0.03
     shift: float = 1.0
-    names: float = 0.0
     renew: Sequence[str] = ()
     pairs: int = 0
     crop: int = 0
@@ -136,21 +131,17 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
         run.empty_prompt,
         p_hq=run.p_hq,
         shift=run.shift,
-        names=run.names,
         checkpointing=run.checkpointing,
     )
     if run.renew and not run.source:
         raise ValueError("There is nothing to renew without a restorer to start from (--from).")
-    people = run.names > 0
-    if people and run.data.paths:
-        raise ValueError("Only drawn people have names: leave out --names, or --data.")
     seed = run.loop.seed or 0
     if run.source:
         start = _opened(run, settings)
-        crops, held = run.data.crops(folder, seed, start.header.image_size, on_progress, people)
+        crops, held = run.data.crops(folder, seed, start.header.image_size, on_progress)
     else:
         autoencoder = load_autoencoder(folder)
-        crops, held = run.data.crops(folder, seed, DrawnPictures().size, on_progress, people)
+        crops, held = run.data.crops(folder, seed, DrawnPictures().size, on_progress)
         start = new_start(
             autoencoder, crops, train=train, prediction_type=run.prediction_type or "v", seed=seed
         )
@@ -163,10 +154,10 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
     if run.pairs:
         path = folder / "pairs.safetensors"
         with main_process_first():
-            hq, lq, captions, who = latent_pairs(
+            hq, lq, captions = latent_pairs(
                 start.autoencoder, crops, run.pairs, harm, run.p_hq, path, on_progress
             )
-        samples = LatentPairs(hq, lq, captions, loop.batch, run.crop, seed=seed, people=who)
+        samples = LatentPairs(hq, lq, captions, loop.batch, run.crop, seed=seed)
     header = train_base(start, samples, settings, folder, on_progress, held=held)
     if start_accelerator().is_main_process:
         start.write(output, replace(header, image_size=crops.size), DTYPES[run.dtype])
@@ -214,18 +205,16 @@ def _opened(run: BaseRun, settings: BaseTraining) -> Start:
     assert run.source is not None
     bf16 = run.loop.bf16 is not False
     share = EMPTY_PROMPT[settings.train] if run.empty_prompt is None else run.empty_prompt
-    names = settings.names > 0
-    start = open_start(
+    return open_start(
         run.source,
         run.addons,
         train=settings.train,
-        captions=share < 1 or names,
+        captions=share < 1,
         prediction_type=run.prediction_type,
-        frozen_dtype=torch.bfloat16 if bf16 and not names else torch.float32,
+        frozen_dtype=torch.bfloat16 if bf16 else torch.float32,
         renew=run.renew,
         seed=run.loop.seed or 0,
     )
-    return replace(start, kept_text={}) if names else start
 
 
 def _lpips() -> Perceptual:

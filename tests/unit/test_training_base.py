@@ -17,7 +17,6 @@ from PIL import Image
 from harness import ROOT
 from pfstorer_core import load_restorer, restore
 from pfstorer_core.checkpoint import read_checkpoint
-from pfstorer_core.drawing import draw_person
 from pfstorer_core.header import RestorerHeader
 from pfstorer_core.models import Autoencoder, AutoencoderConfig
 from pfstorer_core.restorer import save_restorer
@@ -31,13 +30,11 @@ from pfstorer_core.training.base import BaseTraining, DenoisingLoss, train_base
 from pfstorer_core.training.cfw import CFWTraining, restored
 from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Crops, collate, find_pictures
-from pfstorer_core.training.drawn import Drawn, DrawnPictures, draw_picture
 from pfstorer_core.training.loop import LoopSettings
 from pfstorer_core.training.low_pass import start_as_low_pass
-from pfstorer_core.training.names import Names, description
 from pfstorer_core.training.pairs import LatentPairs, latent_pairs
 from pfstorer_core.training.runs import BaseRun, Changes, Data, run_base, run_cfw
-from pfstorer_core.training.start import TINY, TINY_TEXT, contexts, new_start, open_start
+from pfstorer_core.training.start import TINY, TINY_TEXT, new_start, open_start
 
 from .small import AUTOENCODER, SIZES, TEXT, base_keys, published, select, small_restorer, write
 from .test_training import written_losses
@@ -229,7 +226,7 @@ def test_a_shift_out_of_range_is_refused(shift: float) -> None:
 
 
 @pytest.mark.parametrize("share", [-0.1, 10.0, float("nan")])
-@pytest.mark.parametrize("name", ["null_lq", "empty_prompt", "p_hq", "names"])
+@pytest.mark.parametrize("name", ["null_lq", "empty_prompt", "p_hq"])
 def test_a_share_out_of_range_is_refused_before_anything_is_drawn(
     tmp_path: Path, restorer: Path, name: str, share: float
 ) -> None:
@@ -237,56 +234,6 @@ def test_a_share_out_of_range_is_refused_before_anything_is_drawn(
     with pytest.raises(ValueError, match=f"{name} must be from 0 to 1"):
         run_base(tmp_path, tmp_path / "out.safetensors", run)
     assert not list(tmp_path.glob("drawn-*"))
-
-
-def people(count: int, photos: int = 1) -> Crops:
-    """Of drawn people, and one picture that shows nobody."""
-    settings = DrawnPictures(count, photos, leaves=1, size=SIDE)
-    pixels = np.stack([draw_picture(settings, index) for index in range(len(settings))])
-    return Crops(Drawn(settings, pixels), range(len(settings)), SIDE, people=True)
-
-
-def test_people_are_called_by_words_of_their_own(restorer: Path) -> None:
-    """The text context of a person's picture is the person's, of nobody's picture the caption's."""
-    start = open_start(restorer, train="unet", captions=True)
-    objective = DenoisingLoss(start, BaseTraining("unet", empty_prompt=1.0, names=1.0))
-    samples = people(2, photos=2)
-    batch = collate([samples[k] for k in range(len(samples))])
-    seen: list[torch.Tensor] = []
-    start.unet.register_forward_pre_hook(lambda _, args: seen.append(args[2]))
-    objective(batch).backward()
-    shows = [samples._place(k) for k in range(len(samples))]
-    empty = contexts(start, [""])
-    plain = [torch.equal(row, empty[0]) for row in seen[0]]
-    assert plain == [place == len(samples) - 1 for place in shows]
-    alone = [bool((row == row[0]).all()) for row in seen[0]]
-    assert alone == [not nobody for nobody in plain]  # the plain U-Net reads nothing but the word
-    assert objective.names is not None
-    assert objective.names.word.weight.grad is not None
-    assert objective.names.word.weight.grad.abs().sum() > 0
-    described = {tuple(row.tolist()) for row in batch["person"]}
-    assert len(described) == 3  # two people and nobody, but for mirrored marks
-
-
-def test_a_persons_word_differs_from_another_persons(restorer: Path) -> None:
-    tower = open_start(restorer, captions=True).text
-    assert tower is not None
-    names = Names(tower)
-    first, second = (description(draw_person(np.random.default_rng(seed))) for seed in (1, 2))
-    rows = torch.zeros(2, dtype=torch.int64)
-    one, other = names.contexts(tower, torch.stack([first, second]), rows)
-    again, _ = names.contexts(tower, torch.stack([first, first]), rows)
-    torch.testing.assert_close(one, again)
-    position = int(names.prompts.person[0])
-    assert (one[position] - other[position]).abs().max() > 0.1
-    torch.testing.assert_close(one[:position], other[:position])  # the tower is causal
-
-
-def test_a_mirrored_person_has_the_marks_on_the_other_side() -> None:
-    person = replace(draw_person(np.random.default_rng(1)), moles=((0.2, 0.1, 0.02),), scar=(), skew=0.01)
-    there = replace(person, moles=((-0.2, 0.1, 0.02),), skew=-0.01)
-    torch.testing.assert_close(description(person, mirrored=True), description(there))
-    assert not torch.equal(description(person), description(there))
 
 
 def test_what_is_renewed_is_drawn_anew_and_the_rest_stays(restorer: Path) -> None:
@@ -347,7 +294,7 @@ def test_from_pictures_to_a_restorer(tmp_path: Path, pictures: Path) -> None:
     plain = tmp_path / "plain.safetensors"
     start = new_start(autoencoder, samples, train="unet", config=SIZES, text=TEXT)
     settings = BaseTraining("unet", empty_prompt=0.1, loop=loop)
-    pairs = LatentPairs(*pairs_of(autoencoder, samples, tmp_path)[:3], batch=4, crop=4)
+    pairs = LatentPairs(*pairs_of(autoencoder, samples, tmp_path), batch=4, crop=4)
     embedding = start.text.model.token_embedding.weight.detach().clone()  # type: ignore[union-attr]
     header = train_base(start, pairs, settings, tmp_path, held=crops(pictures, seed=1))
     assert not torch.equal(start.text.model.token_embedding.weight, embedding)  # type: ignore[union-attr]
@@ -384,7 +331,7 @@ def test_cfw_also_sees_pictures_that_are_good(
 
 def pairs_of(
     autoencoder: Autoencoder, samples: Crops, folder: Path, p_hq: float = 0.0
-) -> tuple[torch.Tensor, torch.Tensor, list[str], torch.Tensor | None]:
+) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     path = folder / "pairs.safetensors"
     return latent_pairs(autoencoder, samples, 6, BaseTraining().damage, p_hq, path)
 
@@ -392,8 +339,7 @@ def pairs_of(
 def test_pairs_are_encoded_once(tmp_path: Path, pictures: Path) -> None:
     torch.manual_seed(0)
     autoencoder, samples = Autoencoder(SMALL_AE.config).eval(), crops(pictures, 16)
-    hq, lq, captions, people = pairs_of(autoencoder, samples, tmp_path)
-    assert people is None
+    hq, lq, captions = pairs_of(autoencoder, samples, tmp_path)
     assert hq.shape == lq.shape == (6, 8, 4, 4)
     assert captions.count("a photo of a person") == 2
     written = (tmp_path / "pairs.safetensors").stat().st_mtime_ns
@@ -451,8 +397,6 @@ def test_what_is_wrong_is_said_before_the_work(tmp_path: Path, restorer: Path, p
     output = tmp_path / "out.safetensors"
     with pytest.raises(FileNotFoundError, match="train-autoencoder"):
         run_base(tmp_path, output, BaseRun(data=Data([pictures])))
-    with pytest.raises(ValueError, match="Only drawn people have names"):
-        run_base(tmp_path, output, BaseRun(restorer, train="all", names=0.5, data=Data([pictures])))
     with pytest.raises(ValueError, match="nothing to renew"):
         run_base(tmp_path, output, BaseRun(renew=["attn2"], data=Data([pictures])))
     with pytest.raises(ValueError, match=r"no 'output_blocks\.99' to renew"):
