@@ -18,7 +18,7 @@ from pfstorer_core.identity import each_in_its_area, read_references
 from pfstorer_core.progress import Progress
 from pfstorer_core.prompts import person_prompts, word_id
 from pfstorer_core.training.damage import damage
-from pfstorer_core.training.identity import IdentityLoss, run_key, train_identity_adapter
+from pfstorer_core.training.identity import PREVIEW_TILE, IdentityLoss, run_key, train_identity_adapter
 from pfstorer_core.training.photos import Pairs, Photos, crop
 from pfstorer_core.training.resume import learn
 
@@ -382,6 +382,28 @@ def test_prompts_name_the_person_once() -> None:
             person_prompts([bad])
     with pytest.raises(ValueError, match="tokens"):
         word_id("pfstorer")
+
+
+def test_a_preview_is_decoded_piece_by_piece(
+    restorer: Restorer, person: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a training at full size there is no room for the decoder of a whole picture."""
+    objective = IdentityLoss(restorer, Photos.of(restorer, person), QUICK)
+    decode, seen = restorer.autoencoder.decode, list[tuple[int, ...]]()
+
+    def watched(z: Tensor) -> Tensor:
+        seen.append(tuple(z.shape[-2:]))
+        return decode(z)
+
+    monkeypatch.setattr(restorer.autoencoder, "decode", watched)
+    cells, factor = PREVIEW_TILE + 8, restorer.autoencoder.config.downscale
+    latent = torch.randn(1, restorer.autoencoder.config.embed_dim, cells, cells)
+    sheet = objective.sheet({"hq": latent, "lq": latent})
+    assert sheet.shape == (1, 3, factor * cells, 4 * factor * cells)
+    assert set(seen) == {(PREVIEW_TILE, PREVIEW_TILE)}
+    first, last = sheet[..., : factor * cells], sheet[..., -factor * cells :]
+    assert torch.equal(first, last)
+    assert first.std() > 0
 
 
 def test_a_preview_shows_what_it_learns(restorer: Restorer, person: list[Tensor]) -> None:
