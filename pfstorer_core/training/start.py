@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -114,6 +114,7 @@ def open_start(
     Raises:
         FileNotFoundError, CheckpointError: see `open_restorer`; also where captions are wanted and there
             is no text tower.
+        ValueError: a part to renew that is not there or not trained.
     """
     file = _open(Path(path), addons, prediction_type)
     backend = Backend(device="meta")
@@ -127,7 +128,7 @@ def open_start(
         dtype = torch.float32 if trains(train, key) else frozen_dtype
         weights[key] = value.to(dtype, copy=True)
     unet.load_state_dict(weights, assign=True)
-    _renew(unet, renew, seed)
+    _renew(unet, renew, train, seed)
     load_exactly(autoencoder, file.autoencoder, "autoencoder", placement={"dtype": torch.float32})
     name = Path(path).name
     tower = None
@@ -244,34 +245,39 @@ def _fresh(unet: UNet) -> StateDict:
     for name, module in unet.named_modules():
         if isinstance(module, SFT) or name == "lq_encoder":
             module.to_empty(device="cpu")
-            for layer in module.modules():
-                if hasattr(layer, "reset_parameters"):
-                    layer.reset_parameters()  # type: ignore[operator]
+            _reset(module.modules())
             if isinstance(module, SFT):
                 _zero(module)
             weights |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
     return weights
 
 
-def _renew(unet: UNet, parts: Sequence[str], seed: int) -> None:
-    """Raises ValueError where a part is not there."""
+def _renew(unet: UNet, parts: Sequence[str], train: str, seed: int) -> None:
+    """Raises ValueError where a part is not there, or is not trained: the file would keep the old one."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for part_name in parts:
+        for wanted in parts:
             layers = [
                 module
                 for name, module in unet.named_modules()
-                if f".{part_name}." in f".{name}."
+                if f".{wanted}." in f".{name}."
                 and ".spade" not in name
-                and name.startswith("lq_encoder") == part_name.startswith("lq_encoder")
+                and name.startswith("lq_encoder") == wanted.startswith("lq_encoder")
+                and trains(train, f"{name}.")
             ]
             if not layers:
                 raise ValueError(
-                    f"The U-Net has no {part_name!r} to renew; output_blocks.3 is one, or attn2."
+                    f"The U-Net has no {wanted!r} to renew that --train {train} trains; "
+                    "output_blocks.3 is one of unet and all, or attn2."
                 )
-            for layer in layers:
-                if hasattr(layer, "reset_parameters"):
-                    layer.reset_parameters()  # type: ignore[operator]
+            _reset(layers)
+
+
+def _reset(layers: Iterable[nn.Module]) -> None:
+    """torch's own draw of their weights."""
+    for layer in layers:
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()  # type: ignore[operator]
 
 
 def _start_idle(unet: UNet, sft_acts: bool) -> None:

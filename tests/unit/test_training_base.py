@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -399,8 +400,10 @@ def test_what_is_wrong_is_said_before_the_work(tmp_path: Path, restorer: Path, p
         run_base(tmp_path, output, BaseRun(data=Data([pictures])))
     with pytest.raises(ValueError, match="nothing to renew"):
         run_base(tmp_path, output, BaseRun(renew=["attn2"], data=Data([pictures])))
-    with pytest.raises(ValueError, match=r"no 'output_blocks\.99' to renew"):
-        run_base(tmp_path, output, BaseRun(restorer, renew=["output_blocks.99"], data=Data([pictures])))
+    for train, part in (("all", "output_blocks.99"), ("sft", "middle_block"), ("unet", "lq_encoder")):
+        run = BaseRun(restorer, train=train, renew=[part], data=Data([pictures]))
+        with pytest.raises(ValueError, match=f"no '{re.escape(part)}' to renew that --train {train} trains"):
+            run_base(tmp_path, output, run)
     with pytest.raises(ValueError, match=r"has to end in \.safetensors"):
         run_base(tmp_path, tmp_path / "out.ckpt", BaseRun(restorer))
     with pytest.raises(ValueError, match="choose a multiple of 16"):
