@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .adapter import fingerprint
 from .checkpoint import check_fit, is_finite, load_exactly, read_layout, write_safetensors
@@ -199,16 +199,21 @@ def load_restorer(
     context = file_context(file, Path(path).name)
     if text and not file.text:
         raise CheckpointError(f"{Path(path).name} has no text tower, so it cannot read prompts.")
+    meta = Backend(device="meta")
+    unet, autoencoder = file.build(meta)
+    tower = TextTower(text_config(file.text), meta) if text else None
     placement = {"device": device, "dtype": dtype}
-    unet, autoencoder = file.build(Backend(device="meta"))
-    load_exactly(unet, file.unet, "U-Net", placement=placement)
-    load_exactly(autoencoder, file.autoencoder, "autoencoder", placement=placement)
-    tower = TextTower(text_config(file.text), Backend(device="meta")) if text else None
+
+    def load(network: nn.Module, what: str, weights: Callable[[RestorerFile], StateDict]) -> None:
+        """From a mapping of its own: what was read of a file stays in memory for as long as its mapping."""
+        mapped = open_restorer(path, addons, prediction_type)
+        load_exactly(network, weights(mapped), what, placement=placement)
+        network.eval().requires_grad_(False)
+
+    load(unet, "U-Net", lambda mapped: mapped.unet)
+    load(autoencoder, "autoencoder", lambda mapped: mapped.autoencoder)
     if tower is not None:
-        load_exactly(tower, text_weights(file.text), "text tower", placement=placement)
-    for network in (unet, autoencoder, tower):
-        if network is not None:
-            network.eval().requires_grad_(False)
+        load(tower, "text tower", lambda mapped: text_weights(mapped.text))
     return Restorer(unet, autoencoder, context.to(device, dtype), file.header, tower)
 
 

@@ -58,13 +58,6 @@ CASES = {
 }
 
 
-TAKES_MORE = pytest.mark.xfail(
-    reason="10.08 GB were measured: the checkpoint is still mapped while the training's own copy is made",
-    raises=AssertionError,
-    strict=True,
-)
-
-
 @pytest.fixture(scope="module")
 def large_server() -> Iterator[ComfyServer]:
     with ComfyServer() as server:
@@ -120,7 +113,7 @@ def test_published_files_restore_in_the_host(case: Case, large_server: ComfyServ
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("batch", "gigabytes"),
-    [pytest.param(1, 10, marks=TAKES_MORE), (4, 20)],
+    [(1, 10), (4, 20)],
 )
 def test_a_person_is_learned_in_bounded_memory(batch: int, gigabytes: int) -> None:
     """Two steps at 512 pixels, and the sheet after them, in a server that has done nothing else."""
