@@ -39,7 +39,8 @@ class LowRank(nn.Module):
 
 
 class LoRA:
-    """All attention layers of a U-Net, at the rank that comes nearest to a number of parameters.
+    """All linear and convolution layers of a U-Net, as ComfyUI's own training has it, at the rank that comes
+    nearest to a number of parameters.
 
     `strength` is a list of one number, so that all layers see it change.
     """
@@ -49,9 +50,9 @@ class LoRA:
         self.layers = {
             name: module
             for name, module in unet.named_modules()
-            if isinstance(module, nn.Linear) and ("attn" in name or ".ff." in name)
+            if isinstance(module, (nn.Linear, nn.Conv2d))
         }
-        per_rank = sum(layer.in_features + layer.out_features for layer in self.layers.values())
+        per_rank = sum(len(w) + w[0].numel() for w in (layer.weight for layer in self.layers.values()))
         self.rank = max(1, round(parameters / per_rank))
         self.strength = [1.0]
         with torch.random.fork_rng():

@@ -5,8 +5,9 @@
 
 Each person is learned from `--references` clean photos and restored on further, damaged ones. What was
 learned is kept in a folder beside FILE, person by person, so that a run that was stopped goes on. The LoRA is
-`benchmarks.lora`'s, of all attention and feed-forward layers, as many parameters and the same rate. A method
-may carry its strength (`pfstorer@0.5`); `other:pfstorer` is the next person's adapter on this one's picture.
+`benchmarks.lora`'s, of all layers as in ComfyUI's own training, as many parameters and the same rate. A
+method may carry its strength (`pfstorer@0.5`); `other:pfstorer` is the next person's adapter on this one's
+picture.
 `--frontier FILE.png` draws identity against PSNR over the strengths.
 """
 

@@ -81,8 +81,8 @@ class TrainIdentityAdapter(io.ComfyNode):
                                optional=True, advanced=True,
                                tooltip="How photos are read: once (zero), or anew in every step."),
                 io.String.Input("sites", default="", optional=True, advanced=True,
-                                tooltip="Transformers that learn, such as output_blocks.4.1, with commas "
-                                "between; empty: every second one of the decoder."),
+                                tooltip="Where the person is learned, such as output_blocks.4.1, with commas "
+                                "between; empty: what suits the restorer."),
                 growing("faces", mask, 0),
             ],
             hidden=[io.Hidden.unique_id],

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,8 +14,10 @@ from torch import Tensor
 from .checkpoint import is_finite, load_exactly, read_checkpoint, write_safetensors
 from .layouts import CheckpointError, StateDict
 from .models import Backend, UNet
+from .models.blocks import Upsample
 from .models.personalization import PersonalizationBlock
-from .models.transformer import SpatialTransformer
+from .models.unet import Block
+from .reference import text_attention_of
 
 FORMAT = "pfstorer.identity_adapter"
 HEADER_ENTRY = "adapter"
@@ -174,16 +176,21 @@ def _taken(tensors: StateDict, name: str) -> Tensor:
 
 
 def default_sites(unet: UNet) -> list[str]:
-    """ViCo's choice, every second transformer of the decoder: output_blocks.4.1, .6.1, .8.1, .10.1."""
-    return decoder_sites(unet)[1::2]
+    """ViCo's choice, every second transformer of the decoder: in Stable Diffusion output_blocks.4.1, .6.1,
+    .8.1 and .10.1. Where the finest level has no transformers, as in the embedded restorer, the last one and
+    all residual blocks after it: a face of few pixels is drawn there (docs/personalization.md)."""
+    sites = decoder_sites(unet)
+    reading = [number for number, site in enumerate(sites) if text_attention_of(unet, site)]
+    finest_reads = reading[-1] == len(sites) - 1
+    return sites[reading[0] + 1 :: 2] if finest_reads else sites[reading[-1] :]
 
 
 def decoder_sites(unet: UNet) -> list[str]:
-    """All transformers of the decoder."""
+    """Where an identity can act: each decoder block's transformer, or its residual block if it has none."""
+    blocks = (cast(Block, block) for block in unet.output_blocks)
     return [
-        f"output_blocks.{name}"
-        for name, module in unet.output_blocks.named_modules()
-        if isinstance(module, SpatialTransformer)
+        f"{block.name}.{max(k for k, layer in enumerate(block) if not isinstance(layer, Upsample))}"
+        for block in blocks
     ]
 
 
@@ -197,7 +204,7 @@ def new_blocks(unet: UNet, sites: Sequence[str], seed: int) -> dict[str, Persona
     strange = [site for site in sites if site not in known]
     if strange or not sites:
         raise ValueError(
-            f"No transformer at {', '.join(strange) or 'no site'}: choose from {', '.join(known)}."
+            f"An identity cannot act at {', '.join(strange) or 'no site'}: choose from {', '.join(known)}."
         )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -210,8 +217,10 @@ def new_blocks(unet: UNet, sites: Sequence[str], seed: int) -> dict[str, Persona
 
 
 def _site_size(unet: UNet, site: str) -> tuple[int, int]:
-    attn: Any = unet.get_submodule(f"{site}.transformer_blocks.0.attn2")
-    return attn.to_q.in_features, attn.heads
+    if attn := text_attention_of(unet, site):
+        return attn.to_q.in_features, attn.heads
+    width: Any = unet.get_submodule(site).out_channels
+    return width, max(1, width // unet.config.num_head_channels)
 
 
 def fingerprint(unet: Mapping[str, Tensor]) -> str:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .models import UNet
+from .models.blocks import ResBlock
 from .models.ops import attention
 
 THRESHOLDS = 9
@@ -28,11 +29,11 @@ class SiteFeatures:
 
     Attributes:
         tokens: F_ref, after the frozen block's feed-forward and before `proj_out` [B, M, C].
-        queries: of those tokens to the text [B, M, C].
+        queries: of those tokens to the text [B, M, C]; None at a residual block, which reads no text.
     """
 
     tokens: Tensor
-    queries: Tensor
+    queries: Tensor | None
 
 
 def site_block(site: str) -> tuple[str, int, int]:
@@ -49,7 +50,7 @@ def reference_features(
     Args:
         latents: scaled latents of the photos [B, C, H, W]. timesteps: [B].
         context: of a prompt with S* [B, L, D].
-        sites: names of transformers in the decoder, such as "output_blocks.4.1", in their order.
+        sites: names of layers of the decoder, such as "output_blocks.4.1", in their order.
     """
     tokens: dict[str, Tensor] = {}
     queries: dict[str, Tensor] = {}
@@ -70,27 +71,32 @@ def reference_features(
 
         return attend
 
-    where = {"patches_replace": {"attn2": {site_block(site): look(site) for site in sites}}}
+    reading = {site_block(site): look(site) for site in sites if text_attention_of(unet, site)}
+    where = {"patches_replace": {"attn2": reading}}
     last = max(site_block(site)[1] for site in sites)
     kept = {site: keep(site) for site in sites}
     unet(latents, timesteps, context, personalization=kept, until=last, where=where)
-    return {site: SiteFeatures(tokens[site], queries[site]) for site in sites}
+    return {site: SiteFeatures(tokens[site], queries.get(site)) for site in sites}
 
 
 def text_attention_of(unet: UNet, site: str) -> Any:
-    """The frozen attention to the text at a site."""
-    return unet.get_submodule(f"{site}.transformer_blocks.0.attn2")
+    """The frozen attention to the text at a site; None at a residual block."""
+    layer: Any = unet.get_submodule(site)
+    return None if isinstance(layer, ResBlock) else layer.transformer_blocks[0].attn2
 
 
 def token_maps(
     unet: UNet, site: str, features: SiteFeatures, context: Tensor, *indices: Tensor
 ) -> tuple[Tensor, ...]:
-    """How much the tokens of a reference attend to words, mean over heads: [B, M] for each of `indices`.
+    """How much the tokens of a reference attend to words, mean over heads: [B, M] for each of `indices`. At a
+    residual block all attend to all words alike.
 
     Args:
         context: [B, L, D], of which gradients are wanted in training.
         indices: positions of a word in each row's prompt, integers [B].
     """
+    if features.queries is None:
+        return tuple(features.tokens.new_ones(features.tokens.shape[:2]) for _ in indices)
     attn = text_attention_of(unet, site)
     q, k = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (features.queries, attn.to_k(context)))
     probabilities = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float().softmax(-1).mean(1)

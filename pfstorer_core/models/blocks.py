@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .ops import Backend
 from .sft import SFT
+from .transformer import Site
 
 
 def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10_000) -> Tensor:
@@ -51,7 +52,7 @@ class ResBlock(nn.Module):
         sft_hidden: int = 128,
     ) -> None:
         super().__init__()
-        self.level = level
+        self.level, self.out_channels = level, outputs
         self.in_layers = nn.Sequential(
             backend.group_norm(inputs), nn.SiLU(), backend.conv(inputs, outputs, 3)
         )
@@ -63,13 +64,23 @@ class ResBlock(nn.Module):
         self.skip_connection = nn.Identity() if inputs == outputs else backend.conv(inputs, outputs, 1)
         self.spade = SFT(outputs, sft_channels, sft_hidden, backend) if sft_channels else None
 
-    def forward(self, x: Tensor, emb: Tensor, features: list[Tensor] | None = None) -> Tensor:
-        """x [B, C, H, W], emb [B, E], features: of every level, or None for SFT off."""
+    def forward(
+        self, x: Tensor, emb: Tensor, features: list[Tensor] | None = None, site: Site | None = None
+    ) -> Tensor:
+        """x [B, C, H, W], emb [B, E] -> [B, C', H, W].
+
+        Args:
+            features: of every level, or None for SFT off.
+            site: replaces the result, its pixels as tokens [B, H·W, C'] (PFStorer eq. 3).
+        """
         h = self.in_layers(x)
         h = self.out_layers(h + self.emb_layers(emb)[:, :, None, None])
         if features is not None and self.spade is not None:
             h = self.spade(h, features[self.level])
-        return self.skip_connection(x) + h
+        h = self.skip_connection(x) + h
+        if site is None:
+            return h
+        return site(h.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, h.shape[-2:])
 
 
 class ResnetBlock(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .ops import Attention, Backend
 
 Site = Callable[[Tensor], Tensor]
-"""Maps the tokens F [B, H·W, C] of a spatial transformer to F̂ (PFStorer eq. 3)."""
+"""Maps the tokens F [B, H·W, C] of a spatial transformer or residual block to F̂ (PFStorer eq. 3)."""
 
 
 class GEGLU(nn.Module):

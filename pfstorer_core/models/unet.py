@@ -115,10 +115,10 @@ class Block(nn.ModuleList):
 
     def _run(self, h: Tensor, given: Conditions, size: tuple[int, int] | None) -> Tensor:
         for index, layer in enumerate(self):
+            site = given.personalization.get(f"{self.name}.{index}")
             if isinstance(layer, ResBlock):
-                h = layer(h, given.emb, given.lq_features)
+                h = layer(h, given.emb, given.lq_features, site)
             elif isinstance(layer, SpatialTransformer):
-                site = given.personalization.get(f"{self.name}.{index}")
                 h = layer(h, given.context, given.where, site)
             elif isinstance(layer, Upsample):
                 h = layer(h, size or (2 * h.shape[-2], 2 * h.shape[-1]))
@@ -214,7 +214,8 @@ class UNet(nn.Module):
             lq_latent: [b, in_channels, H, W], instead of `lq_features`: they are computed here. b is B,
                 or divides it where rows i, i + b, i + 2b, … share LQ picture and time step.
             control: see `Control`. The lists are not changed.
-            personalization: per site name ("output_blocks.4.1") what replaces the site's tokens.
+            personalization: per site, a transformer or residual block by its name ("output_blocks.4.1"), what
+                replaces the site's tokens.
             learn_from: number of the first output block whose attention to the text gives gradients to
                 `context`; None for all.
             until: number of the output block whose features are wanted; nothing after it is computed.

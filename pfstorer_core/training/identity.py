@@ -58,7 +58,7 @@ class AdapterTraining:
         lambda_pers: weight of L_Pers, which keeps S* on the person.
         p_hq: share of samples whose LQ picture is HQ as it is.
         null_lq: what L_Gen sees for an LQ picture: "drop" (no SFT), "zero_latent" or "gray".
-        sites: transformers that get a block; empty for every second one of the decoder.
+        sites: layers of the decoder that get a block; empty for `default_sites`.
         reference_timestep: at which the photos are read: "zero", "same" as the target's, or "noised" to it.
         gradients: "truncated" (S* learns from the first site on) or "full".
         gamma: whether γ is learned; else it is 1, which is ViCo.

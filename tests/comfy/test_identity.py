@@ -169,5 +169,5 @@ def test_what_is_wrong_is_said(client: ComfyClient) -> None:
     with pytest.raises(ExecutionFailed, match="shows nobody"):
         client.run(learning([black], "nobody"))
     photo = client.upload_image(png(np.random.default_rng(1).random((40, 40, 3))), "one.png")
-    with pytest.raises(ExecutionFailed, match="No transformer at output_blocks"):
+    with pytest.raises(ExecutionFailed, match="An identity cannot act at output_blocks"):
         client.run(learning([photo], "nobody", sites="output_blocks.99.1"))

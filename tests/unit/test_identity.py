@@ -14,7 +14,8 @@ from harness import ROOT
 from harness.person import case as bad_case
 from pfstorer_core import AdapterTraining, Identity, IdentityAdapter, Restorer
 from pfstorer_core.adapter import default_sites, fingerprint, load_identity_adapter, same_base
-from pfstorer_core.identity import each_in_its_area, read_references
+from pfstorer_core.identity import each_in_its_area, read_references, site_factor
+from pfstorer_core.models import Backend, UNet, UNetConfig
 from pfstorer_core.progress import Progress
 from pfstorer_core.prompts import person_prompts, word_id
 from pfstorer_core.training.damage import damage
@@ -289,7 +290,7 @@ def test_many_photos_cost_no_more_than_two(restorer: Restorer, trained: Identity
     one = read_references(restorer.unet, trained, references=1)
     all_of_them = read_references(restorer.unet, many)
     for site in trained.blocks:
-        tokens = trained.references[0, 0].numel() // 4 ** (1 if "1." in site else 0)
+        tokens = trained.references[0, 0].numel() // site_factor(restorer.unet, site) ** 2
         assert one[site].key.shape[1] <= tokens
         assert one[site].key.shape[1] <= all_of_them[site].key.shape[1] <= 2 * tokens
 
@@ -352,6 +353,7 @@ def test_who_acts_in_an_area_is_evaluated_where_it_counts() -> None:
         {"gradients": "full"},
         {"gamma": False},
         {"sites": ("output_blocks.0.1",)},
+        {"sites": ("output_blocks.5.0",)},
     ],
 )
 def test_ways_to_train(
@@ -364,7 +366,24 @@ def test_ways_to_train(
     if change == {"gamma": False}:
         assert all(torch.equal(b.gamma, torch.ones_like(b.gamma)) for b in adapter.blocks.values())
     if "sites" in change:
-        assert list(adapter.blocks) == ["output_blocks.0.1"] != default_sites(restorer.unet)
+        assert tuple(adapter.blocks) == change["sites"]
+        assert list(adapter.blocks) != default_sites(restorer.unet)
+
+
+def test_an_identity_acts_where_the_face_is_drawn(restorer: Restorer) -> None:
+    stable_diffusion = UNet(UNetConfig(), Backend(device="meta"))
+    assert default_sites(stable_diffusion) == [f"output_blocks.{number}.1" for number in (4, 6, 8, 10)]
+    assert restorer.unet.config.attention_resolutions == (4, 2)  # none at the finest level
+    assert default_sites(restorer.unet) == ["output_blocks.3.1", "output_blocks.4.0", "output_blocks.5.0"]
+
+
+def test_an_identity_at_a_residual_block_alone(restorer: Restorer, person: list[Tensor], lq: Tensor) -> None:
+    adapter = train_identity_adapter(restorer, person, replace(QUICK, sites=("output_blocks.4.0",)))
+    base, one, two = (restored(restorer, lq, Identity(adapter, gamma=gamma)) for gamma in (0.0, 1.0, 2.0))
+    assert torch.equal(base, restored(restorer, lq))
+    assert 0 < (one - base).abs().mean() < (two - base).abs().mean()
+    other = replace(adapter, references=adapter.references.flip(-1))
+    assert not torch.equal(restored(restorer, lq, Identity(other)), one)
 
 
 def test_the_word_alone(restorer: Restorer, person: list[Tensor], lq: Tensor) -> None:
