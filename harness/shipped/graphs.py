@@ -80,6 +80,9 @@ GUIDED = Workflow(
     picture="restore_and_upscale",
 )  # fmt: skip
 
+LORA_STEPS = 16
+"""Also a part of the saved file's name."""
+
 LORA = Workflow(
     "Restore with a LoRA",
     "restore_with_a_lora",
@@ -92,10 +95,11 @@ LORA = Workflow(
         Node("encode", "VAEEncode", (480, 500), (400, 60)),
         Node("words", "CLIPTextEncode", (480, 620), (400, 140), "What it shows", {"text": PROMPT}),
         Node("learn", "TrainLoraNode", (920, 480), (360, 560),
-             widgets={"steps": 16, "rank": 4, "seed": 0, "training_dtype": "fp32", "lora_dtype": "fp32",
-                      "gradient_checkpointing": False}),
+             widgets={"steps": LORA_STEPS, "rank": 4, "seed": 0, "training_dtype": "fp32",
+                      "lora_dtype": "fp32", "gradient_checkpointing": False}),
         Node("apply", "LoraModelLoader", (1320, 600), (340, 120), widgets={"strength_model": 1.0}),
-        Node("keep", "SaveLoRA", (1320, 800), (340, 100), widgets={"prefix": "loras/PFStorer"}),
+        Node("keep", "SaveLoRA", (1320, 800), (340, 100),
+             widgets={"prefix": "loras/PFStorer", "steps": LORA_STEPS}),
         Node("sampler", "KSampler", (1320, 40), (340, 480), widgets=SAMPLING),
         *finish(1700, "lora"),
     ),

@@ -44,8 +44,8 @@ PREVIEW_TILE = 32
 STEP_OVER_FORWARD = 3.0
 """About how many forward passes of the losses a training step takes."""
 
-RATES = {256: (5e-5, 1e-2), 0: (1e-3, 1e-2)}
-"""Learning rates of (blocks, γ) by the least width of the U-Net: SD 2.1's, and the tiny restorer's."""
+RATES = {256: (5e-5, 1e-2), 0: (2e-3, 2e-2)}
+"""Peak learning rates of (blocks, γ) by the least width of the U-Net: SD 2.1's, and the tiny restorer's."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,6 @@ class AdapterTraining:
             lr=self.rates(width)[0],
             batch=self.batch,
             warmup=0,
-            decay=False,
             weight_decay=self.weight_decay,
             betas=(0.9, 0.999),
             ema=0.0,
@@ -206,7 +205,8 @@ class IdentityLoss(Objective):
             person, end = token_maps(self.unet, site, features[site], context, *words)
             loss = loss + attention_loss(person, end)
             block = self._block(site)
-            reference = block.read(features[site].tokens, otsu_mask(person))
+            mask = None if features[site].queries is None else otsu_mask(person)  # a full one takes time
+            reference = block.read(features[site].tokens, mask)
             sites[site] = Personalization([Influence(block, reference)])
         return sites if s.blocks else {}, loss
 
