@@ -189,6 +189,7 @@ def watched(learned: Learned, judges: Judges, name: str, method: Method) -> Meth
     return restored
 
 
+UNLEARNED = ("input", "autoencoder", "base")
 MAIN_ROWS = "input,autoencoder,base,token,lora,vico,pfstorer_no_gen,pfstorer,pfstorer_same,wrong_refs,no_refs"
 
 
@@ -256,11 +257,12 @@ def main() -> None:
     if options.plot:
         write_plot(options.plot, board)
     if options.frontier:
-        write_frontier(options.frontier, board)
+        write_frontier(options.frontier, board, options.gamma)
 
 
-def write_frontier(path: Path, board: Scoreboard) -> None:
-    """A PNG: ID against PSNR of each method over its strengths, a panel a preset and whose picture it is."""
+def write_frontier(path: Path, board: Scoreboard, gamma: float) -> None:
+    """A PNG: ID against PSNR of each method over its strengths, `gamma` where its name has none, a panel a
+    preset and whose picture it is."""
     from matplotlib.figure import Figure
 
     presets = list(dict.fromkeys(row["preset"] for row in board.rows))
@@ -273,8 +275,9 @@ def write_frontier(path: Path, board: Scoreboard) -> None:
         curves: dict[str, list[tuple[float, float, float]]] = {}
         for row in rows:
             kind, _, strength = row["method"].removeprefix(prefix).partition("@")
-            if strength and row["method"].startswith(prefix) and ":" not in kind:
-                curves.setdefault(kind, []).append((float(strength), row["psnr"], row["id"]))
+            if kind not in UNLEARNED and row["method"].startswith(prefix) and ":" not in kind:
+                point = (float(strength or gamma), row["psnr"], row["id"])
+                curves.setdefault(kind, []).append(point)
         for kind, points in curves.items():
             strengths, psnr, identity = zip(*sorted(points), strict=True)
             axes.plot([base["psnr"], *psnr], [base["id"], *identity], "o-", label=kind)
