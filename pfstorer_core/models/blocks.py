@@ -80,7 +80,9 @@ class ResBlock(nn.Module):
         h = self.skip_connection(x) + h
         if site is None:
             return h
-        return site(h.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, h.shape[-2:])
+        # A block in training is fp32, and the layers after this one may not be.
+        tokens = site(h.flatten(2).transpose(1, 2)).to(h.dtype)
+        return tokens.transpose(1, 2).unflatten(2, h.shape[-2:])
 
 
 class ResnetBlock(nn.Module):
