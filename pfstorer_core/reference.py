@@ -28,7 +28,8 @@ class SiteFeatures:
     """A reference at one site.
 
     Attributes:
-        tokens: F_ref, after the frozen block's feed-forward and before `proj_out` [B, M, C].
+        tokens: F_ref [B, M, C]: after the frozen feed-forward and before `proj_out`, or the pixels
+            of a residual block's result.
         queries: of those tokens to the text [B, M, C]; None at a residual block, which reads no text.
     """
 
