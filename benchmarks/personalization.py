@@ -246,10 +246,10 @@ def main() -> None:
         on_progress=lambda p: print_line(f"{p.step} of {p.steps}"),
     )
     add_costs(options.json, folder)
-    for preset, head, rows in tables(board):
-        print_line(
-            f"\n{preset}\n" + "\n".join("  ".join(f"{cell:>16}" for cell in row) for row in [head, *rows])
-        )
+    for preset, head, rows in tables(board.rows):
+        print_table(preset, [head, *rows])
+    for preset, head, rows in tables(board.gains()):
+        print_table(f"{preset}, differences from the base on the same person", [head, *rows])
     if options.sheet:
         write_sheet(
             options.sheet, methods, [draw_case(cases, n, options.preset[0]) for n in range(options.people)]
@@ -307,6 +307,10 @@ def add_costs(path: Path, folder: Path) -> None:
         row["megabytes"] = sum(f.stat().st_size for f in files) / len(files) / 1e6 if files else None
     with written(path) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def print_table(title: str, rows: list[list[str]]) -> None:
+    print_line(f"\n{title}\n" + "\n".join("  ".join(f"{cell:>16}" for cell in row) for row in rows))
 
 
 def print_line(text: str) -> None:

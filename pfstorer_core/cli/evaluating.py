@@ -63,7 +63,7 @@ def _evaluate(
             **{name: value for name, value in chosen.items() if value},
         )
     console = Console()
-    for name, head, rows in tables(board):
+    for name, head, rows in tables(board.rows):
         table = Table(*head, title=name)
         for row in rows:
             table.add_row(*row)

@@ -31,12 +31,12 @@ def label(metric: str) -> str:
     return f"{LABELS[metric]}{'↑' if HIGHER_IS_BETTER[metric] else '↓'}"
 
 
-def tables(board: Scoreboard) -> list[tuple[str, list[str], list[list[str]]]]:
-    """A table a preset: its name, its head (the methods), and its rows, one a metric that any method has:
-    mean ± half of the 95 % interval."""
+def tables(board_rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """A table a preset of a board's `rows` or `gains`: its name, its head (the methods), and its rows, one a
+    metric that any method has: mean ± half of the 95 % interval."""
     found = []
-    for preset in dict.fromkeys(row["preset"] for row in board.rows):
-        rows = [row for row in board.rows if row["preset"] == preset]
+    for preset in dict.fromkeys(row["preset"] for row in board_rows):
+        rows = [row for row in board_rows if row["preset"] == preset]
         metrics = [name for name in HIGHER_IS_BETTER if any(row[name] is not None for row in rows)]
         lines = [[label(name), *(_cell(row, name) for row in rows)] for name in metrics]
         found.append((preset, ["", *(row["method"] for row in rows)], lines))

@@ -51,21 +51,20 @@ class Scoreboard:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """One row a method and preset: each metric's mean over people, and its 95 % interval."""
-        rows = []
-        for preset, method in dict.fromkeys((r["preset"], r["method"]) for r in self.results):
-            own = [r for r in self.results if (r["preset"], r["method"]) == (preset, method)]
-            row: dict[str, Any] = {"method": method, "preset": preset, "people": len(own)}
-            for metric in HIGHER_IS_BETTER:
-                values = [r[metric] for r in own if r.get(metric) is not None]
-                row[metric] = float(np.mean(values)) if values else None
-                row[f"{metric}_ci"] = interval(values)
-            rows.append(row)
-        return rows
+        return _rows(self.results)
+
+    def gains(self, over: str = "base") -> list[dict[str, Any]]:
+        """Such rows of the differences from the method `over` on the same person: people differ far more than
+        methods do, so it is these intervals that tell whether a method is better."""
+        base = {(r["preset"], r["person"]): r for r in self.results if r["method"] == over}
+        pairs = [(r, base.get((r["preset"], r["person"]))) for r in self.results if r["method"] != over]
+        return _rows([_difference(own, other) for own, other in pairs if other])
 
     def to_json(self) -> dict[str, Any]:
-        """`rows`, and all that they come from."""
+        """`rows`, `gains` over the base, and all that they come from."""
         return {
             "rows": self.rows,
+            "gains": self.gains(),
             "people": len({result["person"] for result in self.results}),
             "seed": self.about["cases"]["seed"],
             "about": dict(self.about),
@@ -83,6 +82,26 @@ class Scoreboard:
         if not {method, "autoencoder"} <= set(psnr):
             return None
         return psnr[method] >= psnr["autoencoder"] - within
+
+
+def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    rows = []
+    for preset, method in dict.fromkeys((r["preset"], r["method"]) for r in results):
+        own = [r for r in results if (r["preset"], r["method"]) == (preset, method)]
+        row: dict[str, Any] = {"method": method, "preset": preset, "people": len(own)}
+        for metric in HIGHER_IS_BETTER:
+            values = [r[metric] for r in own if r.get(metric) is not None]
+            row[metric] = float(np.mean(values)) if values else None
+            row[f"{metric}_ci"] = interval(values)
+        rows.append(row)
+    return rows
+
+
+def _difference(own: Result, other: Result) -> Result:
+    """`own` with what its metrics have more than `other`'s."""
+    known = (name for name in HIGHER_IS_BETTER if own.get(name) is not None and other.get(name) is not None)
+    metrics = {name: own[name] - other[name] for name in known}
+    return {key: own[key] for key in ("method", "preset", "person")} | metrics
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> list[float] | None:

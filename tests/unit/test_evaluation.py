@@ -29,7 +29,7 @@ from pfstorer_core.evaluation.judges import Judges, load_judges, save_judges
 from pfstorer_core.evaluation.landmarks import REPORTED, LandmarkNetwork, landmark_error
 from pfstorer_core.evaluation.methods import standard_methods
 from pfstorer_core.evaluation.metrics import HIGHER_IS_BETTER
-from pfstorer_core.evaluation.scoreboard import EvaluationSettings, evaluate
+from pfstorer_core.evaluation.scoreboard import EvaluationSettings, Scoreboard, evaluate
 from pfstorer_core.evaluation.traits import trait_names
 from pfstorer_core.training.loop import LoopSettings
 
@@ -101,6 +101,23 @@ def test_landmark_error_is_in_pixels_of_the_papers_size() -> None:
     found = landmark_error(Known(2), torch.rand(2, 3, 64, 64), true, visible)
     pixel = REPORTED / 64
     assert found.tolist() == pytest.approx([pixel**2 / 2, (2 * pixel) ** 2])
+
+
+def test_gains_compare_each_person_with_themselves() -> None:
+    """What people differ in is not in the interval; whom the base was not measured on does not count."""
+    base, better = {0: 10.0, 1: 50.0, 2: 90.0}, {0: 12.0, 1: 53.0, 2: 94.0, 3: 0.0}
+    results = [
+        {"method": method, "preset": "heavy", "person": person, "id": value}
+        for method, values in (("base", base), ("better", better))
+        for person, value in values.items()
+    ]
+    board = Scoreboard({}, results, {}, {})
+    (gain,) = board.gains()
+    assert (gain["method"], gain["people"], gain["id"], gain["psnr"]) == ("better", 3, 3.0, None)
+    assert gain["id_ci"] == pytest.approx([3 - 2.484, 3 + 2.484], abs=1e-3)  # Student's t, 2 degrees
+    assert next(row for row in board.rows if row["method"] == "base")["id_ci"][0] < -40
+    ((_, head, lines),) = tables(board.gains())
+    assert (head, lines) == (["", "better"], [["ID↑", "3.00 ± 2.48"]])
 
 
 def test_scoreboard_rows_and_json(judges: Judges, tmp_path: Path) -> None:
@@ -179,7 +196,7 @@ def test_clean_pictures_have_to_stay(judges: Judges) -> None:
 def test_table_sheet_and_plot(judges: Judges, tmp_path: Path) -> None:
     methods = {"input": lambda case: case.lq, "truth": lambda case: case.hq}
     board = evaluate(methods, judges, EvaluationSettings(2, ("light",), CASES))
-    ((preset, head, rows),) = tables(board)
+    ((preset, head, rows),) = tables(board.rows)
     assert (preset, head) == ("light", ["", "input", "truth"])
     assert {"PSNR↑", "LMSE↓", "ID grey↑"} <= {row[0] for row in rows}
     assert next(row for row in rows if row[0] == "PSNR↑")[2] == "100.00 ± 0.00"
