@@ -1,7 +1,7 @@
 """What personalization brings: every way to learn a person, on drawn people that no network has seen.
 
 `python -m benchmarks.personalization --json FILE [--people 6] [--photos 6] [--methods base,pfstorer,…]
-[--preset heavy light] [--seed 0] [--gamma 1] [--steps 500] [--sheet FILE.png] [--plot FILE.png]`
+[--preset heavy light] [--seed 0] [--gamma 1] [--steps 500] [--draws 4] [--sheet FILE.png] [--plot FILE.png]`
 
 Each person is learned from `--references` clean photos and restored on further, damaged ones. What was
 learned is kept in a folder beside FILE, person by person, so that a run that was stopped goes on. The LoRA is
@@ -198,6 +198,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--people", type=int, default=6)
     parser.add_argument("--photos", type=int, default=6)
+    parser.add_argument("--draws", type=int, default=1, help="times that each photo is restored")
     parser.add_argument("--references", type=int, default=5)
     parser.add_argument("--methods", default=MAIN_ROWS)
     parser.add_argument("--preset", nargs="+", default=["heavy", "light"])
@@ -219,8 +220,9 @@ def main() -> None:
     settings = AdapterTraining(steps=options.steps, seed=options.seed, preview_every=0, **changes)
     restorer, judges = load_restorer(options.restorer, text=True), load_judges(options.judges)
     size = restorer.header.image_size
-    cases = CaseSettings(options.photos, options.references, size=size, seed=options.seed)
-    what = f"{restorer.fingerprint} {settings} {cases}"
+    once = CaseSettings(options.photos, options.references, size=size, seed=options.seed)
+    cases = replace(once, draws=options.draws)
+    what = f"{restorer.fingerprint} {settings} {once}"
     folder = options.json.with_suffix("") / hashlib.sha256(what.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     learned = Learned(restorer, cases, settings, folder, options.sampling_steps)

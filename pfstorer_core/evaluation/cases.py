@@ -28,6 +28,8 @@ class CaseSettings:
 
     Attributes:
         photos: of each person.
+        draws: times that each photo is in its case. Methods that draw begin each from noise of its own, and
+            a mean over several says more of a method than of its noise.
         references: further clean photos of each person, for methods that learn from them.
         size: side of the pictures in pixels.
         damage_at: side in pixels at which the photos are drawn and degraded, before both are brought to
@@ -43,6 +45,7 @@ class CaseSettings:
     damage_at: int = 0
     fill: tuple[float, float] = (0.6, 0.85)
     seed: int = 0
+    draws: int = 1
 
     @property
     def drawn_at(self) -> int:
@@ -51,7 +54,7 @@ class CaseSettings:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A person with M photos.
+    """A person with M pictures, photo by photo and draw after draw.
 
     Attributes:
         person: number of the person.
@@ -99,8 +102,9 @@ def draw_case(settings: CaseSettings, person: int, preset: str) -> Case:
     """
     if preset not in (CLEAN, *PRESETS):
         raise ValueError(f"No degradation preset {preset!r}; choose one of {CLEAN}, {', '.join(PRESETS)}.")
-    if settings.photos < 1:
-        raise ValueError(f"photos must be 1 or more, got {settings.photos}.")
+    for name in ("photos", "draws"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} must be 1 or more, got {getattr(settings, name)}.")
     who = draw_person(np.random.default_rng([STREAM, settings.seed, person, 0]))
     photos = [_photo(settings, who, person, number) for number in range(settings.photos)]
     plain = [_photo(settings, spotless(who), person, number) for number in range(settings.photos)]
@@ -117,15 +121,21 @@ def draw_case(settings: CaseSettings, person: int, preset: str) -> Case:
     size, drawn_size = ((side, side) for side in (settings.size, settings.drawn_at))
     scale = settings.size / settings.drawn_at
     hq, lq, bare = (resize(images, size).clamp(0, 1) for images in (hq, lq, _pictures(plain)))
+    landmarks = scale * torch.from_numpy(np.stack([photo.landmarks for photo in photos]))
+    visible = torch.from_numpy(np.stack([photo.visible for photo in photos]))
+
+    def drawn_often(of_photos: Tensor) -> Tensor:
+        return torch.cat([of_photos] * settings.draws)
+
     return Case(
         person=person,
         preset=preset,
-        hq=hq,
-        lq=lq,
-        plain=bare,
+        hq=drawn_often(hq),
+        lq=drawn_often(lq),
+        plain=drawn_often(bare),
         references=_pictures(references) if references else hq.new_empty(0, 3, *drawn_size),
-        landmarks=scale * torch.from_numpy(np.stack([photo.landmarks for photo in photos])),
-        visible=torch.from_numpy(np.stack([photo.visible for photo in photos])),
+        landmarks=drawn_often(landmarks),
+        visible=drawn_often(visible),
         traits=trait_vector(who),
         seed=noises,
     )

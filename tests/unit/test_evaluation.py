@@ -77,6 +77,18 @@ def test_cases_are_seeded_and_share_their_photos_over_presets() -> None:
         draw_case(CASES, 0, "none")
 
 
+def test_a_photo_that_is_drawn_often_is_restored_from_other_noise_each_time() -> None:
+    once, often = (draw_case(replace(CASES, draws=draws, references=1), 3, "heavy") for draws in (1, 3))
+    for name in ("hq", "lq", "plain", "landmarks", "visible"):
+        assert torch.equal(getattr(often, name), torch.cat([getattr(once, name)] * 3)), name
+    assert torch.equal(often.references, once.references)
+    base = standard_methods(load_restorer(TINY), steps=2)["base"](often)
+    first, second, third = base.split(CASES.photos)
+    assert min((first - second).abs().mean(), (second - third).abs().mean()) > 1e-3
+    with pytest.raises(ValueError, match="draws must be 1 or more, got 0"):
+        draw_case(replace(CASES, draws=0), 3, "heavy")
+
+
 def test_a_cases_landmarks_are_in_its_pictures_pixels_and_references_are_other_photos() -> None:
     settings = replace(CASES, size=128, references=3)
     small, large = draw_case(CASES, 0, "clean"), draw_case(settings, 0, "clean")
