@@ -65,14 +65,12 @@ LEARN_A_PERSON = Workflow(
 )  # fmt: skip
 
 GAMMAS = (0.5, 1.0, 1.5)
-STEPS = 20
-"""More than the embedded restorer wants by itself: the more it draws, the more it has to know whom."""
 ROW = ("image", "base", *(f"gamma{gamma}" for gamma in GAMMAS))
 """From left to right, in the result."""
 
 
 def _restore(name: str, column: int, row: int, title: str) -> Node:
-    widgets = {"upscale": 2.0, **AT_ITS_BEST, "steps": STEPS}
+    widgets = {"upscale": 2.0, **AT_ITS_BEST}
     return Node(name, "TiledSRSampler", (40 + 440 * column, 40 + 800 * row), (400, 480), title, widgets)
 
 
