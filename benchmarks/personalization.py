@@ -8,7 +8,7 @@ learned is kept in a folder beside FILE, person by person, so that a run that wa
 `benchmarks.lora`'s, of all layers as in ComfyUI's own training, as many parameters and the same rate. A
 method may carry its strength (`pfstorer@0.5`); `other:pfstorer` is the next person's adapter on this one's
 picture.
-`--frontier FILE.png` draws identity against PSNR over the strengths.
+`--plot` draws the differences from the base, `--frontier FILE.png` identity against PSNR over the strengths.
 """
 
 from __future__ import annotations
@@ -257,7 +257,8 @@ def main() -> None:
             options.sheet, methods, [draw_case(cases, n, options.preset[0]) for n in range(options.people)]
         )
     if options.plot:
-        write_plot(options.plot, board)
+        gains = [row for row in board.gains() if row["method"] not in UNLEARNED]
+        write_plot(options.plot, gains, "differences from the base, means and 95 % intervals")
     if options.frontier:
         write_frontier(options.frontier, board, options.gamma)
 

@@ -78,7 +78,7 @@ def run_evaluate(
         shown = range(min(SHEET_PEOPLE, people))
         write_sheet(sheet, methods, [draw_case(cases, person, presets[0]) for person in shown])
     if plot:
-        write_plot(plot, board)
+        write_plot(plot, board.rows)
     return board
 
 

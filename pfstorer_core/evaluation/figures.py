@@ -95,17 +95,22 @@ def write_sheet(
         sheet.save(temporary, "PNG")
 
 
-def write_plot(path: Path | str, board: Scoreboard) -> None:
-    """A PNG with one panel a metric: means with their 95 % intervals over people.
+def write_plot(
+    path: Path | str, rows: Sequence[Mapping[str, Any]], title: str = "means and 95 % intervals"
+) -> None:
+    """A PNG with one panel a metric: the means of a board's `rows` or `gains`, with their 95 % intervals over
+    people.
 
     Raises:
+        ValueError: no rows.
         ImportError: no matplotlib.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("A plot needs matplotlib: pip install matplotlib") from error
-    rows = board.rows
+    if not rows:
+        raise ValueError("A plot needs at least one row.")
     metrics = [name for name in HIGHER_IS_BETTER if any(row[name] is not None for row in rows)]
     presets = list(dict.fromkeys(row["preset"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -126,8 +131,8 @@ def write_plot(path: Path | str, board: Scoreboard) -> None:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_title(label(metric), fontsize=10)
         axes.grid(axis="x", alpha=0.3)
-    people = len({result["person"] for result in board.results})
-    figure.suptitle(f"{people} people: means and 95 % intervals", fontsize=11)
+        axes.locator_params(axis="x", nbins=5)
+    figure.suptitle(f"{max(row['people'] for row in rows)} people: {title}", fontsize=11)
     with written(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 

@@ -220,7 +220,7 @@ def test_table_sheet_and_plot(judges: Judges, tmp_path: Path) -> None:
     assert height > 2 * 64
     true = draw_case(CASES, 0, "light").hq[0].permute(1, 2, 0).numpy()
     assert np.abs(truth - true).max() < 0.01
-    write_plot(tmp_path / "plot.png", board)
+    write_plot(tmp_path / "plot.png", board.rows)
     with Image.open(tmp_path / "plot.png") as plot:
         assert len(plot.convert("RGB").getcolors(1 << 24) or []) > 50
 
