@@ -214,6 +214,8 @@ def main() -> None:
     for name in ("lr", "gamma_lr", "lambda_gen"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=float)
     options = parser.parse_args()
+    if (options.plot or options.frontier) and "base" not in options.methods.split(","):
+        parser.error("--plot and --frontier compare with the base: add base to --methods")
     changes = {
         n: getattr(options, n) for n in ("lr", "gamma_lr", "lambda_gen") if getattr(options, n) is not None
     }

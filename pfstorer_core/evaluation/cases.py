@@ -54,7 +54,7 @@ class CaseSettings:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A person with M pictures, photo by photo and draw after draw.
+    """A person with M pictures: the photos, as many times over as there are draws.
 
     Attributes:
         person: number of the person.
