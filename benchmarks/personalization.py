@@ -252,15 +252,16 @@ def main() -> None:
     add_costs(options.json, folder)
     for preset, head, rows in tables(board.rows):
         print_table(preset, [head, *rows])
-    for preset, head, rows in tables(board.gains()):
+    gains = board.gains()
+    for preset, head, rows in tables(gains):
         print_table(f"{preset}, differences from the base on the same person", [head, *rows])
     if options.sheet:
         write_sheet(
             options.sheet, methods, [draw_case(cases, n, options.preset[0]) for n in range(options.people)]
         )
     if options.plot:
-        gains = [row for row in board.gains() if row["method"] not in UNLEARNED]
-        write_plot(options.plot, gains, "differences from the base, means and 95 % intervals")
+        shown = [row for row in gains if row["method"] not in UNLEARNED]
+        write_plot(options.plot, shown, "differences from the base, means and 95 % intervals")
     if options.frontier:
         write_frontier(options.frontier, board, options.gamma)
 

@@ -28,8 +28,6 @@ class CaseSettings:
 
     Attributes:
         photos: of each person.
-        draws: times that each photo is in its case. Methods that draw begin each from noise of its own, and
-            a mean over several says more of a method than of its noise.
         references: further clean photos of each person, for methods that learn from them.
         size: side of the pictures in pixels.
         damage_at: side in pixels at which the photos are drawn and degraded, before both are brought to
@@ -37,6 +35,8 @@ class CaseSettings:
             stay what they are. By default the heavy preset leaves pictures of 128 pixels with about the PSNR
             of the paper's input, 22.6 dB.
         fill: lowest and highest height of the head as a part of the frame: portraits, as the paper's.
+        draws: times that each photo is in its case. Methods that draw begin each from noise of its own, and
+            a mean over several says more of a method than of its noise.
     """
 
     photos: int = 4
