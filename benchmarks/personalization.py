@@ -60,6 +60,11 @@ class Learned:
     folder: Path
     sampling_steps: int
 
+    def owner_note(self, method: str, preset: str, person: object) -> Path:
+        """Where it is kept how much a row's pictures look like the owner of another person's adapter."""
+        sampled = self.folder / f"{self.sampling_steps}_steps_{self.cases.draws}_draws"
+        return sampled / f"{method.replace(':', '-')}-{preset}-{person}.owner"
+
     def adapter(self, name: str, settings: AdapterTraining, case: Case) -> IdentityAdapter:
         path = self.folder / f"{name}-{case.person}.safetensors"
         if not path.exists():
@@ -182,7 +187,8 @@ def watched(learned: Learned, judges: Judges, name: str, method: Method) -> Meth
             embed(align(pictures, one.five, embed.zoom))
             for pictures, one in ((images, case), (owner.hq, owner))
         )
-        note = learned.folder / f"{name.replace(':', '-')}-{case.preset}-{case.person}.owner"
+        note = learned.owner_note(name, case.preset, case.person)
+        note.parent.mkdir(exist_ok=True)
         note.write_text(f"{100 * float((found @ true.T).mean()):.3f}")
         return images
 
@@ -216,6 +222,8 @@ def main() -> None:
     options = parser.parse_args()
     if (options.plot or options.frontier) and "base" not in options.methods.split(","):
         parser.error("--plot and --frontier compare with the base: add base to --methods")
+    if (options.plot or options.frontier) and set(options.methods.split(",")) <= set(UNLEARNED):
+        parser.error("--plot and --frontier show what was learned: add pfstorer, say, to --methods")
     changes = {
         n: getattr(options, n) for n in ("lr", "gamma_lr", "lambda_gen") if getattr(options, n) is not None
     }
@@ -249,7 +257,7 @@ def main() -> None:
         made_with=about,
         on_progress=lambda p: print_line(f"{p.step} of {p.steps}"),
     )
-    add_costs(options.json, folder)
+    add_costs(options.json, learned)
     for preset, head, rows in tables(board.rows):
         print_table(preset, [head, *rows])
     gains = board.gains()
@@ -298,14 +306,15 @@ def write_frontier(path: Path, board: Scoreboard, gamma: float) -> None:
         figure.savefig(temporary, dpi=110, format="png")
 
 
-def add_costs(path: Path, folder: Path) -> None:
+def add_costs(path: Path, learned: Learned) -> None:
     """Means over people: `seconds_train` and `megabytes` of the rows that learned something, and `id_owner`,
     likeness to the next person, of `base` and `other:`."""
     found = json.loads(path.read_text())
     for row in found["rows"]:
         kind = row["method"].partition("@")[0]
-        files = sorted(folder.glob(f"{kind}-[0-9]*.safetensors"))
-        notes = folder.glob(f"{row['method'].replace(':', '-')}-{row['preset']}-*.owner")
+        files = sorted(learned.folder.glob(f"{kind}-[0-9]*.safetensors"))
+        pattern = learned.owner_note(row["method"], row["preset"], "*")
+        notes = pattern.parent.glob(pattern.name)
         likeness = [float(note.read_text()) for note in notes]
         row["id_owner"] = sum(likeness) / len(likeness) if likeness else None
         seconds = [float(f.with_suffix(".seconds").read_text()) for f in files]
