@@ -40,6 +40,7 @@ def main() -> None:
     with ComfyServer(cpu=not demo.has_gpu()) as server, server.client() as client:
         write("restore_and_upscale", restored_pictures(client))
         write("restore_a_group", restored_group(client))
+        write("restore_a_person", restored_person(client))
     write("learn_a_person", learned_person())
     write("null_lq", samples_without_lq())
 
@@ -78,6 +79,8 @@ def restored_group(client: ComfyClient) -> Image.Image:
         (left, top), (right, bottom) = points.amin(0).clamp_min(0).int(), points.amax(0).int()
         box = {"x": left + BAD_SIDE * number, "y": top, "width": right - left, "height": bottom - top}
         node["inputs"].update({name: int(value) for name, value in box.items()})
+    for node in of_type(prompt, "ApplyPersonalization"):
+        node["inputs"]["gamma"] = 0.0  # the workflow's adapter is of none of these people
     for node in of_type(prompt, "TiledSRSampler"):
         node["inputs"]["upscale"] = demo.UPSCALE
     of_type(prompt, "ImageScaleBy")[0]["inputs"]["scale_by"] = demo.UPSCALE
@@ -88,6 +91,13 @@ def restored_group(client: ComfyClient) -> Image.Image:
             ("each face restored and put back", restored),
         ]
     )
+
+
+def restored_person(client: ComfyClient) -> Image.Image:
+    """The demo's gamma sheet."""
+    with TemporaryDirectory() as folder:
+        demo.run_person(client, Path(folder), learn=False)
+        return Image.open(Path(folder) / person.GAMMA_SHEET).copy()
 
 
 def learned_person() -> Image.Image:

@@ -18,14 +18,20 @@ from .picture import decode, encode, image_of, side_by_side, write_png
 from .shipped.person import DRAWN_PERSON
 
 API = ROOT / "workflows" / "api"
-SEED, PERSON, REFERENCES = 20, 0, 5
+SEED, PERSON, PHOTOS, REFERENCES = 100, 1, 6, 5
 """Of the drawing; the seed is none of `evaluate`'s, and no training draws these people."""
+BAD = 0
+"""Which of the photos is restored: one on which an identity does more than on most, and can be seen."""
 BAD_SIDE = 64
 """Pixels along a side of the bad picture."""
+SHOWN_SIDE = 256
+"""Pixels along a side of each picture of the gamma sheet."""
+GAMMA_SHEET = "person_gamma_sheet.png"
 
 
 def case() -> Case:
-    return draw_case(CaseSettings(photos=1, references=REFERENCES, seed=SEED), PERSON, "heavy")
+    settings = CaseSettings(photos=PHOTOS, references=REFERENCES, seed=SEED)
+    return draw_case(settings, PERSON, "heavy").only(BAD)
 
 
 def drawn_image(picture: Tensor) -> Image.Image:
@@ -90,10 +96,10 @@ def sheets(
     pictures = [
         (f"gamma {g:g}" if g else "base (gamma 0)", picture(client, done, name)) for g, name in restored
     ]
-    size = pictures[0][1].size
-    panels = [(f"bad picture, {bad.width} x {bad.height}", bad.resize(size, 3)), *pictures]
-    panels.append(("the person", drawn_image(drawn.hq[0]).resize(size, 1)))
-    made = {"person_gamma_sheet.png": side_by_side(panels)}
+    panels = [(f"bad picture, {bad.width} x {bad.height}", bad), *pictures]
+    panels.append(("the person", drawn_image(drawn.hq[0])))
+    size = (SHOWN_SIDE, SHOWN_SIDE)
+    made = {GAMMA_SHEET: side_by_side([(label, p.resize(size, 3)) for label, p in panels])}
     made["person_photos.png"] = side_by_side(
         [(f"photo {n + 1}", photo) for n, photo in enumerate(photos(drawn))]
     )

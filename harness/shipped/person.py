@@ -129,5 +129,4 @@ RESTORE_A_PERSON = Workflow(
         *((name, "IMAGE", f"stitch{n}", "image2") for n, name in enumerate(ROW[1:], 1)),
         (f"stitch{len(ROW) - 1}", "IMAGE", "save", "images"),
     ),
-    picture="learn_a_person",
 )  # fmt: skip
