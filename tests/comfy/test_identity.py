@@ -142,7 +142,7 @@ def test_two_people_keep_to_their_halves(client: ComfyClient) -> None:
 
 
 def test_what_is_interrupted_goes_on(server: ComfyServer, client: ComfyClient, photos: list[str]) -> None:
-    many = 500  # so that a fast machine is still at it when the interrupt arrives
+    many = 150  # so that a fast machine is still at it when the interrupt arrives
     prompt = learning(photos, "interrupted", steps=many)
     asked: list[int] = []
 
@@ -159,7 +159,7 @@ def test_what_is_interrupted_goes_on(server: ComfyServer, client: ComfyClient, p
     client.free()
     execution = client.run(prompt)
     steps = [step for name, step, _ in execution.progress if name == "train"]
-    assert steps[0] > asked[0]
+    assert steps[0] >= asked[0]  # the step that was asked in may be the last that was kept
     assert steps[-1] == many
     assert not list(scratch.glob("*"))
 
