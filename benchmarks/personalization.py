@@ -220,10 +220,12 @@ def main() -> None:
     for name in ("lr", "gamma_lr", "lambda_gen"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=float)
     options = parser.parse_args()
-    if (options.plot or options.frontier) and "base" not in options.methods.split(","):
-        parser.error("--plot and --frontier compare with the base: add base to --methods")
-    if (options.plot or options.frontier) and set(options.methods.split(",")) <= set(UNLEARNED):
-        parser.error("--plot and --frontier show what was learned: add pfstorer, say, to --methods")
+    names = options.methods.split(",")
+    if options.plot or options.frontier:
+        if "base" not in names:
+            parser.error("--plot and --frontier compare with the base: add base to --methods")
+        if set(names) <= set(UNLEARNED):
+            parser.error("--plot and --frontier show what was learned: add pfstorer, say, to --methods")
     changes = {
         n: getattr(options, n) for n in ("lr", "gamma_lr", "lambda_gen") if getattr(options, n) is not None
     }
@@ -238,7 +240,7 @@ def main() -> None:
     learned = Learned(restorer, cases, settings, folder, options.sampling_steps)
     methods: dict[str, Method] = {}
     noted: dict[str, Method] = {}
-    for name in options.methods.split(","):
+    for name in names:
         try:
             methods[name] = method_named(learned, name, options.gamma)
         except ValueError as error:
