@@ -9,11 +9,11 @@ from .apply import ApplyPersonalization
 from .color import RestorationColorFix
 from .condition import RestorationConditioning
 from .degrade import DegradeImage
-from .faces import CropFace, FindFaces, PasteFace
+from .faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
 from .load import LoadBaseRestorer
 from .paths import register_model_folders
 from .sample import TiledSRSampler
-from .tiles import TiledDiffusion
+from .tiles import RestorationTiling
 from .train import TrainIdentityAdapter
 
 
@@ -30,10 +30,10 @@ class PFStorerExtension(ComfyExtension):
             ApplyPersonalization,
             RestorationConditioning,
             TiledSRSampler,
-            TiledDiffusion,
+            RestorationTiling,
             RestorationColorFix,
             DegradeImage,
-            FindFaces,
-            CropFace,
-            PasteFace,
+            RestorationFindFaces,
+            RestorationCropFace,
+            RestorationPasteFace,
         ]

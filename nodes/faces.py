@@ -1,4 +1,4 @@
-"""FindFaces, CropFace and PasteFace: for pictures with more in them than one face."""
+"""The nodes for pictures with more in them than one face: find, crop and paste faces."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .paths import CASCADE, face_detector, face_detectors
 FaceCropType = io.Custom("FACE_CROP")
 
 
-class FindFaces(io.ComfyNode):
+class RestorationFindFaces(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FindFaces",
+            node_id="RestorationFindFaces",
             display_name="Find Faces",
             category="PFStorer",
             description="Finds the faces in a picture, from left to right.",
@@ -50,7 +50,7 @@ class FindFaces(io.ComfyNode):
         picture = from_image(image)[0]
         boxes = find_faces(picture, face_detector(detector) if detector != CASCADE else None)
         if not boxes:
-            raise ValueError("No face was found: give CropFace a mask of it, or choose another detector.")
+            raise ValueError("No face was found: give Crop Face a mask of it, or choose another detector.")
         found = [
             {"x": left, "y": top, "width": right - left, "height": bottom - top, "label": "face"}
             for left, top, right, bottom in boxes
@@ -58,11 +58,11 @@ class FindFaces(io.ComfyNode):
         return io.NodeOutput([found], masks_of_boxes(boxes, (picture.shape[-2], picture.shape[-1])))
 
 
-class CropFace(io.ComfyNode):
+class RestorationCropFace(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="CropFace",
+            node_id="RestorationCropFace",
             display_name="Crop Face",
             category="PFStorer",
             description="Cuts a face out of a picture, with what is around it.",
@@ -96,11 +96,11 @@ class CropFace(io.ComfyNode):
         return io.NodeOutput(to_image(cut(pictures, window)), window)
 
 
-class PasteFace(io.ComfyNode):
+class RestorationPasteFace(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="PasteFace",
+            node_id="RestorationPasteFace",
             display_name="Paste Face",
             category="PFStorer",
             description="Puts a restored face back; the rest of the picture stays as it is.",

@@ -31,7 +31,7 @@ class LoadBaseRestorer(io.ComfyNode):
                     "pack, to try things out: for real photographs get StableSR's weights (README).",
                 ),
                 io.Combo.Input(
-                    "stablesr_weights",
+                    "restorer_weights",
                     options=addon_names(ADDONS),
                     default=NONE,
                     optional=True,
@@ -73,12 +73,12 @@ class LoadBaseRestorer(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, checkpoint: str, stablesr_weights: str = NONE, cfw_autoencoder: str = NONE,
+        cls, checkpoint: str, restorer_weights: str = NONE, cfw_autoencoder: str = NONE,
         prediction_type: str = "auto", dtype: str = "auto",
     ) -> io.NodeOutput:  # fmt: skip
         source = (
             restorer_path(checkpoint),
-            addon_paths(stablesr_weights, cfw_autoencoder),
+            addon_paths(restorer_weights, cfw_autoencoder),
             PREDICTION_TYPES[prediction_type],
         )
         file = open_restorer(*source)

@@ -183,11 +183,11 @@ def _cropped_control(
     return {name: [crop(features) for features in found] for name, found in control.items()}
 
 
-class TiledDiffusion(io.ComfyNode):
+class RestorationTiling(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="TiledDiffusion",
+            node_id="RestorationTiling",
             display_name="Tiled Diffusion",
             category="PFStorer",
             description="Lets any sampler work on large latents, tile by tile.",

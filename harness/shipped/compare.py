@@ -20,7 +20,7 @@ def _restorer(n: int, name: str) -> tuple[Node, ...]:
     top = 40 + 560 * n
     return (
         Node(name, "LoadBaseRestorer", (480, top), (400, 120), f"The {name} restorer"),
-        Node(f"tiled {name}", "TiledDiffusion", (920, top), (320, 140)),
+        Node(f"tiled {name}", "RestorationTiling", (920, top), (320, 140)),
         Node(f"lq {name}", "RestorationConditioning", (920, top + 240), (320, 140)),
     )
 

@@ -16,13 +16,13 @@ def _row(n: int, name: str) -> tuple[Node, ...]:
     return (
         Node(f"box {name}", "PrimitiveBoundingBox", (480, top), (260, 160), f"Face {n + 1}: {name}",
              {"x": 40 + 240 * n, **BOX}),
-        Node(f"crop {name}", "CropFace", (780, top), (280, 160), widgets={"context": 0.6}),
+        Node(f"crop {name}", "RestorationCropFace", (780, top), (280, 160), widgets={"context": 0.6}),
         Node(f"adapter {name}", "LoadIdentityAdapter", (480, top + 240), (260, 80), f"Who is {name}?",
              {"name": f"{DRAWN_PERSON}.safetensors"}),
         Node(f"apply {name}", "ApplyPersonalization", (780, top + 240), (280, 160)),
         Node(f"restore {name}", "TiledSRSampler", (1100, top), (320, 480),
              widgets={"upscale": 2.0, **AT_ITS_BEST}),
-        Node(f"paste {name}", "PasteFace", (1460, top), (280, 140)),
+        Node(f"paste {name}", "RestorationPasteFace", (1460, top), (280, 140)),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ def start(text: str) -> tuple[Node, ...]:
         Node("restorer", "LoadBaseRestorer", (480, 40), (400, 120)),
         Node("large", "ImageScaleBy", (480, 340), (400, 100), "Enlarge",
              {"upscale_method": "bicubic", "scale_by": 2.0}),
-        Node("tiled", "TiledDiffusion", (920, 40), (360, 140)),
+        Node("tiled", "RestorationTiling", (920, 40), (360, 140)),
         Node("lq", "RestorationConditioning", (920, 280), (360, 140)),
     )  # fmt: skip
 

@@ -55,14 +55,14 @@ def test_two_faces_are_restored_and_the_rest_stays_as_it_is(client: ComfyClient,
         prompt |= mask(name)
         prompt |= {
             f"crop {name}": node(
-                "CropFace", image=["image", 0], face=1, context=0.2, masks=[f"mask {name}", 0]
+                "RestorationCropFace", image=["image", 0], face=1, context=0.2, masks=[f"mask {name}", 0]
             ),
             f"restore {name}": node(
                 "TiledSRSampler", model=["restorer", 0], vae=["restorer", 2], image=[f"crop {name}", 0],
                 upscale=2.0, steps=2, cfg=1.0, sampler_name="euler", scheduler="normal", seed=0,
             ),
             f"paste {name}": node(
-                "PasteFace", image=[before, 0], face=[f"restore {name}", 0],
+                "RestorationPasteFace", image=[before, 0], face=[f"restore {name}", 0],
                 face_crop=[f"crop {name}", 1], feather=0.1,
             ),
         }  # fmt: skip
@@ -139,8 +139,8 @@ def test_faces_that_yunet_finds_are_cut_out(server: ComfyServer, client: ComfyCl
     write_yunet(server.base / "models" / "face_detection" / "yunet.onnx")
     prompt = {
         "image": node("LoadImage", image=client.upload_image(png(pixels), "one_face.png")),
-        "find": node("FindFaces", image=["image", 0], detector="yunet.onnx"),
-        "crop": node("CropFace", image=["image", 0], face=1, context=0.0, bboxes=["find", 0]),
+        "find": node("RestorationFindFaces", image=["image", 0], detector="yunet.onnx"),
+        "crop": node("RestorationCropFace", image=["image", 0], face=1, context=0.0, bboxes=["find", 0]),
         "masks": node("MaskToImage", mask=["find", 1]),
         "save face": node("SaveImage", images=["crop", 0], filename_prefix="face"),
         "save mask": node("SaveImage", images=["masks", 0], filename_prefix="mask"),
@@ -156,7 +156,8 @@ def test_faces_that_yunet_finds_are_cut_out(server: ComfyServer, client: ComfyCl
 
 def test_a_face_that_is_not_there_is_named(client: ComfyClient, group: str) -> None:
     prompt = {"image": node("LoadImage", image=group), **mask("left")}
-    prompt["crop"] = node("CropFace", image=["image", 0], face=2, context=0.2, masks=["mask left", 0])
+    masks = ["mask left", 0]
+    prompt["crop"] = node("RestorationCropFace", image=["image", 0], face=2, context=0.2, masks=masks)
     prompt["save"] = node("SaveImage", images=["crop", 0], filename_prefix="faces")
     with pytest.raises(ExecutionFailed, match="There is no face 2"):
         client.run(prompt)
@@ -167,7 +168,7 @@ def test_the_host_s_boxes_are_taken(client: ComfyClient, group: str) -> None:
     prompt = {
         "image": node("LoadImage", image=group),
         "box": node("PrimitiveBoundingBox", **box),
-        "crop": node("CropFace", image=["image", 0], face=1, context=0.0, bboxes=["box", 0]),
+        "crop": node("RestorationCropFace", image=["image", 0], face=1, context=0.0, bboxes=["box", 0]),
         "save": node("SaveImage", images=["crop", 0], filename_prefix="faces"),
     }
     [saved] = client.run(prompt).images()

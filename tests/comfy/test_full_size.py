@@ -50,7 +50,7 @@ CASES = {
     "own weights on SD 2.1": Case(
         SD21,
         {SD21: ("checkpoints", SD21), OWN: ("stablesr", OWN)},
-        {"stablesr_weights": OWN},
+        {"restorer_weights": OWN},
         model_type="V_PREDICTION",
     ),
     "CFW autoencoder": Case(CHECKPOINT, FULL | {CFW: ("stablesr", CFW)}, {"cfw_autoencoder": CFW}),

@@ -221,7 +221,7 @@ def test_a_prompt_for_an_area_acts_there(client: ComfyClient, graph: dict[str, A
     half = SIZE // 2
     model = ["tiled", 0] if tile else ["restorer", 0]
     graph |= {
-        "tiled": node("TiledDiffusion", model=["restorer", 0], tile=64, overlap=32),
+        "tiled": node("RestorationTiling", model=["restorer", 0], tile=64, overlap=32),
         "wide": node("ImageScale", image=["image", 0], upscale_method="bicubic", width=2 * SIZE, height=SIZE,
                      crop="disabled"),
         "words": node("CLIPTextEncode", clip=["restorer", 1], text="a portrait of a woman"),

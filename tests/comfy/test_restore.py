@@ -186,7 +186,7 @@ def test_tiled_diffusion_lets_native_samplers_do_what_ours_does(client: ComfyCli
     (image,) = (name for name, made in prompt.items() if made["class_type"] == "LoadImage")
     (restorer,) = (name for name, made in prompt.items() if made["class_type"] == "LoadBaseRestorer")
     prompt |= {
-        "tiled": node("TiledDiffusion", model=[restorer, 0], tile=0, overlap=-1),
+        "tiled": node("RestorationTiling", model=[restorer, 0], tile=0, overlap=-1),
         "large": node("ImageScaleBy", image=[image, 0], upscale_method="bicubic", scale_by=4.0),
         "lq": node("RestorationConditioning", model=["tiled", 0], vae=[restorer, 2], image=["large", 0]),
         "sample": node(
@@ -255,7 +255,7 @@ def test_every_input_has_a_tooltip(client: ComfyClient) -> None:
     ours = {name: info for name, info in client.object_info().items() if info["category"] == "PFStorer"}
     assert set(ours) == {
         "LoadBaseRestorer", "RestorationConditioning", "TiledSRSampler", "RestorationColorFix",
-        "TiledDiffusion", "FindFaces", "CropFace", "PasteFace",
+        "RestorationTiling", "RestorationFindFaces", "RestorationCropFace", "RestorationPasteFace",
         "DegradeImage", "TrainIdentityAdapter", "ApplyPersonalization", "LoadIdentityAdapter",
         "SaveIdentityAdapter",
     }  # fmt: skip

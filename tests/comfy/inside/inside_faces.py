@@ -1,11 +1,11 @@
-"""FindFaces and the forms in which boxes come."""
+"""RestorationFindFaces and the forms in which boxes come."""
 
 from typing import Any
 
 import pytest
 import torch
 from pfstorer.nodes import faces, train
-from pfstorer.nodes.faces import FindFaces, boxes_of
+from pfstorer.nodes.faces import RestorationFindFaces, boxes_of
 from pfstorer.nodes.train import with_boxes
 
 BOX = {"x": 10, "y": 20, "width": 30, "height": 40}
@@ -18,13 +18,13 @@ def test_boxes_come_in_every_form_of_the_host_s(given: Any) -> None:
 
 def test_faces_are_given_as_boxes_and_as_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faces, "find_faces", lambda picture, model: [(1.0, 2.0, 5.0, 8.0), (10, 2, 20, 9)])
-    bboxes, masks = FindFaces.execute(torch.zeros(2, 30, 40, 3), "opencv").result
+    bboxes, masks = RestorationFindFaces.execute(torch.zeros(2, 30, 40, 3), "opencv").result
     assert boxes_of(bboxes) == [(1.0, 2.0, 5.0, 8.0), (10, 2, 20, 9)]
     assert masks.shape == (2, 30, 40)
     assert masks[0].sum() == 4 * 6
     monkeypatch.setattr(faces, "find_faces", lambda picture, model: [])
     with pytest.raises(ValueError, match="No face was found"):
-        FindFaces.execute(torch.zeros(1, 30, 40, 3), "opencv")
+        RestorationFindFaces.execute(torch.zeros(1, 30, 40, 3), "opencv")
 
 
 def test_a_mask_belongs_to_the_photo_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from inside_model import SIZES, inputs, path, restorer  # noqa: F401 - fixtures
 from pfstorer.nodes.host import build_model
-from pfstorer.nodes.tiles import TiledDiffusion, Tiles, with_tiles
+from pfstorer.nodes.tiles import RestorationTiling, Tiles, with_tiles
 from pfstorer.pfstorer_core.restorer import open_restorer
 from torch import Tensor
 
@@ -142,9 +142,9 @@ def test_the_node_tiles_by_the_restorer_s_size(model: Any) -> None:
         given = options | {"wrappers": patched.wrappers}
         return patched.model.apply_model(x, torch.full((2,), 5.0), None, context, None, given, lq_latent=lq)
 
-    (tiled,) = TiledDiffusion.execute(model, 64, 32).result
+    (tiled,) = RestorationTiling.execute(model, 64, 32).result
     factor = model.model.latent_format.spacial_downscale_ratio
     expected = with_tiles(model, Tiles(64 // factor, 32 // factor, 4))
     torch.testing.assert_close(through(tiled), through(expected), rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="must be smaller than the tile"):
-        TiledDiffusion.execute(model, 64, 64)
+        RestorationTiling.execute(model, 64, 64)
