@@ -12,6 +12,7 @@ from ..pfstorer_core.adapter import IdentityAdapter
 from ..pfstorer_core.identity import MAX_GAMMA, Identity
 from .host import RestorerModel
 from .identity import IdentityAdapterType, IdentityPatch, with_identity
+from .images import from_mask
 
 
 class ApplyPersonalization(io.ComfyNode):
@@ -59,7 +60,12 @@ class ApplyPersonalization(io.ComfyNode):
                 f"This MODEL is a {type(model.model).__name__}, which knows no identities: connect the MODEL "
                 "of LoadBaseRestorer."
             )
-        area = None if mask is None else mask.reshape(-1, 1, *mask.shape[-2:])[:1].float().cpu()
+        area = None if mask is None else from_mask(mask).cpu()
+        if area is not None and not area.any():
+            raise ValueError(
+                "The input mask is empty, so that the person would act nowhere: paint where they are, or "
+                "leave the mask unconnected for the whole picture."
+            )
         factors = {4: coarse, 2: middle, 1: fine}
         identity = Identity(identity_adapter, gamma, area, factors)
         identity_adapter.check_base(model.model.fingerprint, "this MODEL")

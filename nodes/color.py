@@ -33,4 +33,10 @@ class RestorationColorFix(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Tensor, reference: Tensor, method: str) -> io.NodeOutput:
-        return io.NodeOutput(to_image(color_fix(from_image(image), from_image(reference), method)))
+        pictures, references = from_image(image), from_image(reference, "reference")
+        if len(references) not in (1, len(pictures)):
+            raise ValueError(
+                f"{len(references)} pictures in reference do not fit {len(pictures)} in image: give one "
+                "reference for all, or one for each."
+            )
+        return io.NodeOutput(to_image(color_fix(pictures, references, method)))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .host import LQ_LATENT, RestorerModel
 from .identity import NULL_PROMPT
-from .images import from_image
+from .images import finite, from_image
 from .vae import encode
 
 Conditioning = list[list[Any]]
@@ -53,6 +53,8 @@ def prompts_for(restorer: RestorerModel, *prompts: Conditioning | None) -> list[
                 f"A prompt has {prompt[0][0].shape[-1]} channels, this restorer reads {width}: "
                 "encode it with the CLIP of LoadBaseRestorer."
             )
+        for tokens, _ in prompt or ():
+            finite(tokens, "positive or negative", "prompt")
     return [prompt or [[restorer.null_context, {NULL_PROMPT: True}]] for prompt in prompts]
 
 

@@ -18,7 +18,7 @@ from ..pfstorer_core.pixel_tiles import pixel_grid
 from ..pfstorer_core.tiling import TileGrid, tile_cells
 from .bar import TileBar
 from .condition import Conditioning, prompts_for, restorer_of, with_lq
-from .images import from_image
+from .images import from_image, from_mask
 from .tiles import Tiles, with_tiles
 from .vae import check_fidelity, decode, encode
 
@@ -87,6 +87,7 @@ class TiledSRSampler(io.ComfyNode):
         image_size, factor = restorer.header.image_size, vae.downscale_ratio
         check_fidelity(vae, fidelity)
         prompts = prompts_for(restorer, positive, negative)
+        check_noise_levels(model, steps, sampler_name, scheduler)
         cells = tile_cells(tile, overlap, image_size, factor)
         canvas = prepare_canvas(from_image(image), upscale, image_size, factor)
         shown = mask_for(canvas, mask)
@@ -108,20 +109,29 @@ class TiledSRSampler(io.ComfyNode):
             )  # fmt: skip
 
         samples = torch.cat([sample(start) for start in lq_latent.split(together)])
-        check_finite(samples)
+        check_samples(samples, model, sampler_name, scheduler)
         restored = canvas.finish(decode(vae, samples, canvas.picture, fidelity, bar.on_pixel_tile), color_fix)
         restored, shown = masked(canvas, restored, shown)
         return io.NodeOutput(restored.movedim(1, -1), {"samples": samples}, shown)
 
 
 def mask_for(canvas: Canvas, mask: Tensor | None) -> Tensor | None:
-    """MASK [B or 1, h, w] -> [B or 1, 1, H, W] of the result's size."""
+    """MASK [B or 1, h, w] of any size -> [B or 1, 1, H, W] of the result's.
+
+    Raises:
+        ValueError: another number of masks, or nothing in any of them.
+    """
     if mask is None:
         return None
-    mask = mask.reshape(-1, 1, *mask.shape[-2:]).to(canvas.picture)
+    mask = from_mask(mask)
     if len(mask) not in (1, len(canvas.picture)):
         raise ValueError(
             f"{len(mask)} masks do not fit {len(canvas.picture)} pictures: give one, or one for each."
+        )
+    if not mask.any():
+        raise ValueError(
+            "The input mask is empty, so that nothing would be restored: paint what is to be, or leave the "
+            "mask unconnected."
         )
     return resize(mask, canvas.target).clamp(0, 1)
 
@@ -133,9 +143,25 @@ def masked(canvas: Canvas, restored: Tensor, mask: Tensor | None) -> tuple[Tenso
     return restored.lerp_(canvas.enlarged(), 1 - mask), mask[:, 0]
 
 
-def check_finite(samples: Tensor) -> None:
-    if not torch.isfinite(samples).all():
+def check_noise_levels(model: ModelPatcher, steps: int, sampler_name: str, scheduler: str) -> None:
+    """Raise ValueError where the scheduler has no noise levels for this number of steps."""
+    levels = comfy.samplers.KSampler(model, steps, torch.device("cpu"), sampler_name, scheduler).sigmas
+    if not torch.isfinite(levels).all() or len(levels) < 2:
         raise ValueError(
-            "The sampler returned values that are not numbers, which would be a black picture. In fp16 "
-            "attention can overflow: choose dtype bf16 or fp32 in LoadBaseRestorer, or another sampler."
+            f"The scheduler {scheduler} gives noise levels that are not numbers for steps {steps}: choose "
+            "more steps, or another scheduler."
         )
+
+
+def check_samples(samples: Tensor, model: ModelPatcher, sampler_name: str, scheduler: str) -> None:
+    """Raise ValueError where sampling overflowed, which would be a black picture."""
+    if torch.isfinite(samples).all():
+        return
+    name = str(model.model.get_dtype_inference()).removeprefix("torch.")
+    cure = f"choose another sampler than {sampler_name}, another scheduler than {scheduler}, or a lower cfg"
+    if name == "float16":
+        cure = f"in fp16 attention can overflow: choose dtype bf16 or fp32 in LoadBaseRestorer, or {cure}"
+    raise ValueError(
+        "Sampling came to values that are not numbers, which would be a black picture. The model computes in "
+        f"{name}: {cure}."
+    )

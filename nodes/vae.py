@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management as mm
+import torch
 from torch import Tensor
 
 from ..pfstorer_core.pixel_tiles import TILE, decode_tiled, encode_tiled
@@ -30,7 +31,7 @@ def check_fidelity(vae: Any, fidelity: float) -> None:
 def encode(vae: Any, pictures: Tensor, on_tile: Callable[[], object] = lambda: None) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1], sides multiples of the VAE's factor -> unscaled latents."""
     return encode_tiled(
-        lambda piece: vae.encode(piece.movedim(1, -1)),
+        lambda piece: _finite(vae, vae.encode(piece.movedim(1, -1)), "encoding"),
         pictures,
         vae.downscale_ratio,
         tile=TILE,
@@ -47,13 +48,13 @@ def decode(
         lq: the bad pictures, of the size of the result, for CFW.
     Raises:
         The host's out-of-memory error where, with fidelity, not even a small tile fits.
+        ValueError: the VAE overflowed.
     """
 
     def one(latent: Tensor, picture: Tensor) -> Tensor:
-        if not fidelity:
-            return vae.decode(latent).movedim(-1, 1).float()
         options = {"lq": (2 * picture - 1).to(vae.device, vae.vae_dtype), "fidelity": fidelity}
-        return vae.decode(latent, vae_options=options).movedim(-1, 1).float()
+        decoded = vae.decode(latent, vae_options=options) if fidelity else vae.decode(latent)
+        return _finite(vae, decoded, "decoding").movedim(-1, 1).float()
 
     tile = TILE
     while True:
@@ -68,3 +69,14 @@ def decode(
                 "Out of memory: the VAE decodes tiles of %d x %d latent cells from here on.", tile, tile
             )
             mm.soft_empty_cache()
+
+
+def _finite(vae: Any, values: Tensor, doing: str) -> Tensor:
+    """What the VAE made of finite values, after a look at whether it still is finite."""
+    if not torch.isfinite(values).all():
+        name = str(vae.vae_dtype).removeprefix("torch.")
+        cure = "start ComfyUI with --fp32-vae" if name == "float16" else "its weights may be damaged"
+        raise ValueError(
+            f"The VAE came to values that are not numbers in {doing}. It computes in {name}: {cure}."
+        )
+    return values

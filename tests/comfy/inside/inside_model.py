@@ -16,7 +16,6 @@ from comfy.patcher_extension import WrappersMP
 from pfstorer.nodes import vae as pixels
 from pfstorer.nodes.condition import RestorationConditioning, prompts_for, restorer_of, with_lq
 from pfstorer.nodes.host import HostUNet, build_model, build_vae, load_model
-from pfstorer.nodes.images import from_image, to_image
 from pfstorer.nodes.text import NoTextTower, SmallTextTower
 from pfstorer.nodes.tiles import Tiles, with_tiles
 from pfstorer.pfstorer_core.layouts import CheckpointError
@@ -261,16 +260,6 @@ def test_a_small_text_tower_reads_prompts() -> None:
     assert torch.equal(entry[0], core(tokenize(["a photo of a face"])))
     with pytest.raises(AttributeError, match="LoraLoaderModelOnly"):
         clip.add_patches({})
-
-
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_images_of_any_kind_come_in_as_float_rgb(channels: int) -> None:
-    image = torch.rand(2, 5, 7, channels).half()
-    pixels = from_image(image)
-    assert (pixels.shape, pixels.dtype) == ((2, 3, 5, 7), torch.float32)
-    assert torch.equal(to_image(pixels)[..., 0], image[..., 0].float())
-    with pytest.raises(ValueError, match="IMAGE"):
-        from_image(torch.rand(2, 5, 7, 2))
 
 
 def test_small_images_and_off_sizes_in_restoration_conditioning(model: Any, path: Path) -> None:

@@ -1,0 +1,148 @@
+"""IMAGE and MASK as they come in: of any kind that the host has; what is wrong with one is said."""
+
+from pathlib import Path
+from typing import Any
+
+import comfy.samplers
+import pytest
+import torch
+from inside_identity import adapter  # noqa: F401 - a fixture
+from inside_model import path, restorer  # noqa: F401 - fixtures
+from pfstorer.nodes import vae as pixels
+from pfstorer.nodes.apply import ApplyPersonalization
+from pfstorer.nodes.color import RestorationColorFix
+from pfstorer.nodes.condition import RestorationConditioning
+from pfstorer.nodes.degrade import DegradeImage
+from pfstorer.nodes.host import build_model, build_vae
+from pfstorer.nodes.images import from_image, from_mask, to_image
+from pfstorer.nodes.sample import TiledSRSampler, check_samples
+from pfstorer.pfstorer_core.restorer import open_restorer
+from torch import Tensor
+
+MADE = {"upscale": 1.0, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "seed": 0}
+
+
+@pytest.fixture
+def model(path: Path) -> Any:  # noqa: F811
+    return build_model(open_restorer(path), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def vae(path: Path) -> Any:  # noqa: F811
+    return build_vae(open_restorer(path))
+
+
+def broken(value: float, rows: int = 3, channels: int = 3) -> Tensor:
+    """Pictures of which the second is broken in two places."""
+    image = torch.rand(rows, 32, 40, channels)
+    image[1, 5, 7:9, 0] = value
+    return image
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_images_of_any_kind_come_in_as_float_rgb(channels: int, dtype: torch.dtype) -> None:
+    image = torch.rand(2, 5, 7, channels).to(dtype)
+    pixels = from_image(image)
+    assert (pixels.shape, pixels.dtype) == ((2, 3, 5, 7), torch.float32)
+    assert torch.equal(to_image(pixels)[..., 0], image[..., 0].float())
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (torch.rand(2, 5, 7, 2), "photo has 2 channels"),
+        (torch.rand(2, 5, 7, 5), "photo has 5 channels"),
+        (torch.rand(0, 5, 7, 3), r"photo holds no picture: it is a tensor of shape \[0, 5, 7, 3\]"),
+        (torch.rand(5, 7, 3), r"photo is no IMAGE .* shape \[5, 7, 3\]"),
+        (torch.ones(1, 5, 7, 3, dtype=torch.uint8), "photo is no IMAGE .* format uint8"),
+        (None, "photo is no IMAGE .* NoneType"),
+        (broken(float("nan")), r"input photo holds .*not numbers.*: 2 in picture 2 of 3"),
+        (broken(float("inf"), 2, 4), "2 in picture 2 of 2"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_a_sentence(image: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        from_image(image, "photo")
+
+
+def test_masks_of_any_kind() -> None:
+    for mask in (torch.ones(4, 6), torch.ones(1, 4, 6, dtype=torch.bool), torch.full((1, 1, 4, 6), 7.0)):
+        assert torch.equal(from_mask(mask), torch.ones(1, 1, 4, 6))
+    for mask, said in ((torch.ones(0, 4, 6), "holds no mask"), (torch.ones(3), "no MASK"), ([1], "a list")):
+        with pytest.raises(ValueError, match=said):
+            from_mask(mask)
+    with pytest.raises(ValueError, match="12 in mask 2 of 2"):
+        from_mask(torch.stack([torch.zeros(3, 4), torch.full((3, 4), torch.nan)]))
+
+
+def test_every_node_refuses_what_is_not_a_number(model: Any, vae: Any, adapter: Any) -> None:  # noqa: F811
+    good, bad = torch.rand(3, 32, 40, 3), broken(float("nan"))
+    mask = bad[..., 0]
+    calls = [
+        ("image", lambda: TiledSRSampler.execute(model, vae, bad, **MADE)),
+        ("mask", lambda: TiledSRSampler.execute(model, vae, good, **MADE, mask=mask)),
+        ("image", lambda: RestorationConditioning.execute(model, vae, bad)),
+        ("image", lambda: RestorationColorFix.execute(bad, good, "wavelet")),
+        ("reference", lambda: RestorationColorFix.execute(good, bad, "adain")),
+        ("image", lambda: DegradeImage.execute(bad, "light", 0)),
+        ("mask", lambda: ApplyPersonalization.execute(model, adapter, 1.0, mask)),
+    ]
+    for name, call in calls:
+        with pytest.raises(ValueError, match=f"The input {name} holds .* 2 of 3"):
+            call()
+    prompt = [[torch.full((1, 3, 24), torch.nan), {}]]
+    with pytest.raises(ValueError, match="positive or negative holds"):
+        RestorationConditioning.execute(model, vae, good, prompt)
+
+
+def test_an_empty_mask_is_said(model: Any, vae: Any, adapter: Any) -> None:  # noqa: F811
+    image, nothing = torch.rand(2, 32, 40, 3), torch.zeros(2, 32, 40)
+    with pytest.raises(ValueError, match=r"input mask is empty.*act nowhere"):
+        ApplyPersonalization.execute(model, adapter, 1.0, nothing)
+    with pytest.raises(ValueError, match=r"input mask is empty.*nothing would be restored"):
+        TiledSRSampler.execute(model, vae, image, **MADE, mask=nothing)
+
+
+def test_what_overflows_later_is_told_apart(model: Any, vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheduler's, the sampler's, the VAE's; fp16 is blamed where it is used."""
+    image, nan = torch.rand(1, 32, 40, 3), torch.full((1, 4, 8, 8), torch.nan)
+    with pytest.raises(ValueError, match=r"scheduler kl_optimal gives .* for steps 1: choose more"):
+        TiledSRSampler.execute(model, vae, image, **{**MADE, "scheduler": "kl_optimal"})
+    check_samples(nan.nan_to_num(), model, "euler", "normal")
+    with pytest.raises(ValueError, match="in float32: choose another sampler than euler"):
+        check_samples(nan, model, "euler", "normal")
+    monkeypatch.setattr(model.model, "get_dtype_inference", lambda: torch.float16)
+    with pytest.raises(ValueError, match="in fp16 attention can overflow"):
+        check_samples(nan, model, "euler", "normal")
+    monkeypatch.setattr(vae.first_stage_model, "encode", lambda x: x.new_full((1, 4, 8, 10), torch.nan))
+    with pytest.raises(ValueError, match=r"VAE came to .* in encoding"):
+        pixels.encode(vae, torch.rand(1, 3, 32, 40))
+    monkeypatch.setattr(vae, "vae_dtype", torch.float16)
+    monkeypatch.setattr(vae.first_stage_model, "decode", lambda z: torch.full((1, 3, 32, 40), torch.nan))
+    with pytest.raises(ValueError, match=r"in decoding.*--fp32-vae"):
+        pixels.decode(vae, torch.rand(1, 4, 8, 10), torch.rand(1, 3, 32, 40), 0.0)
+
+
+def test_every_scheduler_has_noise_levels_for_two_steps(model: Any) -> None:
+    from pfstorer.nodes.sample import check_noise_levels
+
+    for scheduler in comfy.samplers.KSampler.SCHEDULERS:
+        check_noise_levels(model, 2, "euler", scheduler)
+
+
+def test_one_reference_for_all_or_one_for_each() -> None:
+    images, references = torch.rand(3, 8, 8, 3), torch.rand(3, 5, 9, 3)
+    each = RestorationColorFix.execute(images, references, "adain").args[0]
+    alone = [
+        RestorationColorFix.execute(images[i : i + 1], references[i : i + 1], "adain").args[0]
+        for i in range(3)
+    ]
+    torch.testing.assert_close(each, torch.cat(alone))
+    one = RestorationColorFix.execute(images, references[:1], "wavelet").args[0]
+    torch.testing.assert_close(
+        one[:1], RestorationColorFix.execute(images[:1], references[:1], "wavelet").args[0]
+    )
+    for number, count in ((2, 3), (3, 1)):
+        with pytest.raises(ValueError, match=f"{number} pictures in reference do not fit {count} in image"):
+            RestorationColorFix.execute(images[:count], references[:number], "wavelet")
