@@ -39,7 +39,8 @@ class ApplyPersonalization(io.ComfyNode):
                 io.Float.Input("gamma", default=1.0, min=0.0, max=MAX_GAMMA, step=0.05,
                                tooltip="Strength. 0 is the base restorer, bit for bit; above 1 exaggerates."),
                 io.Mask.Input("mask", optional=True,
-                              tooltip="Where this person is, over the whole picture; for group photos."),
+                              tooltip="Where this person is, over the whole picture; for group photos. One "
+                              "for all pictures, or one for each; of any size, not empty."),
                 factor("coarse", "the coarsest features (the shape of the head)"),
                 factor("middle", "the features in between"),
                 factor("fine", "the finest features (skin, hair)"),

@@ -10,7 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from .host import LQ_LATENT, RestorerModel
+from .host import LQ_LATENT, PICTURES, RestorerModel
 from .identity import NULL_PROMPT
 from .images import finite, from_image
 from .vae import encode
@@ -58,10 +58,19 @@ def prompts_for(restorer: RestorerModel, *prompts: Conditioning | None) -> list[
     return [prompt or [[restorer.null_context, {NULL_PROMPT: True}]] for prompt in prompts]
 
 
-def with_lq(prompts: list[Conditioning], lq_latent: Tensor) -> list[Conditioning]:
-    """The prompts with the LQ latent [B, C, h, w] (unscaled) that steers the restoration."""
+def with_lq(
+    prompts: list[Conditioning], lq_latent: Tensor, first: int = 0, total: int | None = None
+) -> list[Conditioning]:
+    """The prompts with the LQ latent [B, C, h, w] (unscaled) that steers the restoration.
+
+    Args:
+        first: number of its first picture among the `total` that masks may be given for.
+    """
     # On the negative too: without it the host would run two passes, one of them without structure.
-    return [node_helpers.conditioning_set_values(prompt, {LQ_LATENT: lq_latent}) for prompt in prompts]
+    values: dict[str, Any] = {LQ_LATENT: lq_latent}
+    if total is not None:
+        values[PICTURES] = (first, total)
+    return [node_helpers.conditioning_set_values(prompt, values) for prompt in prompts]
 
 
 class RestorationConditioning(io.ComfyNode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -27,10 +28,13 @@ from ..pfstorer_core.header import HEADER_TENSOR
 from ..pfstorer_core.models import Autoencoder, Backend, BlockHooks, UNet, UNetConfig
 from ..pfstorer_core.restorer import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from ..pfstorer_core.schedule import PredictionType
-from .identity import apply_identities, identity_conds, patches_of
+from .identity import AREA, apply_identities, identity_conds, patches_of
+from .placement import Placement, place
 
 LQ_LATENT = "lq_latent"
 """Key of the LQ latent in a conditioning's values, and of the U-Net's keyword."""
+PICTURES = "pfstorer_pictures"
+"""In a conditioning's values: number of the LQ latent's first picture, and of how many it is one."""
 
 MODEL_TYPES = {
     "eps": comfy.model_base.ModelType.EPS,
@@ -198,20 +202,23 @@ class RestorerModel(comfy.model_base.BaseModel):
         return super().state_dict_for_saving(*args, **kwargs) | extra
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        conds = super().extra_conds(**kwargs)
+        conds, noise = super().extra_conds(**kwargs), kwargs["noise"]
+        rows, size = len(noise), (noise.shape[-2], noise.shape[-1])
+        placement = Placement(range(rows), rows, size)
         if (lq := kwargs.get(LQ_LATENT)) is not None:
-            noise = kwargs["noise"]
-            lq = self.process_latent_in(lq.to(kwargs["device"]))
-            if lq.shape[-2:] != noise.shape[-2:]:
-                lq = comfy.utils.common_upscale(lq, noise.shape[-1], noise.shape[-2], "bilinear", "disabled")
-            conds[LQ_LATENT] = comfy.conds.CONDNoiseShape(lq)
-        return conds | identity_conds(self.current_patcher, kwargs["noise"], kwargs)
+            lq = self.process_latent_in(lq.to(kwargs["device"], torch.float32))
+            placement = place(lq, rows, size, kwargs.get("latent_image"))
+            conds[LQ_LATENT] = comfy.conds.CONDNoiseShape(placement.of(lq, "bilinear"))
+        first, total = kwargs.get(PICTURES, (0, placement.total))
+        placement = replace(placement, rows=[first + row for row in placement.rows], total=total)
+        return conds | identity_conds(self.current_patcher, noise, kwargs, placement)
 
     def _apply_model(
         self, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Any = None, control: Any = None,
         transformer_options: dict | None = None, **conds: Any,
     ) -> Tensor:  # fmt: skip
         options = transformer_options or {}
+        check_cut(x, conds)
         if (lq := conds.get(LQ_LATENT)) is not None:
             conds[LQ_LATENT] = distinct_rows(lq, t, len(options.get("cond_or_uncond", [0])))
         evaluate = partial(super()._apply_model, x, t, c_concat)
@@ -225,6 +232,19 @@ class RestorerModel(comfy.model_base.BaseModel):
         state = getattr(self.current_patcher, "patches_uuid", None)
         unet, dtype = cast(Any, self.diffusion_model), self.get_dtype_inference()
         return apply_identities(personalized, unet, patches, state, t, timestep, c_crossattn, conds, dtype)
+
+
+def check_cut(x: Tensor, conds: dict[str, Any]) -> None:
+    """Raise ValueError where somebody cut the latent [B, C, h, w] and not what lies on it."""
+    for name, value in conds.items():
+        if name == LQ_LATENT or name.startswith(AREA):
+            rows, size = len(value), list(value.shape[-2:])
+            if size != list(x.shape[-2:]) or len(x) % rows:
+                raise ValueError(
+                    f"The model was given {len(x)} x {list(x.shape[-2:])} latent cells, and {rows} x {size} "
+                    f"of {name}: another node cuts the latent, and not the picture that it is restored from. "
+                    "For tiles take RestorationTiling or TiledSRSampler."
+                )
 
 
 def distinct_rows(lq_latent: Tensor, timesteps: Tensor, chunks: int) -> Tensor:

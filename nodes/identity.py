@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.conds
-import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
@@ -23,6 +22,7 @@ from ..pfstorer_core.identity import (
     personalization,
 )
 from ..pfstorer_core.models import UNet
+from .placement import Placement
 
 PATCH = "pfstorer_identity"
 """The host keeps what a clone of a MODEL was given in lists of this name."""
@@ -36,7 +36,8 @@ IdentityAdapterType = io.Custom("IDENTITY_ADAPTER")
 
 @dataclass(eq=False)
 class IdentityPatch:
-    """An identity from noise level `start` down to `end`. Its area [1, 1, H, W] is on the CPU."""
+    """An identity from noise level `start` down to `end`. Its area [B or 1, 1, H, W], of as many pictures, is
+    on the CPU."""
 
     identity: Identity
     start: float
@@ -73,7 +74,9 @@ def patches_of(options: dict[str, Any]) -> list[IdentityPatch]:
     return options.get("patches", {}).get(PATCH, [])
 
 
-def identity_conds(patcher: ModelPatcher | None, noise: Tensor, values: dict[str, Any]) -> dict[str, Any]:
+def identity_conds(
+    patcher: ModelPatcher | None, noise: Tensor, values: dict[str, Any], placement: Placement
+) -> dict[str, Any]:
     """The conditions that lie on the canvas, for tiles and area prompts to crop; and whether a row may be
     called by the person's name."""
     patches = patches_of(patcher.model_options["transformer_options"]) if patcher is not None else []
@@ -83,9 +86,18 @@ def identity_conds(patcher: ModelPatcher | None, noise: Tensor, values: dict[str
     conds: dict[str, Any] = {NAMED: comfy.conds.CONDRegular(torch.tensor([[float(free)]]))}
     for number, patch in enumerate(patches):
         if (area := patch.identity.area) is not None:
-            area = comfy.utils.common_upscale(area, noise.shape[-1], noise.shape[-2], "area", "disabled")
-            conds[f"{AREA}{number}"] = comfy.conds.CONDNoiseShape(area.to(noise))
+            conds[f"{AREA}{number}"] = comfy.conds.CONDNoiseShape(placement.of(area, "area").to(noise))
     return conds
+
+
+def check_masks(model: ModelPatcher, pictures: int) -> None:
+    """Raise ValueError where the masks of a MODEL's persons are not one, or one for each of the pictures."""
+    for patch in patches_of(model.model_options["transformer_options"]):
+        if (area := patch.identity.area) is not None and len(area) not in (1, pictures):
+            raise ValueError(
+                f"The {len(area)} masks of ApplyPersonalization do not fit {pictures} pictures: give one, or "
+                "one for each."
+            )
 
 
 def apply_identities(

@@ -18,6 +18,7 @@ from ..pfstorer_core.pixel_tiles import pixel_grid
 from ..pfstorer_core.tiling import TileGrid, tile_cells
 from .bar import TileBar
 from .condition import Conditioning, prompts_for, restorer_of, with_lq
+from .identity import check_masks
 from .images import from_image, from_mask
 from .tiles import Tiles, with_tiles
 from .vae import check_fidelity, decode, encode
@@ -63,14 +64,17 @@ class TiledSRSampler(io.ComfyNode):
                                  tooltip="The same noise for every picture of a batch, as for the frames "
                                  "of a video. They are sampled one after the other then."),
                 io.Mask.Input("mask", optional=True,
-                              tooltip="Where to restore; elsewhere the picture is only enlarged."),
+                              tooltip="Where to restore; elsewhere the picture is only enlarged. One for "
+                              "all pictures, or one for each; of any size, not empty."),
                 io.Conditioning.Input("positive", optional=True,
                                       tooltip="A prompt of your own. Unconnected: empty."),
                 io.Conditioning.Input("negative", optional=True,
                                       tooltip="Only matters at a cfg above 1."),
             ],
             outputs=[
-                io.Image.Output(), io.Latent.Output(),
+                io.Image.Output(),
+                io.Latent.Output(tooltip="What was sampled. It may be larger than the picture: small ones "
+                                 "are restored at the restorer's own size, and sides are padded."),
                 io.Mask.Output(tooltip="The mask at the size of the result; all of it without one."),
             ],
         )  # fmt: skip
@@ -92,23 +96,25 @@ class TiledSRSampler(io.ComfyNode):
         canvas = prepare_canvas(from_image(image), upscale, image_size, factor)
         shown = mask_for(canvas, mask)
         pictures, pixels = len(canvas.picture), len(pixel_grid(canvas.picture, factor))
+        check_masks(model, pictures)
         height, width = (side // factor for side in canvas.picture.shape[-2:])
         together = 1 if fixed_noise else pictures
         tiles = len(TileGrid(height, width, *cells))
         bar = TileBar(model, (pixels, pictures * pixels), steps * (pictures // together), tiles)
         lq_latent = encode(vae, canvas.picture, bar.on_pixel_tile)
 
-        def sample(start: Tensor) -> Tensor:
+        def sample(start: Tensor, first: int) -> Tensor:
             tiled = with_tiles(model, Tiles(*cells, tile_batch, bar.on_tiles))
             noise = comfy.sample.prepare_noise(start, seed)
-            positive, negative = with_lq(prompts, start)
+            positive, negative = with_lq(prompts, start, first, pictures)
             bar.begin()
             return comfy.sample.sample(
                 tiled, noise, steps, cfg, sampler_name, scheduler, positive, negative, start, seed=seed,
                 callback=bar.on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             )  # fmt: skip
 
-        samples = torch.cat([sample(start) for start in lq_latent.split(together)])
+        starts = enumerate(lq_latent.split(together))
+        samples = torch.cat([sample(start, number * together) for number, start in starts])
         check_samples(samples, model, sampler_name, scheduler)
         restored = canvas.finish(decode(vae, samples, canvas.picture, fidelity, bar.on_pixel_tile), color_fix)
         restored, shown = masked(canvas, restored, shown)
