@@ -44,6 +44,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None =
     return out.transpose(1, 2).flatten(2)
 
 
+def fitted(features: Tensor, h: Tensor) -> Tensor:
+    """Features [B, F, H', W'] at the size of h [B, C, H, W]: the same where they have it; bilinear where a
+    patch of the host, such as deep shrink, changed the size of h."""
+    if features.shape[-2:] == h.shape[-2:]:
+        return features
+    return F.interpolate(features, size=h.shape[-2:], mode="bilinear")
+
+
 @dataclass(frozen=True)
 class Backend:
     """Layer factory of the networks.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .ops import Backend
+from .ops import Backend, fitted
 
 
 class SFT(nn.Module):
@@ -22,12 +22,12 @@ class SFT(nn.Module):
         self.mlp_beta = backend.conv(hidden, channels, 3)
 
     def forward(self, h: Tensor, features: Tensor) -> Tensor:
-        """h [B, C, H, W], features [b, F, H, W] of the same size -> [B, C, H, W].
+        """h [B, C, H, W], features [b, F, H, W], of this size or brought to it -> [B, C, H, W].
 
         b divides B: where rows of a batch share their LQ picture, as those of classifier-free guidance
         do, gamma and beta are computed once; row i steers the rows i, i + b, i + 2b, …
         """
-        shared = self.mlp_shared(features)
+        shared = self.mlp_shared(fitted(features, h))
         gamma, beta = self.mlp_gamma(shared), self.mlp_beta(shared)
         h = self.param_free_norm(h).unflatten(0, (-1, len(features)))
         return torch.addcmul(h + beta, h, gamma).flatten(0, 1)

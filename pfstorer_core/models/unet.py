@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .blocks import Downsample, ResBlock, Upsample, time_mlp, timestep_embedding
 from .lq_encoder import LQEncoder, LQEncoderConfig
-from .ops import Backend
+from .ops import Backend, fitted
 from .transformer import Site, SpatialTransformer
 
 Control = Mapping[str, Sequence[Tensor | None]]
@@ -288,4 +288,4 @@ def _numbered(name: str, blocks: list[list[nn.Module]]) -> nn.ModuleList:
 
 def _add(h: Tensor, residuals: list[Tensor | None] | None) -> Tensor:
     residual = residuals.pop() if residuals else None
-    return h if residual is None else h + residual
+    return h if residual is None else h + fitted(residual, h)
