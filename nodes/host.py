@@ -283,15 +283,43 @@ def build_model(
     )
     manual_cast = None if dtype else mm.unet_manual_cast(chosen, device, config.supported_inference_dtypes)
     config.set_inference_dtype(chosen, manual_cast)
-    model = RestorerModel(file, config, mm.unet_inital_load_device(parameters, chosen))
-    patcher_class = (
-        comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
-    )
-    patcher = patcher_class(model, load_device=device, offload_device=mm.unet_offload_device())
-    load_exactly(model.diffusion_model, file.unet, "U-Net", assign=patcher.is_dynamic())
+    model = RestorerModel(file, config, torch.device("meta"))
+    model.device = mm.unet_inital_load_device(parameters, chosen)
+    patcher = patcher_class(disable_dynamic)(model, load_device=device, offload_device=mm.unet_offload_device())
+    expected, _ = file.build(Backend(device="meta"))
+    placement = None if patcher.is_dynamic() else {"dtype": chosen, "device": model.device}
+    load_weights(model.diffusion_model, file.unet, "U-Net", expected, placement)
     if null_context is not None:
         model.null_context = null_context
     return patcher
+
+
+def patcher_class(disable_dynamic: bool) -> type[comfy.model_patcher.ModelPatcher]:
+    """The host's patcher: with DynamicVRAM, unless told otherwise, the one that streams weights."""
+    return comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+
+
+def load_weights(
+    module: torch.nn.Module,
+    tensors: dict[str, Tensor],
+    what: str,
+    expected: torch.nn.Module,
+    placement: dict[str, Any] | None,
+) -> None:
+    """Give a module that was built on the meta device its weights.
+
+    Where the host streams weights (DynamicVRAM, its default on NVIDIA), its layers have none before they are
+    loaded, and afterwards they keep the file's own mapped tensors, which it converts when it needs them.
+
+    Args:
+        expected: the same network of plain layers, which tells what the file has to hold.
+        placement: dtype and device of the weights; None where the host streams them.
+    """
+    load_exactly(
+        module, tensors, what, expected=expected.state_dict(), assign=placement is None, placement=placement
+    )
+    if placement is not None and mm.force_channels_last():
+        module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def load_model(
@@ -312,23 +340,26 @@ def load_vae(
     prediction_type: PredictionType | None,
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
-    """The same for the patcher of a VAE, which is dynamic wherever the host's own is."""
-    return build_vae(open_restorer(path, addons, prediction_type)).patcher
+    """The same for the patcher of a VAE."""
+    return build_vae(open_restorer(path, addons, prediction_type), disable_dynamic).patcher
 
 
-def build_vae(file: RestorerFile) -> comfy.sd.VAE:
+def build_vae(file: RestorerFile, disable_dynamic: bool = False) -> comfy.sd.VAE:
     """The host's VAE around our autoencoder, so that `decode` also takes an LQ picture and a fidelity:
     ``vae.decode(z, vae_options={"lq": …, "fidelity": 0.5})``."""
     vae = _hollow_vae()
     config = file.autoencoder_config
-    backend = Backend(comfy.ops.disable_weight_init, optimized_attention, dtype=vae.vae_dtype)
+    meta = torch.device("meta")
+    backend = Backend(comfy.ops.disable_weight_init, optimized_attention, dtype=vae.vae_dtype, device=meta)
     autoencoder = Autoencoder(config, backend).eval().requires_grad_(False)
     mm.archive_model_dtypes(autoencoder)
     vae.first_stage_model = cast(Any, autoencoder)
-    vae.patcher = comfy.model_patcher.CoreModelPatcher(
+    vae.patcher = patcher_class(disable_dynamic)(
         autoencoder, load_device=vae.device, offload_device=mm.vae_offload_device()
     )
-    load_exactly(autoencoder, file.autoencoder, "autoencoder", assign=vae.patcher.is_dynamic())
+    _, expected = file.build(Backend(device="meta"))
+    placement = None if vae.patcher.is_dynamic() else {"dtype": vae.vae_dtype, "device": "cpu"}
+    load_weights(autoencoder, file.autoencoder, "autoencoder", expected, placement)
     vae.downscale_ratio = vae.upscale_ratio = config.downscale
     vae.latent_channels = config.embed_dim
     # The host's estimates are for Stable Diffusion's width and its factor of 8.

@@ -189,6 +189,7 @@ def load_exactly(
     tensors: Mapping[str, Tensor],
     what: str,
     *,
+    expected: Mapping[str, Tensor] | None = None,
     assign: bool = False,
     placement: Mapping[str, Any] | None = None,
 ) -> None:
@@ -196,15 +197,17 @@ def load_exactly(
 
     Args:
         what: the module's name in the error.
-        assign: let the module keep these very tensors (in its own dtype) instead of copying them.
-        placement: dtype and device of the tensors that a module on the meta device is to get; they are
-            converted one by one, so that the peak of memory is hardly above the result.
+        expected: the keys and shapes that have to be there, for a module that has no weights yet; else its
+            own state dict tells.
+        assign: let the module keep these very tensors, in their own number format, instead of copying them.
+        placement: dtype and device of the tensors that the module is to get in place of its own (it may be
+            on the meta device); they are converted one by one, so that the peak of memory is hardly above
+            the result.
     Raises:
         CheckpointError: lists the first missing, unexpected and mis-shaped keys, or names a tensor
             with values that are not finite.
     """
-    expected = module.state_dict()
-    check_fit(expected, tensors, what)
+    check_fit(module.state_dict() if expected is None else expected, tensors, what)
     for key, value in tensors.items():
         if not is_finite(value):
             raise CheckpointError(
@@ -212,8 +215,6 @@ def load_exactly(
             )
     if placement is not None:
         tensors = {key: value.to(**placement, copy=True) for key, value in tensors.items()}
-    elif assign:
-        tensors = {key: value.to(expected[key].dtype) for key, value in tensors.items()}
     module.load_state_dict(dict(tensors), assign=assign or placement is not None)
 
 

@@ -68,10 +68,13 @@ def load_state(
     for name, parameter in trained.items():
         parameter.copy_(tensors[f"trained.{name}"])
         average[name].copy_(tensors[f"average.{name}"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    number = {id(p): k for k, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             name, _, entry = key.removeprefix("optimizer.").rpartition(".")
-            # AdamW counts its steps on the CPU.
-            device = "cpu" if entry == "step" else trained[name].device
-            optimizer.state[trained[name]][entry] = value.to(device, copy=True)
+            # The optimizer keeps what it is given where it lies already, and the file is mapped.
+            moments.setdefault(number[id(trained[name])], {})[entry] = value.clone()
+    # It knows where each of them belongs: a fused AdamW counts its steps on the device, others on the CPU.
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     return json.loads(metadata["step"]), json.loads(metadata["broken"])

@@ -17,6 +17,9 @@ sys.argv = [
     os.environ["PFSTORER_BASE"],
 ]
 import comfy.options  # noqa: E402
+import comfy_aimdo.control  # noqa: E402
+
+comfy_aimdo.control.init()  # as the host's main.py does, before its modules that look for it
 
 comfy.options.enable_args_parsing()
 
