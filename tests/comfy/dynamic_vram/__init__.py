@@ -5,8 +5,17 @@ get dynamic patchers. What the host does on a GPU alone, streaming weights and a
 them, is not here.
 """
 
+import importlib
+import sys
+
 import comfy.memory_management
 import comfy.model_patcher
+import comfy_aimdo.control
+
+comfy_aimdo.control.init()  # which the host's main.py leaves out with --cpu
+for name, module in list(sys.modules.items()):
+    if name.startswith("comfy_aimdo.") and getattr(module, "lib", module) is None:
+        importlib.reload(module)
 
 
 class DynamicOnCPU(comfy.model_patcher.ModelPatcherDynamic):

@@ -1,0 +1,99 @@
+"""Pictures of a server whose weights are streamed (DynamicVRAM, ComfyUI's default on NVIDIA) are the same."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.client import ComfyClient
+from harness.host import ComfyServer
+from harness.person import bad_picture, case
+from harness.picture import encode
+from harness.shipped.person import DRAWN_PERSON
+
+from .prompts import add_small_restorer, node
+
+PACK = Path(__file__).parent / "dynamic_vram"
+SMALL = "small.safetensors"
+
+
+class StreamingServer(ComfyServer):
+    """With a pack beside ours that switches DynamicVRAM on, as far as a CPU goes."""
+
+    def _prepare_folder(self) -> None:
+        super()._prepare_folder()
+        (self.base / "custom_nodes" / PACK.name).symlink_to(PACK, target_is_directory=True)
+
+    def _command(self) -> list[str]:
+        command = super()._command()
+        packs = command.index("--whitelist-custom-nodes") + 1
+        return [*command[:packs], PACK.name, *command[packs:]]
+
+
+@pytest.fixture(scope="module")
+def streaming() -> Iterator[ComfyClient]:
+    with StreamingServer(threads=1) as server, server.client() as connected:
+        add_small_restorer(server, SMALL)
+        yield connected
+        assert "prepared for dynamic VRAM loading" in server.log.read_text(), "nothing was streamed"
+
+
+def sampled(model: list[Any], **settings: Any) -> dict[str, Any]:
+    return node(
+        "TiledSRSampler", model=model, vae=["restorer", 2], image=["image", 0], upscale=2.0, steps=2,
+        cfg=1.0, sampler_name="euler", scheduler="normal", seed=0, **settings,
+    )  # fmt: skip
+
+
+def graph(picture: str) -> dict[str, Any]:
+    """Tiles with fidelity, a prompt, the native sampler, a known person, and one learned there and then."""
+    model, vae = ["restorer", 0], ["restorer", 2]
+    learning = {"lr": 0.01, "gamma_lr": 0.3, "steps": 3, "seed": 0, "batch": 1}
+    prompt = {
+        "image": node("LoadImage", image=picture),
+        "restorer": node("LoadBaseRestorer", checkpoint="pfstorer_tiny.safetensors"),
+        "tiles": sampled(model, fidelity=0.5),
+        "text": node("CLIPTextEncode", clip=["restorer", 1], text="an old photo"),
+        "prompted": sampled(model, positive=["text", 0]),
+        "lq": node("RestorationConditioning", model=model, vae=vae, image=["image", 0]),
+        "sampler": node("KSampler", model=model, positive=["lq", 0], negative=["lq", 1], latent_image=["lq", 2],
+                        seed=0, steps=2, cfg=1.0, sampler_name="euler", scheduler="normal", denoise=1.0),
+        "native": node("VAEDecode", samples=["sampler", 0], vae=vae),
+        "person": node("LoadIdentityAdapter", name=f"{DRAWN_PERSON}.safetensors"),
+        "applied": node("ApplyPersonalization", model=model, identity_adapter=["person", 0], gamma=1.0),
+        "personal": sampled(["applied", 0]),
+        "small": node("LoadBaseRestorer", checkpoint=SMALL),
+        "train": node("TrainIdentityAdapter", model=["small", 0], clip=["small", 1], vae=["small", 2],
+                      name="streamed", **{"photos.photo_0": ["image", 0]}, **learning),
+        "learned": node("ApplyPersonalization", model=["small", 0], identity_adapter=["train", 0], gamma=1.0),
+    }  # fmt: skip
+    prompt["met"] = sampled(["learned", 0])
+    prompt["met"]["inputs"]["vae"] = ["small", 2]
+    for name in ("tiles", "prompted", "native", "personal", "met"):
+        prompt[f"save {name}"] = node("SaveImage", images=[name, 0], filename_prefix=name)
+    return prompt
+
+
+def test_pictures_are_the_same(server: ComfyServer, client: ComfyClient, streaming: ComfyClient) -> None:
+    add_small_restorer(server, SMALL)
+    results = []
+    for connected in (client, streaming):
+        connected.free()
+        prompt = graph(connected.upload_image(encode(bad_picture(case())), "bad.png"))
+        execution = connected.run(prompt)
+        results.append(
+            {
+                name: np.asarray(Image.open(BytesIO(connected.view(execution.images(name)[0])))).astype(int)
+                for name in prompt
+                if name.startswith("save ")
+            }
+        )
+    static, streamed = results
+    assert len(static) == 5
+    for name, picture in static.items():
+        assert picture.std() > 2, f"{name} shows nothing"
+        assert np.abs(picture - streamed[name]).max() <= 1, name
