@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from comfy.model_management import throw_exception_if_processing_interrupted as stop
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -25,7 +26,7 @@ class RestorationColorFix(io.ComfyNode):
                     "method",
                     options=list(COLOR_FIXES),
                     tooltip="wavelet: takes the reference's low frequencies, good for the same scene. "
-                    "adain: takes the mean and spread of each channel.",
+                    "adain: takes the mean and spread of each channel. A grey reference makes it grey.",
                 ),
             ],
             outputs=[io.Image.Output()],
@@ -39,4 +40,4 @@ class RestorationColorFix(io.ComfyNode):
                 f"{len(references)} pictures in reference do not fit {len(pictures)} in image: give one "
                 "reference for all, or one for each."
             )
-        return io.NodeOutput(to_image(color_fix(pictures, references, method)))
+        return io.NodeOutput(to_image(color_fix(pictures, references, method, stop)))

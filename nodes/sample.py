@@ -8,6 +8,7 @@ import comfy.sample
 import comfy.samplers
 import comfy.utils
 import torch
+from comfy.model_management import throw_exception_if_processing_interrupted as stop
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
@@ -93,7 +94,7 @@ class TiledSRSampler(io.ComfyNode):
         prompts = prompts_for(restorer, positive, negative)
         check_noise_levels(model, steps, sampler_name, scheduler)
         cells = tile_cells(tile, overlap, image_size, factor)
-        canvas = prepare_canvas(from_image(image), upscale, image_size, factor)
+        canvas = prepare_canvas(from_image(image), upscale, image_size, factor, stop)
         shown = mask_for(canvas, mask)
         pictures, pixels = len(canvas.picture), len(pixel_grid(canvas.picture, factor))
         check_masks(model, pictures)
@@ -139,7 +140,7 @@ def mask_for(canvas: Canvas, mask: Tensor | None) -> Tensor | None:
             "The input mask is empty, so that nothing would be restored: paint what is to be, or leave the "
             "mask unconnected."
         )
-    return resize(mask, canvas.target).clamp(0, 1)
+    return resize(mask, canvas.target, canvas.on_strip).clamp(0, 1)
 
 
 def masked(canvas: Canvas, restored: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from .color import color_fix
+from .resizing import resize
 
 MAX_UPSCALE = 20.0
 MAX_PIXELS = 2**28
@@ -24,28 +26,37 @@ class Canvas:
         picture: [B, 3, H, W] in [0, 1], sides multiples of the autoencoder's factor.
         content: height and width of what is not padding.
         target: height and width of the result.
+        on_strip: hears of every strip of a large picture; what it raises stops the work.
     """
 
     picture: Tensor
     content: tuple[int, int]
     target: tuple[int, int]
+    on_strip: Callable[[], object] = lambda: None
 
     def finish(self, restored: Tensor, fix: str = "none") -> Tensor:
         """[B, 3, H, W] -> [B, 3, *target] in [0, 1]: without the padding, at the size asked for, in the
         colours of the bad picture by the colour fix of that name. What is given may be overwritten."""
         if fix != "none":
-            restored = color_fix(restored, self.picture, fix)
+            restored = color_fix(restored, self.picture, fix, self.on_strip)
         height, width = self.content
-        return resize(restored[..., :height, :width], self.target).clamp_(0, 1)
+        return resize(restored[..., :height, :width], self.target, self.on_strip).clamp_(0, 1)
 
     def enlarged(self) -> Tensor:
         """The bad picture [B, 3, *target] in [0, 1]."""
         height, width = self.content
         picture = self.picture[..., :height, :width]
-        return picture if self.content == self.target else resize(picture, self.target).clamp_(0, 1)
+        smaller = self.content != self.target
+        return resize(picture, self.target, self.on_strip).clamp_(0, 1) if smaller else picture
 
 
-def prepare_canvas(image: Tensor, upscale: float, image_size: int, multiple: int) -> Canvas:
+def prepare_canvas(
+    image: Tensor,
+    upscale: float,
+    image_size: int,
+    multiple: int,
+    on_strip: Callable[[], object] = lambda: None,
+) -> Canvas:
     """Enlarge a picture for restoration.
 
     Args:
@@ -55,6 +66,7 @@ def prepare_canvas(image: Tensor, upscale: float, image_size: int, multiple: int
             restored larger and reduced afterwards, as StableSR does: below it the restorer is blind.
             (Panoramas only as far as their long side stays within `MAX_ASPECT` of it.)
         multiple: of the canvas's sides (the autoencoder's factor).
+        on_strip: see `Canvas`.
     Raises:
         ValueError: upscale out of range, an empty picture, or a result of more than `MAX_PIXELS`.
     """
@@ -72,21 +84,12 @@ def prepare_canvas(image: Tensor, upscale: float, image_size: int, multiple: int
     longest = max(1.0, MAX_ASPECT * image_size / max(target))
     content = _times(target, max(1.0, min(image_size / min(target), longest)))
     padding = [-side % multiple for side in content]
-    picture = resize(image, content)
+    picture = resize(image, content, on_strip)
     picture = image.clamp(0, 1) if picture is image else picture.clamp_(0, 1)
     # A mirrored border would need pictures larger than the padding; the nearest colour always works.
     if any(padding):
         picture = F.pad(picture, (0, padding[1], 0, padding[0]), mode="replicate")
-    return Canvas(picture, content, target)
-
-
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic, with anti-aliasing where it shrinks; the same tensor where the size is right already."""
-    return (
-        image
-        if tuple(image.shape[-2:]) == size
-        else F.interpolate(image, size=size, mode="bicubic", antialias=True)
-    )
+    return Canvas(picture, content, target, on_strip)
 
 
 def _times(size: tuple[int, ...], factor: float) -> tuple[int, int]:

@@ -7,16 +7,27 @@ not clip.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .resizing import resize
+
 WAVELET_LEVELS = 5
-STRIP = 512
-"""Rows of a picture that are fixed at once."""
+STRIP, STRIP_PIXELS = 512, 2**22
+"""Rows of a picture that are fixed at once, fewer of a wide one."""
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in what a colour picture is as a grey one (ITU-R BT.601)."""
+GREY = 1e-3
+"""What the channels of a grey picture may differ by: less than a step of 8 bits."""
+
+OnStrip = Callable[[], object]
+"""Hears of every strip of a picture; what it raises stops the work."""
 
 
-def adain_color_fix(content: Tensor, style: Tensor) -> Tensor:
+def adain_color_fix(content: Tensor, style: Tensor, on_strip: OnStrip = lambda: None) -> Tensor:
     """Give the content's channels the style's means and deviations (AdaIN, Huang & Belongie 2017).
 
     Args:
@@ -31,12 +42,16 @@ def adain_color_fix(content: Tensor, style: Tensor) -> Tensor:
     """
     _check_pair(content, style)
     content_mean, content_std = _channel_statistics(content)
+    on_strip()
     style_mean, style_std = _channel_statistics(style)
+    on_strip()
     result = _at_least_float32(content) - content_mean
     return result.div_(content_std).mul_(style_std).add_(style_mean).to(content.dtype)
 
 
-def wavelet_color_fix(content: Tensor, style: Tensor, levels: int = WAVELET_LEVELS) -> Tensor:
+def wavelet_color_fix(
+    content: Tensor, style: Tensor, on_strip: OnStrip = lambda: None, *, levels: int = WAVELET_LEVELS
+) -> Tensor:
     """The content's high frequencies on the style's low ones.
 
     Args:
@@ -59,8 +74,10 @@ def wavelet_color_fix(content: Tensor, style: Tensor, levels: int = WAVELET_LEVE
     # In strips, with as many rows about them as the blurs reach: a large picture would be there ten times.
     reach, height = 2**levels - 1, content.shape[-2]
     fixed = torch.empty_like(content)
-    for top in range(0, height, STRIP):
-        bottom = min(top + STRIP, height)
+    rows = _strip_rows(content)
+    for top in range(0, height, rows):
+        on_strip()
+        bottom = min(top + rows, height)
         first, last = max(0, top - reach), min(height, bottom + reach)
         high, _ = wavelet_split(_at_least_float32(content[..., first:last, :]), levels)
         _, low = wavelet_split(_at_least_float32(style[..., first:last, :]), levels)
@@ -126,14 +143,45 @@ COLOR_FIXES = {"wavelet": wavelet_color_fix, "adain": adain_color_fix}
 """The colour fixes by the name that users choose them by."""
 
 
-def color_fix(content: Tensor, style: Tensor, method: str) -> Tensor:
-    """The fix of that name; a style of another size is resized to the content's first.
+def color_fix(content: Tensor, style: Tensor, method: str, on_strip: OnStrip = lambda: None) -> Tensor:
+    """The fix of that name; a style of another size is resized to the content's first. A grey style makes the
+    content grey: whatever colour it has was invented.
 
     Raises:
         ValueError: no fix of that name, or batches that don't fit together.
     """
     if method not in COLOR_FIXES:
         raise ValueError(f"No colour fix named {method!r}; choose one of {', '.join(COLOR_FIXES)}.")
-    if style.shape[-2:] != content.shape[-2:]:
-        style = F.interpolate(style, size=content.shape[-2:], mode="bicubic", antialias=True)
-    return COLOR_FIXES[method](content, style)
+    _check_pair(content, style)
+
+    def one(picture: Tensor, like: Tensor) -> Tensor:
+        grey = is_grey(like)
+        of, like = (_luma(picture), like[:, :1]) if grey else (picture, like)
+        fixed = COLOR_FIXES[method](of, resize(like, (of.shape[-2], of.shape[-1]), on_strip), on_strip)
+        return fixed.expand_as(picture).contiguous() if grey else fixed
+
+    styles = style.expand(len(content), -1, -1, -1)
+    if len(content) == 1:
+        return one(content, styles)
+    fixed = torch.empty_like(content)
+    for number, pair in enumerate(zip(content.split(1), styles.split(1), strict=True)):
+        fixed[number] = one(*pair)[0]
+    return fixed
+
+
+def is_grey(picture: Tensor) -> bool:
+    """Whether the channels [B, 3, H, W] are equal everywhere."""
+    if picture.shape[1] != len(LUMA):
+        return False
+    strips = picture.split(_strip_rows(picture), -2)
+    return all(bool(((strip[:, 1:] - strip[:, :1]).abs() <= GREY).all()) for strip in strips)
+
+
+def _luma(picture: Tensor) -> Tensor:
+    """[B, 3, H, W] -> [B, 1, H, W]."""
+    red, green, blue = picture.split(1, 1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+
+
+def _strip_rows(picture: Tensor) -> int:
+    return max(64, min(STRIP, STRIP_PIXELS // picture.shape[-1]))

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pfstorer_core import resizing
 from pfstorer_core.canvas import MAX_ASPECT, MAX_UPSCALE, prepare_canvas, resize
 
 
@@ -48,3 +49,35 @@ def test_upscale_out_of_range_is_named(upscale: float) -> None:
 def test_resize_leaves_the_right_size_alone() -> None:
     image = torch.rand(1, 3, 5, 7)
     assert resize(image, (5, 7)) is image
+
+
+@pytest.mark.parametrize("size", [(5, 7), (40, 64), (3, 90), (90, 3), (17, 33)])
+def test_large_pictures_are_resized_in_strips_to_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    pictures, heard = torch.rand(2, 3, 21, 34).movedim(1, -1).contiguous().movedim(-1, 1), []
+    whole = resize(pictures, size, lambda: heard.append(1))
+    assert not heard
+    monkeypatch.setattr(resizing, "AT_ONCE", 100)
+    monkeypatch.setattr(resizing, "STRIP", 2000)
+    assert torch.equal(resize(pictures, size, lambda: heard.append(1)), whole)
+    assert len(heard) > 3
+
+
+def test_a_canvas_can_be_stopped_between_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resizing, "AT_ONCE", 100)
+    heard: list[int] = []
+    canvas = prepare_canvas(torch.rand(1, 3, 20, 24), 1.0, 64, 4, lambda: heard.append(1))
+    for work in (canvas.enlarged, lambda: canvas.finish(canvas.picture.clone(), "wavelet")):
+        assert heard
+        heard.clear()
+        work()
+    assert heard
+
+
+@pytest.mark.parametrize("fix", ["wavelet", "adain"])
+def test_what_was_grey_comes_back_grey(fix: str) -> None:
+    canvas = prepare_canvas(torch.rand(1, 1, 20, 24).expand(-1, 3, -1, -1), 2.0, 64, 8)
+    finished = canvas.finish(torch.rand_like(canvas.picture), fix)
+    assert (finished - finished[:, :1]).abs().max() < 1e-6
+    assert finished.shape == (1, 3, 40, 48)

@@ -13,6 +13,7 @@ from pfstorer_core.color import (
     adain_color_fix,
     blur,
     color_fix,
+    is_grey,
     wavelet_color_fix,
     wavelet_split,
 )
@@ -130,3 +131,43 @@ def test_strips_leave_no_trace(monkeypatch: pytest.MonkeyPatch, rows: int) -> No
     whole = wavelet_color_fix(content, style)
     monkeypatch.setattr("pfstorer_core.color.STRIP", rows)
     assert torch.equal(wavelet_color_fix(content, style), whole)
+
+
+@pytest.mark.parametrize("method", COLOR_FIXES)
+@pytest.mark.parametrize("size", [(24, 32), (7, 11)])
+def test_a_grey_picture_stays_grey(method: str, size: tuple[int, int]) -> None:
+    content, grey = image(2, 3, 24, 32), image(2, 1, *size, seed=1).expand(-1, 3, -1, -1)
+    style = torch.cat([grey[:1], image(1, 3, *size, seed=2)])
+    fixed = color_fix(content, style, method)
+    assert torch.equal(fixed[0, 0], fixed[0, 1])
+    assert torch.equal(fixed[0, 0], fixed[0, 2])
+    assert (fixed[1, 0] - fixed[1, 1]).abs().max() > 0.1, "the other picture of the batch has colours"
+    torch.testing.assert_close(fixed[1:], color_fix(content[1:], style[1:], method))
+    luma = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
+    same = color_fix((content[:1] * luma).sum(1, keepdim=True).expand(-1, 3, -1, -1), style[:1], method)
+    torch.testing.assert_close(fixed[:1], same, rtol=0, atol=1e-5)
+
+
+def test_nearly_grey_is_not_grey() -> None:
+    style = image(1, 1, 600, 9).expand(-1, 3, -1, -1).clone()
+    assert is_grey(style + torch.tensor([0, 1e-5, 0]).reshape(3, 1, 1))
+    style[0, 2, 590, 4] += 1 / 255
+    assert not is_grey(style)
+    assert not is_grey(image(1, 1, 8, 8))
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", COLOR_FIXES)
+def test_a_large_picture_can_be_stopped_between_its_strips(method: str) -> None:
+    heard = []
+
+    def on_strip() -> None:
+        heard.append(1)
+        if len(heard) == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        color_fix(image(1, 3, 1200, 8), image(1, 3, 1200, 8, seed=1), method, on_strip)

@@ -1,0 +1,45 @@
+"""Pictures of another size, large ones strip by strip, so that the work can be stopped in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor
+
+AT_ONCE, STRIP = 2**26, 2**22
+"""Values of a result or a picture that are still resized at once, and of the strips of larger ones."""
+
+
+def resize(image: Tensor, size: tuple[int, int], on_strip: Callable[[], object] = lambda: None) -> Tensor:
+    """Bicubic, with anti-aliasing where it shrinks; the same tensor where the size is right already.
+
+    Args:
+        image: [B, C, H, W]. size: height and width.
+        on_strip: hears of every strip of a large picture; what it raises stops the work.
+    """
+    height, width = size
+    if tuple(image.shape[-2:]) == (height, width):
+        return image
+    planes = image.shape[0] * image.shape[1]
+    if max(image.numel(), planes * height * width) <= AT_ONCE:
+        return _bicubic(image, (height, width))
+    # Rows do not depend on each other in x, nor columns in y: torch itself resizes one axis after the other.
+    wide = image.new_empty(*image.shape[:-1], width)
+    step = max(1, STRIP // (planes * max(width, image.shape[-1])))
+    for first in range(0, image.shape[-2], step):
+        on_strip()
+        rows = image[..., first : first + step, :]
+        lines = _bicubic(rows.reshape(1, -1, 1, image.shape[-1]), (1, width))
+        wide[..., first : first + step, :] = lines.reshape(*rows.shape[:-1], width)
+    resized = wide.new_empty(*wide.shape[:-2], height, width)
+    step = max(1, STRIP // (planes * max(height, image.shape[-2])))
+    for first in range(0, width, step):
+        on_strip()
+        columns = wide[..., first : first + step]
+        resized[..., first : first + step] = _bicubic(columns, (height, columns.shape[-1]))
+    return resized
+
+
+def _bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(image, size=size, mode="bicubic", antialias=True)
