@@ -36,6 +36,7 @@ from .data import Batch, collate, generators, normal
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit, to_device
 from .photos import Box, Pairs, Photos, encode
+from .processes import Processes
 
 STAGE = "identity"
 PREVIEW_STEPS = 10
@@ -334,7 +335,10 @@ def train_identity_adapter(
     held = Pairs(restorer, seen, harm, 0.0, 1, 1, settings.seed + 1)
     try:
         on_progress(_forecast(objective, pairs, settings, folder))
-        fit(STAGE, objective, pairs, loop, folder, on_progress, held=held, record={"run_key": key})
+        fit(
+            STAGE, objective, pairs, loop, folder, on_progress, held=held, record={"run_key": key},
+            processes=Processes(restorer.device),
+        )  # fmt: skip
         return objective.adapter(key, settings.steps, written_losses(folder))
     finally:
         for drawn in (pairs, held):

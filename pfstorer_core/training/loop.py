@@ -1,4 +1,4 @@
-"""The loop that every training shares: seeded steps on accelerate, an average of the weights, resuming.
+"""The loop that every training shares: seeded steps, an average of the weights, resuming.
 
 Sample k of a training depends on (seed, k) alone, and step s takes samples s·batch … (s + 1)·batch - 1,
 shared out over the processes. So a training that was stopped anywhere goes on with exactly the losses
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,8 @@ from torch.utils.data import DataLoader
 from ..progress import Progress, silent
 from .data import Batch, Samples, collate
 from .logs import Log
+from .processes import Processes, launched_processes
 from .state import load_state, save_state
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 OnProgress = Callable[[Progress], None]
 
@@ -107,6 +105,7 @@ def fit(
     *,
     held: Samples | None = None,
     record: Mapping[str, Any] | None = None,
+    processes: Processes | None = None,
 ) -> None:
     """Train `objective`, which in the end has the averaged weights.
 
@@ -119,57 +118,58 @@ def fit(
         on_progress: called after each step, in the main process; raise in it to stop: the state is saved.
         held: samples to look at, of which there are `len(held)`.
         record: further settings, JSON, that a resumed training has to share.
+        processes: where to train, and with whom; None for those that were launched together.
     Raises:
-        ImportError: accelerate is not installed.
+        ImportError: see `launched_processes`.
         ValueError: a batch that cannot be shared out evenly; a loss that is not finite; a folder with a
             training of other settings; or pictures of which none can be read.
         OSError: the disk is full or the folder cannot be written; what was saved last is kept.
     """
-    accelerator = start_accelerator(objective.some_idle)
-    rows = _rows(settings, accelerator.num_processes)
+    processes = processes or launched_processes(objective.some_idle)
+    rows = _rows(settings, processes.count)
     trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
     groups = objective.groups(settings)
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
-    model, stepper = accelerator.prepare(objective, optimizer)
+    model, stepper = processes.prepare(objective, optimizer)
     average = {name: p.detach().clone() for name, p in trained.items()}
     path = folder / f"{stage}.state.safetensors"
     made_with = {key: value for key, value in asdict(settings).items() if key not in FREE}
     made_with |= record or {}
     first, broken = load_state(path, trained, average, optimizer, made_with)
 
-    main = accelerator.is_main_process
-    batches = _batches(samples, settings, first, rows, accelerator)
+    main = processes.is_main
+    batches = _batches(samples, settings, first, rows, processes)
     watched = collate([held[k] for k in range(len(held))]) if held is not None and main else None
     log = Log(folder, stage, first) if main else None
-    device = accelerator.device.type
+    device = processes.device.type
     began = time.monotonic()
     try:
         for step in range(first, settings.steps):
             rate = learning_rate(settings, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            value = torch.zeros((), device=accelerator.device)
+            value = torch.zeros((), device=processes.device)
             for part in range(settings.accumulate):
                 batch = next(batches)
                 _note_broken(broken, batch)
                 last = part + 1 == settings.accumulate
-                with nullcontext() if last else accelerator.no_sync(model):
+                with nullcontext() if last else processes.no_sync(model):
                     with torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
-                        loss = model(to_device(batch, accelerator.device)) / settings.accumulate
-                    accelerator.backward(loss)
+                        loss = model(to_device(batch, processes.device)) / settings.accumulate
+                    processes.backward(loss)
                 value += loss.detach().float()
-            mean = float(accelerator.reduce(value, "mean"))  # type: ignore[arg-type]
+            mean = float(processes.mean(value))
             if not math.isfinite(mean):
                 raise ValueError(
                     f"The loss of step {step + 1} is {mean}: lower the learning rate ({settings.lr:g}) or "
                     f"look at the data. The last good checkpoint is {path}."
                 )
-            accelerator.clip_grad_norm_(trained.values(), settings.clip)
+            processes.clip(trained.values(), settings.clip)
             stepper.step()
             stepper.zero_grad(set_to_none=True)
             _follow(average, trained, min(settings.ema, (step + 1) / (step + 10)))
             if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-                broken |= _everyones(broken)
+                broken |= dict(processes.gather(list(broken.items())))
                 if main:
                     save_state(path, step + 1, trained, average, optimizer, made_with, broken)
             if log is not None:
@@ -181,7 +181,7 @@ def fit(
                         _lent(trained, average),
                         torch.autocast(device, torch.bfloat16, enabled=settings.bf16),
                     ):
-                        sheet = log.look(step + 1, objective, to_device(watched, accelerator.device))
+                        sheet = log.look(step + 1, objective, to_device(watched, processes.device))
                 try:
                     seconds = (time.monotonic() - began) / (step + 1 - first) * (settings.steps - step - 1)
                     on_progress(Progress(stage, step + 1, settings.steps, mean, sheet, seconds))
@@ -208,25 +208,6 @@ def fit(
     objective.to("cpu")
 
 
-def start_accelerator(some_idle: bool = False) -> Accelerator:
-    """accelerate's view of this process; raises ImportError, with what to do, where it is not installed."""
-    try:
-        from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs
-    except ImportError as error:
-        raise ImportError(
-            'Training needs the library "accelerate", which is missing: pip install "pfstorer[training]".'
-        ) from error
-    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=some_idle)])
-
-
-@contextmanager
-def main_process_first() -> Iterator[None]:
-    """For what one process is to make and the others only to read."""
-    with start_accelerator().main_process_first():
-        yield
-
-
 def to_device(batch: Batch, device: torch.device) -> Batch:
     return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
 
@@ -243,12 +224,12 @@ def _rows(settings: LoopSettings, processes: int) -> int:
 
 
 def _batches(
-    samples: Samples, settings: LoopSettings, first: int, rows: int, accelerator: Accelerator
+    samples: Samples, settings: LoopSettings, first: int, rows: int, processes: Processes
 ) -> Iterator[Batch]:
     def shares() -> Iterator[range]:
         for step in range(first, settings.steps):
             start = step * settings.batch
-            own = range(start + accelerator.process_index, start + settings.batch, accelerator.num_processes)
+            own = range(start + processes.index, start + settings.batch, processes.count)
             for part in range(settings.accumulate):
                 yield own[part * rows : (part + 1) * rows]
 
@@ -257,7 +238,7 @@ def _batches(
         batch_sampler=shares(),  # type: ignore[arg-type]
         num_workers=settings.workers,
         collate_fn=collate,
-        pin_memory=accelerator.device.type == "cuda",
+        pin_memory=processes.device.type == "cuda",
     )
     return iter(loader)
 
@@ -267,12 +248,6 @@ def _note_broken(broken: dict[str, str], batch: Batch) -> None:
         if name not in broken:
             logging.getLogger(__name__).warning("Skipped %s: %s", name, why)
             broken[name] = why
-
-
-def _everyones(broken: dict[str, str]) -> dict[str, str]:
-    from accelerate.utils import gather_object
-
-    return dict(gather_object(list(broken.items())))
 
 
 @torch.no_grad()

@@ -20,8 +20,9 @@ from .cfw import CFWTraining, Perceptual, restored, train_cfw
 from .damage import damage
 from .data import Crops, find_pictures, hold_back
 from .drawn import PEOPLE, DrawnPictures, drawn_pictures
-from .loop import LoopSettings, OnProgress, main_process_first, start_accelerator
+from .loop import LoopSettings, OnProgress
 from .pairs import LatentPairs, latent_pairs
+from .processes import launched_processes
 from .start import Start, new_start, open_start
 
 TINY_LOOP = LoopSettings(steps=3000, lr=8e-4)
@@ -53,7 +54,7 @@ class Data:
         if self.paths:
             pictures = find_pictures(self.paths)
         else:
-            with main_process_first():
+            with launched_processes().main_first():
                 settings = DrawnPictures(people=self.people, size=max(size, DrawnPictures().size))
                 pictures = drawn_pictures(settings, folder, on_progress)
         train, held = hold_back(len(pictures))
@@ -153,13 +154,13 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
     samples: Crops | LatentPairs = crops
     if run.pairs:
         path = folder / "pairs.safetensors"
-        with main_process_first():
+        with launched_processes().main_first():
             hq, lq, captions = latent_pairs(
                 start.autoencoder, crops, run.pairs, harm, run.p_hq, path, on_progress
             )
         samples = LatentPairs(hq, lq, captions, loop.batch, run.crop, seed=seed)
     header = train_base(start, samples, settings, folder, on_progress, held=held)
-    if start_accelerator().is_main_process:
+    if launched_processes().is_main:
         start.write(output, replace(header, image_size=crops.size), DTYPES[run.dtype])
 
 
@@ -185,17 +186,17 @@ def run_cfw(
     check_output(output, dtype)
     settings = CFWTraining(sampling_steps, pictures, p_hq)
     perceptual = _lpips() if lpips else None
-    accelerator = start_accelerator()
+    processes = launched_processes()
     file = open_restorer(source)
-    restorer = load_restorer(source, device=accelerator.device)
+    restorer = load_restorer(source, device=processes.device)
     loop = changes.to(settings.loop)
     crops, _ = data.crops(folder, loop.seed, restorer.header.image_size, on_progress)
     settings = replace(settings, loop=loop, damage=damage(data.degradation, crops.size))
-    with main_process_first():
+    with launched_processes().main_first():
         samples = restored(restorer, crops, settings, folder / "restored.safetensors", on_progress)
     train, held = (samples.only(rows) for rows in hold_back(len(samples)))
     result = train_cfw(restorer, train, settings, folder, on_progress, held=held, perceptual=perceptual)
-    if accelerator.is_main_process:
+    if processes.is_main:
         context = file_context(file, source.name)
         tensors = file_tensors(file.unet, result.autoencoder.state_dict(), file.text, context)
         write_safetensors(output, tensors, result.header.to_metadata(), DTYPES[dtype])

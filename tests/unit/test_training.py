@@ -16,6 +16,7 @@ from pfstorer_core.progress import Progress
 from pfstorer_core.training.data import Batch
 from pfstorer_core.training.logs import Log
 from pfstorer_core.training.loop import LoopSettings, Objective, fit, learning_rate
+from pfstorer_core.training.processes import LAUNCHED, Accelerated, Processes
 
 LOOP = LoopSettings(steps=6, lr=1e-2, batch=4, warmup=2, save_every=2, bf16=False)
 
@@ -56,7 +57,11 @@ class Points:
 
 
 def regression(
-    folder: Path, stop_after: int | None = None, settings: LoopSettings = LOOP, points: Points | None = None
+    folder: Path,
+    stop_after: int | None = None,
+    settings: LoopSettings = LOOP,
+    points: Points | None = None,
+    by: Processes | None = None,
 ) -> tuple[list[float], torch.nn.Module]:
     """Losses of fitting a line, and the averaged module."""
     losses: list[float] = []
@@ -67,7 +72,7 @@ def regression(
             raise Stopped
 
     line = Line()
-    fit("line", line, points or Points(), settings, folder, note, held=Points())
+    fit("line", line, points or Points(), settings, folder, note, held=Points(), processes=by)
     return losses, line
 
 
@@ -197,7 +202,25 @@ def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         regression(tmp_path)
 
 
-def test_without_accelerate_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_needs_no_accelerate_and_calculates_as_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate import Accelerator
+
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    settings = replace(LOOP, accumulate=2)
+    by_accelerate, with_it = regression(tmp_path / "with", settings=settings, by=Accelerated(Accelerator()))
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(ImportError, match=r"pip install \"pfstorer\[training\]\""):
+    losses, without = regression(tmp_path / "without", settings=settings)
+    assert losses == by_accelerate
+    torch.testing.assert_close(dict(without.state_dict()), dict(with_it.state_dict()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("launcher", LAUNCHED)
+def test_several_processes_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    monkeypatch.setenv(launcher, "2")
+    with pytest.raises(ImportError, match=r"2 processes needs .* pip install \"pfstorer\[training\]\""):
         regression(tmp_path)
