@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from comfy_api.latest import io
 
 from ..pfstorer_core.adapter import IdentityAdapter, load_identity_adapter
 from ..pfstorer_core.training.resume import place
 from .identity import IdentityAdapterType
-from .paths import adapter_file, adapter_names, adapter_path
+from .paths import adapter_file, adapter_names, adapter_path, stamp
 
 
 class LoadIdentityAdapter(io.ComfyNode):
@@ -27,8 +25,9 @@ class LoadIdentityAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name: str) -> float:
-        return Path(adapter_path(name)).stat().st_mtime
+    def fingerprint_inputs(cls, name: str | None = None) -> str:
+        """A file that was replaced is loaded again. What is linked from another node is not known here."""
+        return stamp(adapter_path(name)) if name else ""
 
     @classmethod
     def execute(cls, name: str) -> io.NodeOutput:

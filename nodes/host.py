@@ -190,6 +190,7 @@ class RestorerModel(comfy.model_base.BaseModel):
         )
         self.sizes = file.unet_config
         self.header = file.header
+        self.source = file.source
         self.null_context = file.null_context
         self.fingerprint = fingerprint(file.unet)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 
 from ..pfstorer_core.restorer import open_restorer
 from .host import build_model, build_vae, load_model, load_vae
-from .paths import ADDONS, NONE, VAES, addon_names, addon_paths, restorer_names, restorer_path
+from .paths import ADDONS, NONE, VAES, addon_names, addon_paths, restorer_names, restorer_path, stamp
 from .text import build_clip, null_context
 
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -70,6 +72,15 @@ class LoadBaseRestorer(io.ComfyNode):
                 io.Vae.Output(),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, checkpoint: str | None = None, restorer_weights: str | None = None,
+        cfw_autoencoder: str | None = None, **_: Any,
+    ) -> str:  # fmt: skip
+        """A file that was replaced is loaded again. What is linked from another node is not known here."""
+        restorer = [restorer_path(checkpoint)] if checkpoint else []
+        return stamp(*restorer, *addon_paths(restorer_weights or NONE, cfw_autoencoder or NONE))
 
     @classmethod
     def execute(

@@ -77,6 +77,12 @@ def adapter_path(name: str) -> str:
     return _path(name, ADAPTERS)
 
 
+def stamp(*paths: str) -> str:
+    """Changes where one of the files is replaced: what nodes that read files tell the host."""
+    stats = [os.stat(path) for path in paths]
+    return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
+
+
 def adapter_file(name: str) -> Path:
     """Where an adapter of that name is to be written; raises ValueError where it would lie elsewhere."""
     folder = Path(folder_paths.get_folder_paths(ADAPTERS)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management as mm
@@ -15,10 +16,11 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..pfstorer_core.adapter import NULL_LQ, REFERENCE_TIMESTEPS, IdentityAdapter
+from ..pfstorer_core.adapter import NULL_LQ, REFERENCE_TIMESTEPS, IdentityAdapter, fingerprint, same_base
 from ..pfstorer_core.faces import box_of_mask, largest_face
 from ..pfstorer_core.progress import Progress
-from ..pfstorer_core.restorer import Restorer, load_restorer
+from ..pfstorer_core.restorer import Restorer, load_restorer, open_restorer
+from ..pfstorer_core.training.formats import calculates_bf16, training_dtype
 from ..pfstorer_core.training.identity import AdapterTraining
 from ..pfstorer_core.training.photos import MAX_PHOTOS, Box
 from ..pfstorer_core.training.resume import learn
@@ -102,6 +104,7 @@ class TrainIdentityAdapter(io.ComfyNode):
         base = restorer_of(model, vae).fingerprint
         chosen = AdapterTraining(
             steps=steps, seed=seed, lr=lr or None, gamma_lr=gamma_lr or None,
+            bf16=calculates_bf16(mm.get_torch_device()),
             sites=tuple(site.strip() for site in sites.split(",") if site.strip()), **settings,
         )  # fmt: skip
         pictures, boxes = with_boxes(photos, faces or {})
@@ -150,18 +153,28 @@ def _found(image: Tensor, detector: str | None) -> Box | None:
 
 
 def training_copy(model: ModelPatcher) -> Restorer:
-    """The restorer of a MODEL from its file, with weights of its own that gradients may pass through."""
+    """The restorer of a MODEL from its file, with weights of its own that gradients may pass through.
+
+    Raises:
+        ValueError: the file is not the one any more that the MODEL was loaded from.
+    """
     if model.patches:
         logging.getLogger(__name__).warning(
             "LoRAs of the MODEL are left out: an adapter learns on the base alone."
         )
-    path, addons, prediction_type, *_ = model.cached_patcher_init[1]  # type: ignore[index]
     assert isinstance(model.model, RestorerModel)
+    source, device = model.model.source, mm.get_torch_device()
+    assert source is not None
+    if not same_base(fingerprint(open_restorer(*source).unet), model.model.fingerprint):
+        raise ValueError(
+            f"{Path(source.path).name} is not the file any more that this MODEL was loaded from, and what is "
+            "learned on the one does not fit the other: queue again, so that LoadBaseRestorer loads it anew."
+        )
     mm.unload_all_models()
     mm.soft_empty_cache()
     return load_restorer(
-        path, *addons, device=mm.get_torch_device(), dtype=model.model.get_dtype(),
-        prediction_type=prediction_type, text=True,
+        source.path, *source.addons, device=device, dtype=training_dtype(model.model.get_dtype(), device),
+        prediction_type=source.prediction_type, text=True,
     )  # fmt: skip
 
 

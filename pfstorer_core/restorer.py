@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,14 @@ from .tokenizer import tokenize
 NULL_CONTEXT = "null_context"
 
 
+class RestorerSource(NamedTuple):
+    """Where a restorer is opened from: see `open_restorer`."""
+
+    path: Path | str
+    addons: Sequence[Path | str] = ()
+    prediction_type: PredictionType | None = None
+
+
 @dataclass(frozen=True)
 class RestorerFile:
     """An opened restorer: tensors by network, still in their files, and the sizes that they tell.
@@ -40,6 +49,7 @@ class RestorerFile:
     Attributes:
         unet: with the LQ encoder under ``lq_encoder.``.
         text: of the text tower; empty where there is none.
+        source: the files; None where the tensors came from elsewhere.
     """
 
     unet: StateDict
@@ -49,6 +59,7 @@ class RestorerFile:
     unet_config: UNetConfig
     autoencoder_config: AutoencoderConfig
     header: RestorerHeader
+    source: RestorerSource | None = None
 
     def check_fit(self) -> None:
         """Raise CheckpointError, with the keys, where a network is not complete or of another shape."""
@@ -81,6 +92,7 @@ def open_restorer(
         CheckpointError: not a restorer, or one that lacks a part; the message says which file to add.
         ValueError: another prediction type than "eps" and "v".
     """
+    source = RestorerSource(path, tuple(addons), prediction_type)
     path = Path(path)
     tensors, metadata, layout = read_layout(path)
     if layout not in (RESTORER, BASE):
@@ -106,7 +118,7 @@ def open_restorer(
     if prediction_type is not None:
         header = replace(header, prediction_type=prediction_type)
     try:
-        return _restorer_file(tensors, header)
+        return replace(_restorer_file(tensors, header), source=source)
     except CheckpointError as error:
         names = " + ".join(Path(file).name for file in (path, *addons))
         raise CheckpointError(f"{names}: {error}") from error
