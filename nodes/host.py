@@ -286,7 +286,8 @@ def build_model(
     config.set_inference_dtype(chosen, manual_cast)
     model = RestorerModel(file, config, torch.device("meta"))
     model.device = mm.unet_inital_load_device(parameters, chosen)
-    patcher = patcher_class(disable_dynamic)(model, load_device=device, offload_device=mm.unet_offload_device())
+    offload_device = mm.unet_offload_device()
+    patcher = patcher_class(disable_dynamic)(model, load_device=device, offload_device=offload_device)
     expected, _ = file.build(Backend(device="meta"))
     placement = None if patcher.is_dynamic() else {"dtype": chosen, "device": model.device}
     load_weights(model.diffusion_model, file.unet, "U-Net", expected, placement)

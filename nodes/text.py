@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from typing import Any, NoReturn
 
 import comfy.sd
@@ -9,83 +11,102 @@ import comfy.supported_models
 import comfy.utils
 import folder_paths
 import torch
-from torch import Tensor
+from comfy.supported_models_base import ClipTarget
+from torch import Tensor, nn
 
-from ..pfstorer_core.checkpoint import load_exactly
 from ..pfstorer_core.layouts import PREFIXES
-from ..pfstorer_core.models import TextTower, TextTowerConfig
+from ..pfstorer_core.models import TextTowerConfig
 from ..pfstorer_core.restorer import RestorerFile, file_context
-from ..pfstorer_core.sizes import text_config, text_weights
-from ..pfstorer_core.tokenizer import tokenize
+from ..pfstorer_core.sizes import text_config
+
+FEWEST_LAYERS = 2
+"""Of a text tower in the host, which always runs one and skips one."""
 
 
-class NoTextTower:
-    """The CLIP of a restorer without a text tower: says so as soon as somebody uses it."""
+class NoText(nn.Module):
+    """Stands where the host's CLIP has its text tower, for a restorer that has none: empty, so that every
+    node that moves, patches, merges or saves a CLIP has nothing to do."""
 
-    def __init__(self, checkpoint: str) -> None:
+    dtypes: frozenset[torch.dtype] = frozenset()
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__()
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        """Nothing to set."""
+
+    def reset_clip_options(self) -> None:
+        """Nothing to reset."""
+
+
+class NoTokenizer:
+    """Says that there is no text tower as soon as somebody writes a prompt for it."""
+
+    def __init__(self, checkpoint: str, **_: Any) -> None:
         self._checkpoint = checkpoint
+
+    def tokenize_with_weights(self, *_: Any, **__: Any) -> NoReturn:
+        raise ValueError(
+            f"{self._checkpoint} has no text tower, so it cannot read prompts. Leave positive and negative "
+            "of the PFStorer nodes unconnected."
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the host's save nodes ask for."""
+        logging.getLogger(__name__).warning(
+            "%s has no text tower: of its CLIP there is nothing to save.", self._checkpoint
+        )
+        return {}
 
     def __getattr__(self, name: str) -> NoReturn:
         # An AttributeError, since the host asks everything in its cache by hasattr what it can do.
-        raise AttributeError(
-            f"{self._checkpoint} has no text tower, so it cannot read prompts. Leave positive and "
-            "negative of the PFStorer nodes unconnected; for a LoRA use LoraLoaderModelOnly."
-        )
+        raise AttributeError(f"{self._checkpoint} has no text tower, so that its CLIP has no {name}.")
 
 
-class SmallTextTower:
-    """The CLIP of a restorer whose text tower is not of the one size that the host builds, ViT-H's.
-
-    It reads prompts, by the methods of the host's CLIP that prompt nodes call; parentheses in a prompt
-    weigh nothing.
-    """
-
-    def __init__(self, weights: dict[str, Tensor], checkpoint: str) -> None:
-        self._checkpoint = checkpoint
-        self._tower = TextTower(text_config(weights)).eval().requires_grad_(False)
-        load_exactly(self._tower, text_weights(weights), "text tower")
-
-    def tokenize(self, text: str, **_: Any) -> Tensor:
-        return tokenize([text], self._tower.config.context_length)
-
-    def encode_from_tokens(self, tokens: Tensor, **_: Any) -> Tensor:
-        with torch.no_grad():
-            return self._tower(tokens)
-
-    def encode_from_tokens_scheduled(self, tokens: Tensor, **_: Any) -> list[list[Any]]:
-        return [[self.encode_from_tokens(tokens), {}]]
-
-    def get_sd(self) -> dict[str, Tensor]:
-        return {PREFIXES["text"] + key: value for key, value in self._tower.state_dict().items()}
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(
-            f"The text tower of {self._checkpoint} is a small one, which reads prompts and nothing else "
-            f"({name}): for a LoRA use LoraLoaderModelOnly."
-        )
-
-
-def build_clip(file: RestorerFile, checkpoint: str) -> Any:
-    """The host's SD 2.x CLIP from the restorer's text tower; a stand-in where that is small or missing."""
-    if not file.text:
-        return NoTextTower(checkpoint)
-    if text_config(file.text).width != TextTowerConfig().width:
-        return SmallTextTower(file.text, checkpoint)
+def build_clip(file: RestorerFile, checkpoint: str) -> comfy.sd.CLIP:
+    """The host's SD 2.x CLIP from the restorer's text tower, of whatever size; an empty one that says so
+    when it is given a prompt where the tower is missing."""
+    sizes = text_config(file.text) if file.text else None
+    if sizes is None or sizes.layers < FEWEST_LAYERS:
+        target = ClipTarget(partial(NoTokenizer, checkpoint), NoText)
+        return comfy.sd.CLIP(target)
     config = comfy.supported_models.SD20({})
     tensors = config.process_clip_state_dict(
         {PREFIXES["text"] + key: value for key, value in file.text.items()}
     )
-    return comfy.sd.CLIP(
-        config.clip_target(tensors),
+    # Many files leave it out, and the host would take what lies in memory.
+    tensors.setdefault("clip_h.transformer.text_projection.weight", torch.eye(sizes.width))
+    target = config.clip_target(tensors)
+    target.params.update(layer="hidden", layer_idx=sizes.layers - FEWEST_LAYERS)
+    clip = comfy.sd.CLIP(
+        target,
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
-        tokenizer_data=tensors,
+        tokenizer_data={**tensors, "clip_h_max_length": sizes.context_length},
         parameters=comfy.utils.calculate_parameters(tensors),
         state_dict=tensors,
+        model_options={"clip_h_model_config": _host_config(sizes)},
     )
+    tokenizer: Any = clip.tokenizer
+    tokenizer.clip_h.embedding_size = sizes.width
+    return clip
+
+
+def _host_config(sizes: TextTowerConfig) -> dict[str, int]:
+    """The sizes of a text tower in the host's words."""
+    return {
+        "hidden_size": sizes.width,
+        "intermediate_size": 4 * sizes.width,
+        "num_attention_heads": sizes.heads,
+        "num_hidden_layers": sizes.layers,
+        "max_position_embeddings": sizes.context_length,
+        "projection_dim": sizes.width,
+        "vocab_size": sizes.vocab,
+    }
 
 
 def null_context(file: RestorerFile, clip: Any, checkpoint: str) -> Tensor:
-    """The context [1, M, C] of the empty prompt: the file's own, else CLIP's."""
-    if file.null_context is None and file.text:
+    """The context [1, M, C] of the empty prompt: the file's own, else that of its text tower; a large one
+    runs where the host wants it."""
+    if file.null_context is None and file.text and text_config(file.text) == TextTowerConfig():
         return clip.encode_from_tokens(clip.tokenize("")).float()
     return file_context(file, checkpoint)

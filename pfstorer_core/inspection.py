@@ -15,6 +15,7 @@ from .header import HEADER_ENTRY, HEADER_TENSOR, RestorerHeader
 from .layouts import (
     BASE,
     CFW,
+    MODEL,
     OWN_WEIGHTS,
     PREFIXES,
     CheckpointError,
@@ -145,6 +146,8 @@ def _network(
 def _missing(layout: Layout, tensors: StateDict) -> list[str]:
     if layout is OWN_WEIGHTS:
         return ["everything of Stable Diffusion 2.1: it goes on top of such a checkpoint"]
+    if layout is MODEL:
+        return ["the autoencoder: it goes on top of the restorer that it was saved from"]
     if layout is CFW:
         return ["everything but the autoencoder: it goes on top of a StableSR checkpoint"]
     missing = []

@@ -44,9 +44,14 @@ class Layout:
 
 RESTORER = Layout("a full StableSR checkpoint or PFStorer restorer", (UNET, SFT, LQ_ENCODER, AUTOENCODER))
 OWN_WEIGHTS = Layout("StableSR's own weights alone", (SFT, LQ_ENCODER), lacks=(UNET,))
+MODEL = Layout(
+    "a restorer without its VAE, as ModelSave writes it",
+    (UNET, SFT, LQ_ENCODER),
+    lacks=(AUTOENCODER, PREFIXES["autoencoder"] + "decoder.conv_out.weight"),
+)
 CFW = Layout("a CFW autoencoder, or its fusion layers alone", (FUSION,), lacks=(UNET, LQ_ENCODER))
 BASE = Layout("a Stable Diffusion 2.1 checkpoint", (UNET, AUTOENCODER), lacks=(SFT, LQ_ENCODER))
-LAYOUTS = (RESTORER, OWN_WEIGHTS, CFW, BASE)
+LAYOUTS = (RESTORER, MODEL, OWN_WEIGHTS, CFW, BASE)
 
 FOREIGN = {
     "a LoRA": r"lora[._](up|down|A|B|unet|te)|\.hada_w|\.lokr_",

@@ -18,6 +18,7 @@ from .header import RestorerHeader
 from .layouts import (
     BASE,
     CFW,
+    MODEL,
     OWN_WEIGHTS,
     PREFIXES,
     RESTORER,
@@ -85,7 +86,8 @@ def open_restorer(
 
     Args:
         path: a StableSR checkpoint, one of our restorers, or an SD 2.1 checkpoint (see `layouts`).
-        addons: StableSR's own weights alone, which go on top of an SD 2.1 checkpoint; a CFW autoencoder.
+        addons: StableSR's own weights alone, which go on top of an SD 2.1 checkpoint; a restorer's without
+            its VAE, on top of that restorer; a CFW autoencoder.
         prediction_type: overrides what header and file name say.
     Raises:
         FileNotFoundError, PermissionError: see `read_checkpoint`.
@@ -103,12 +105,12 @@ def open_restorer(
     header = RestorerHeader.from_file(metadata, tensors, path.name)
     for addon in map(Path, addons):
         extra, metadata, kind = read_layout(addon)
-        if kind not in (OWN_WEIGHTS, CFW):
+        if kind not in (OWN_WEIGHTS, MODEL, CFW):
             raise CheckpointError(
                 f"{addon.name} is {kind.name}, not an add-on: choose it as the checkpoint itself."
             )
         tensors |= extra
-        if kind is OWN_WEIGHTS:
+        if kind is not CFW:
             layout, header = RESTORER, RestorerHeader.from_file(metadata, extra, addon.name)
     if layout is BASE:
         raise CheckpointError(
@@ -126,6 +128,7 @@ def open_restorer(
 
 _WHERE: dict[Layout, str] = {
     OWN_WEIGHTS: "an SD 2.1 checkpoint (of 768 pixels for a 768v file)",
+    MODEL: "the restorer that it was saved from",
     CFW: "a StableSR checkpoint",
 }
 

@@ -16,15 +16,12 @@ from comfy.patcher_extension import WrappersMP
 from pfstorer.nodes import vae as pixels
 from pfstorer.nodes.condition import RestorationConditioning, prompts_for, restorer_of, with_lq
 from pfstorer.nodes.host import HostUNet, build_model, build_vae, load_model
-from pfstorer.nodes.text import NoTextTower, SmallTextTower
 from pfstorer.nodes.tiles import Tiles, with_tiles
 from pfstorer.pfstorer_core.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import (
     Autoencoder,
     AutoencoderConfig,
     LQEncoderConfig,
-    TextTower,
-    TextTowerConfig,
     UNet,
     UNetConfig,
 )
@@ -35,9 +32,6 @@ from pfstorer.pfstorer_core.restorer import (
     open_restorer,
     save_restorer,
 )
-from pfstorer.pfstorer_core.tokenizer import tokenize
-
-from nodes import CLIPTextEncode
 
 SIZES = UNetConfig(
     model_channels=32,
@@ -243,23 +237,6 @@ def test_misfits_are_named(model: Any, path: Path) -> None:
         restorer_of(model, vae)
     with pytest.raises(ValueError, match="768 channels"):
         prompts_for(model.model, [[torch.zeros(1, 77, 768), {}]])
-
-
-def test_no_text_tower_can_be_asked_what_it_can_do() -> None:
-    tower = NoTextTower("small")
-    assert not hasattr(tower, "is_dynamic")
-    with pytest.raises(AttributeError, match="small has no text tower"):
-        tower.tokenize("a face")
-
-
-def test_a_small_text_tower_reads_prompts() -> None:
-    torch.manual_seed(0)
-    core = TextTower(TextTowerConfig(width=64, heads=1, layers=2)).eval()
-    clip = SmallTextTower(dict(core.state_dict()), "small")
-    entry = CLIPTextEncode().encode(clip, "a photo of a face")[0][0]
-    assert torch.equal(entry[0], core(tokenize(["a photo of a face"])))
-    with pytest.raises(AttributeError, match="LoraLoaderModelOnly"):
-        clip.add_patches({})
 
 
 def test_small_images_and_off_sizes_in_restoration_conditioning(model: Any, path: Path) -> None:
