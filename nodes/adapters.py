@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+import logging
+
+from aiohttp import web
+from comfy_api.latest import io, ui
+from server import PromptServer
 
 from ..pfstorer_core.adapter import IdentityAdapter, load_identity_adapter
-from ..pfstorer_core.training.resume import place
+from ..pfstorer_core.training.resume import place, saved_as
 from .identity import IdentityAdapterType
 from .paths import adapter_file, adapter_names, adapter_path, stamp
+
+ROUTE = "/pfstorer/identity_adapters"
 
 
 class LoadIdentityAdapter(io.ComfyNode):
@@ -19,7 +25,13 @@ class LoadIdentityAdapter(io.ComfyNode):
             category="PFStorer",
             description="Loads a person that TrainIdentityAdapter has learned.",
             inputs=[
-                io.Combo.Input("name", options=adapter_names(), tooltip="A file of models/identity_adapters.")
+                io.Combo.Input(
+                    "name",
+                    options=adapter_names(),
+                    remote=io.RemoteOptions(route=ROUTE, refresh_button=True),
+                    tooltip="A file of models/identity_adapters. The button below it looks again, for a "
+                    "person that was learned since.",
+                )
             ],
             outputs=[IdentityAdapterType.Output(display_name="identity_adapter")],
         )
@@ -28,6 +40,11 @@ class LoadIdentityAdapter(io.ComfyNode):
     def fingerprint_inputs(cls, name: str | None = None) -> str:
         """A file that was replaced is loaded again. What is linked from another node is not known here."""
         return stamp(adapter_path(name)) if name else ""
+
+    @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool:
+        """Any name is tried: the person may be learned while the prompt waits."""
+        return True
 
     @classmethod
     def execute(cls, name: str) -> io.NodeOutput:
@@ -53,6 +70,18 @@ class SaveIdentityAdapter(io.ComfyNode):
     @classmethod
     def execute(cls, identity_adapter: IdentityAdapter, name: str) -> io.NodeOutput:
         # Another person of that name stays: the file gets a number.
-        path, _ = place(adapter_file(name), identity_adapter.header.run_key)
+        file = adapter_file(name)
+        path, _ = place(file, identity_adapter.header.run_key)
         identity_adapter.save(path)
-        return io.NodeOutput()
+        note = saved_as(path, file)
+        logging.getLogger(__name__).info(note)
+        return io.NodeOutput(ui=ui.PreviewText(note))
+
+
+async def _list_adapters(_: web.Request) -> web.Response:
+    return web.json_response(adapter_names())
+
+
+def add_routes() -> None:
+    """What the refresh button of LoadIdentityAdapter asks."""
+    PromptServer.instance.routes.get(ROUTE)(_list_adapters)

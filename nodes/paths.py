@@ -8,6 +8,9 @@ from pathlib import Path
 
 import folder_paths
 
+from ..pfstorer_core.names import check_place, checked_name
+from . import listing
+
 RESTORERS = "restorers"
 CHECKPOINTS = "checkpoints"
 ADDONS = "stablesr"
@@ -40,13 +43,13 @@ def register_model_folders() -> None:
 
 def restorer_names() -> list[str]:
     """Every file that may hold a restorer; ours first, so that it is the default."""
-    names = _names(RESTORERS, CHECKPOINTS)
+    names = listing.restorers(RESTORERS, CHECKPOINTS)
     return sorted(names, key=lambda name: (name != TINY_RESTORER, name.lower()))
 
 
 def addon_names(*folders: str) -> list[str]:
     """Every file that may go on top of a restorer; none first."""
-    return [NONE, *sorted(_names(*folders), key=str.lower)]
+    return [NONE, *sorted(listing.addons(*folders), key=str.lower)]
 
 
 def restorer_path(name: str) -> str:
@@ -60,7 +63,7 @@ def addon_paths(*names: str) -> tuple[str, ...]:
 
 
 def face_detectors() -> list[str]:
-    return [*sorted(_names(FACE_DETECTORS), key=str.lower), CASCADE]
+    return [*sorted(listing.addons(FACE_DETECTORS), key=str.lower), CASCADE]
 
 
 def face_detector(name: str) -> str:
@@ -69,7 +72,7 @@ def face_detector(name: str) -> str:
 
 
 def adapter_names() -> list[str]:
-    return sorted(_names(ADAPTERS), key=str.lower)
+    return sorted(listing.adapters(ADAPTERS), key=str.lower)
 
 
 def adapter_path(name: str) -> str:
@@ -84,16 +87,16 @@ def stamp(*paths: str) -> str:
 
 
 def adapter_file(name: str) -> Path:
-    """Where an adapter of that name is to be written; raises ValueError where it would lie elsewhere."""
-    folder = Path(folder_paths.get_folder_paths(ADAPTERS)[0])
-    path = folder / f"{name.strip().removesuffix('.safetensors')}.safetensors"
-    if not path.stem or not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{name!r} is no name for a file in {folder}: use letters, digits and spaces.")
+    """Where an adapter of that name is to be written.
+
+    Raises:
+        ValueError: no name that every system takes, see `checked_name`.
+        OSError: no file of that name can be written there.
+    """
+    suffix = ".safetensors"
+    path = Path(folder_paths.get_folder_paths(ADAPTERS)[0]) / f"{checked_name(name, suffix)}{suffix}"
+    check_place(path)
     return path
-
-
-def _names(*folders: str) -> list[str]:
-    return list(dict.fromkeys(name for folder in folders for name in folder_paths.get_filename_list(folder)))
 
 
 def _path(name: str, *folders: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,24 @@ import comfy.model_management as mm
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
 from ..pfstorer_core.adapter import NULL_LQ, REFERENCE_TIMESTEPS, IdentityAdapter, fingerprint, same_base
-from ..pfstorer_core.faces import box_of_mask, largest_face
 from ..pfstorer_core.progress import Progress
 from ..pfstorer_core.restorer import Restorer, load_restorer, open_restorer
 from ..pfstorer_core.training.formats import calculates_bf16, training_dtype
 from ..pfstorer_core.training.identity import AdapterTraining
-from ..pfstorer_core.training.photos import MAX_PHOTOS, Box
+from ..pfstorer_core.training.photos import MAX_PHOTOS
 from ..pfstorer_core.training.resume import learn
 from .condition import restorer_of
 from .host import RestorerModel
 from .identity import IdentityAdapterType
-from .images import from_image, to_image
-from .paths import CASCADE, adapter_file, face_detector, face_detectors
+from .images import to_image
+from .paths import adapter_file
+from .photos import Grown, gathered, one
 
 PREVIEW_SIDE = 512
 DEFAULTS = AdapterTraining()
@@ -56,6 +57,7 @@ class TrainIdentityAdapter(io.ComfyNode):
             description="Learns a person from a few good photos, once: a second run finds the file.",
             search_aliases=["identity", "train face", "personalization", "pfstorer"],
             is_output_node=True,
+            is_input_list=True,  # a list of photos is one person
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer."),
                 io.Clip.Input("clip", tooltip="Of the same LoadBaseRestorer."),
@@ -96,23 +98,16 @@ class TrainIdentityAdapter(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(
-        cls, model: ModelPatcher, clip: Any, vae: Any, photos: Mapping[str, Tensor], name: str, steps: int,
-        seed: int, resume: str = "auto", lr: float = 0.0, gamma_lr: float = 0.0, sites: str = "",
-        faces: Mapping[str, Tensor] | None = None, **settings: Any,
-    ) -> io.NodeOutput:  # fmt: skip
+    def execute(cls, photos: Grown, faces: Grown | None = None, **inputs: Sequence[Any]) -> io.NodeOutput:
+        given = {name: one(name, values) for name, values in inputs.items()}
+        model, vae, name, resume = given["model"], given["vae"], given["name"], given.get("resume", "auto")
         base = restorer_of(model, vae).fingerprint
-        chosen = AdapterTraining(
-            steps=steps, seed=seed, lr=lr or None, gamma_lr=gamma_lr or None,
-            bf16=calculates_bf16(mm.get_torch_device()),
-            sites=tuple(site.strip() for site in sites.split(",") if site.strip()), **settings,
-        )  # fmt: skip
-        pictures, boxes = with_boxes(photos, faces or {})
-        file = adapter_file(name)
-        bar = ProgressBar(steps)
+        chosen, file = settings(given), adapter_file(name)
+        person = gathered(photos, faces or {})
+        bar = ProgressBar(chosen.steps)
 
         def show(progress: Progress) -> None:
-            PromptServer.instance.send_progress_text(time_left(progress), cls.hidden.unique_id)
+            cls.say(time_left(progress))
             preview = (
                 None if progress.picture is None else ("JPEG", _thumbnail(progress.picture), PREVIEW_SIDE)
             )
@@ -120,36 +115,41 @@ class TrainIdentityAdapter(io.ComfyNode):
             mm.throw_exception_if_processing_interrupted()
 
         with torch.inference_mode(False), torch.enable_grad():
-            pictures = [picture.clone() for picture in pictures]
+            pictures = [picture.clone() for picture in person.photos]
             adapter, sheet = learn(
-                lambda: training_copy(model), base, pictures, chosen, boxes, file, resume == "restart", show
+                lambda: training_copy(model),
+                base,
+                pictures,
+                chosen,
+                person.boxes,
+                file,
+                resume == "restart",
+                show,
             )
-        return io.NodeOutput(adapter, _loss_map(adapter), to_image(sheet))
+        notes = person.notes
+        return io.NodeOutput(adapter, _loss_map(adapter), to_image(sheet), ui=cls.said(notes))
+
+    @classmethod
+    def say(cls, text: str) -> None:
+        """Show a text below the node."""
+        PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
+
+    @classmethod
+    def said(cls, notes: Sequence[str]) -> ui.PreviewText:
+        """Show notes on the node, and log them; the result is what the host keeps of it."""
+        for note in notes:
+            logging.getLogger(__name__).info(note)
+        cls.say(text := "\n".join(notes))
+        return ui.PreviewText(text)
 
 
-def with_boxes(
-    photos: Mapping[str, Tensor], faces: Mapping[str, Tensor]
-) -> tuple[list[Tensor], list[Box | None]]:
-    """The photos [1, 3, H, W], and where the face is in each: by the mask of its number, else by a detector
-    where there is one."""
-    detector = next((face_detector(name) for name in face_detectors() if name != CASCADE), None)
-    pictures, boxes = list[Tensor](), list[Box | None]()
-    for name, batch in photos.items():
-        masks = faces.get(name.replace("photo", "face"))
-        masks = [] if masks is None else masks.reshape(-1, *masks.shape[-2:])
-        for number, image in enumerate(from_image(batch)):
-            pictures.append(image[None])
-            given = masks[min(number, len(masks) - 1)] if len(masks) else None
-            boxes.append(_found(image, detector) if given is None else box_of_mask(given))
-    return pictures, boxes
-
-
-def _found(image: Tensor, detector: str | None) -> Box | None:
-    try:
-        return largest_face(image, detector)
-    except ValueError as error:  # a file that lies there for something else must not stop a training
-        logging.getLogger(__name__).warning("Faces are not looked for in the photos: %s", error)
-        return None
+def settings(given: Mapping[str, Any]) -> AdapterTraining:
+    """Of the node's inputs."""
+    own = {field.name for field in fields(AdapterTraining)}
+    sites = tuple(site.strip() for site in given.get("sites", "").split(",") if site.strip())
+    changed = {"sites": sites, "bf16": calculates_bf16(mm.get_torch_device())}
+    changed |= {rate: given.get(rate) or None for rate in ("lr", "gamma_lr")}
+    return AdapterTraining(**{key: value for key, value in given.items() if key in own} | changed)
 
 
 def training_copy(model: ModelPatcher) -> Restorer:

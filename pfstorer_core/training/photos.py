@@ -56,12 +56,17 @@ class Photos:
 
 def squares(photos: Sequence[Tensor], boxes: Sequence[Box | None] | None = None) -> list[Tensor]:
     """`Photos.images`; raises ValueError where there are none, too many, or some that show nothing."""
-    if not 1 <= len(photos) <= MAX_PHOTOS:
-        raise ValueError(f"Give 1 to {MAX_PHOTOS} photos of the person (3 to 5 are best), got {len(photos)}.")
+    check_count(len(photos))
     boxes = boxes or [None] * len(photos)
     if len(boxes) != len(photos):
         raise ValueError(f"{len(photos)} photos need as many boxes, got {len(boxes)}.")
     return [_square(_checked(p, n), box) for n, (p, box) in enumerate(zip(photos, boxes, strict=True), 1)]
+
+
+def check_count(photos: int) -> None:
+    """Raise ValueError where there are too few or too many."""
+    if not 1 <= photos <= MAX_PHOTOS:
+        raise ValueError(f"Give 1 to {MAX_PHOTOS} photos of the person (3 to 5 are best), got {photos}.")
 
 
 @torch.no_grad()

@@ -81,3 +81,9 @@ def place(file: Path, key: str) -> tuple[Path, IdentityAdapter | None]:
         number += 1
         path = file.with_stem(f"{file.stem}_{number}")
     return path, None
+
+
+def saved_as(path: Path, wanted: Path) -> str:
+    """Where an adapter lies, in a sentence."""
+    taken = "" if path == wanted else f", since {wanted.name} is another person or another training"
+    return f"Saved as {path.name} in {path.parent}{taken}."

@@ -60,9 +60,10 @@ def learned(photos: dict[str, Any], restorer: Any = None, **settings: Any) -> An
     """By the node, which gets its inputs as the host gives them."""
     model, clip, vae = (restorer or loaded()).args
     cls = TrainIdentityAdapter.PREPARE_CLASS_CLONE({"hidden_inputs": {io.Hidden.unique_id: "1"}})
-    given = {"name": "ada", "steps": 1, "seed": 0, "batch": 1, **settings}
+    given = {"model": model, "clip": clip, "vae": vae, "name": "ada", "steps": 1, "seed": 0, "batch": 1}
+    lists = {key: [value] for key, value in {**given, **settings}.items() if key != "faces"}
     with torch.inference_mode():
-        return cls.execute(model=model, clip=clip, vae=vae, photos=photos, **given)
+        return cls.execute(photos=photos, faces=settings.get("faces"), **lists)
 
 
 @pytest.mark.parametrize("flag", ["fp8_e4m3fn_unet", "fp8_e5m2_unet", "fp16_unet", "bf16_unet"])
@@ -71,7 +72,7 @@ def test_it_learns_whatever_the_host_s_flags_say(flag: str, monkeypatch: pytest.
     restorer = loaded()
     kept = restorer.args[0].model.get_dtype()
     assert str(kept).removeprefix("torch.float") in ("8_e4m3fn", "8_e5m2", "16") or flag == "bf16_unet"
-    adapter = learned({"photo_0": photo()}, restorer).args[0]
+    adapter = learned({"photo_0": [photo()]}, restorer).args[0]
     assert len(adapter.header.losses) == 1
 
 
@@ -80,7 +81,7 @@ def test_it_learns_whatever_the_node_was_told(dtype: str) -> None:
     restorer = loaded(dtype=dtype)
     expected = torch.bfloat16 if dtype == "bf16" else torch.float32
     assert training_copy(restorer.args[0]).dtype == expected
-    assert learned({"photo_0": photo()}, restorer).args[0].header.losses
+    assert learned({"photo_0": [photo()]}, restorer).args[0].header.losses
 
 
 def test_a_replaced_file_is_seen(folders: Path) -> None:
@@ -91,9 +92,9 @@ def test_a_replaced_file_is_seen(folders: Path) -> None:
     write_restorer(folders, 0.2)
     assert LoadBaseRestorer.fingerprint_inputs(checkpoint=NAME) != seen
     with pytest.raises(ValueError, match=r"small\.safetensors is not the file any more"):
-        learned({"photo_0": photo()}, before)
+        learned({"photo_0": [photo()]}, before)
     after = loaded()
-    adapter = learned({"photo_0": photo()}, after).args[0]
+    adapter = learned({"photo_0": [photo()]}, after).args[0]
     adapter.check_base(after.args[0].model.fingerprint)
 
 

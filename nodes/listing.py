@@ -1,0 +1,90 @@
+"""What dropdowns offer: files of a kind in the host's model folders, and nothing that cannot be chosen."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+
+import folder_paths
+
+from ..pfstorer_core.adapter import FORMAT as ADAPTER
+from ..pfstorer_core.header import FORMAT as RESTORER
+from ..pfstorer_core.names import is_hidden
+
+OURS = b'"pfstorer'
+"""Begins the format's name in each file of ours."""
+LONGEST_HEADER = 2**26
+"""Bytes; more than any checkpoint's that is known."""
+
+
+def names(folders: Sequence[str], formats: Sequence[str]) -> list[str]:
+    """Files of the host's folders of these names, by their paths within them; links are followed.
+
+    Args:
+        formats: of the files, see `format_of`.
+    """
+    found = dict.fromkeys(
+        name
+        for folder in folders
+        for name in folder_paths.get_filename_list(folder)
+        if not is_hidden(name) and _offered(folder, name, formats)
+    )
+    return list(found)
+
+
+def restorers(*folders: str) -> list[str]:
+    """Also files that do not say what they are."""
+    return names(folders, (RESTORER, ""))
+
+
+def addons(*folders: str) -> list[str]:
+    """Files that do not say what they are: ours are all something else."""
+    return names(folders, ("",))
+
+
+def adapters(*folders: str) -> list[str]:
+    return names(folders, (ADAPTER,))
+
+
+def _offered(folder: str, name: str, formats: Sequence[str]) -> bool:
+    for root in folder_paths.get_folder_paths(folder):
+        path = os.path.join(root, name)
+        if os.path.isfile(path):
+            return not _in_a_loop(root, name) and format_of(path) in formats
+    return False
+
+
+def _in_a_loop(root: str, name: str) -> bool:
+    """Whether the way to a file goes through a folder twice, by a link to a folder that it lies in."""
+    folder = os.path.dirname(os.path.join(root, name))
+    seen = [os.path.realpath(root)]
+    for part in os.path.relpath(folder, root).split(os.sep):
+        root = os.path.join(root, part)
+        if part != os.curdir:
+            seen.append(os.path.realpath(root))
+    return len(set(seen)) < len(seen)
+
+
+def format_of(path: str) -> str:
+    """What a .safetensors file of ours says that it is, by its header alone; "" for any other file."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return ""
+    return _format_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _format_of(path: str, size: int, modified: int) -> str:
+    """`size` and `modified`: a file that is changed is read again."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            head = file.read(length) if 2 <= length <= min(size, LONGEST_HEADER) else b""
+        if not head.startswith(b"{") or OURS not in head:
+            return ""
+        return str(json.loads(head)["__metadata__"]["format"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return ""

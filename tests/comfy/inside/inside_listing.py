@@ -1,0 +1,173 @@
+"""Dropdowns offer what can be chosen, and nothing else."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import pytest
+import torch
+from pfstorer.nodes import adapters as nodes
+from pfstorer.nodes import listing
+from pfstorer.nodes.adapters import LoadIdentityAdapter, SaveIdentityAdapter
+from pfstorer.nodes.load import LoadBaseRestorer
+from pfstorer.nodes.paths import (
+    ADDONS,
+    ASSETS,
+    VAES,
+    adapter_file,
+    adapter_names,
+    adapter_path,
+    addon_names,
+    face_detectors,
+    register_model_folders,
+    restorer_names,
+    restorer_path,
+)
+from pfstorer.pfstorer_core.adapter import load_identity_adapter
+from safetensors.torch import save_file
+
+FORMATS = {
+    "adapter": "pfstorer.identity_adapter",
+    "restorer": "pfstorer.restorer",
+    "judges": "pfstorer-judges",
+    "detector": "pfstorer.blazeface",
+    "other": "pt",
+    "plain": None,
+}
+DRAWN = "drawn_person.safetensors"
+
+
+def write(path: Path, kind: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    said = FORMATS[kind]
+    save_file({"x": torch.zeros(1)}, path, {"format": said} if said else None)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every kind of file in every folder, and states of trainings in one that is hidden."""
+    known = {name: ([str(tmp_path / name)], {".safetensors", ".ckpt"}) for name in ("checkpoints", "vae")}
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    register_model_folders()
+    for folder in ("restorers", "checkpoints", "identity_adapters", "stablesr", "vae", "face_detection"):
+        for kind in FORMATS:
+            write(tmp_path / folder / f"{folder}_{kind}.safetensors", kind)
+        write(tmp_path / folder / ".unfinished" / "key" / "identity.state.safetensors", "plain")
+        write(tmp_path / folder / ".hidden.safetensors", "restorer")
+    (tmp_path / "checkpoints" / "old.ckpt").write_bytes(b"PK")
+    (tmp_path / "identity_adapters" / "cut.safetensors").write_bytes(b"\x10")
+    return tmp_path
+
+
+def test_each_dropdown_has_its_kinds() -> None:
+    shipped = {path.name for path in ASSETS.glob("*.safetensors") if "judges" not in path.name}
+    unknown = ("other", "plain")
+    assert set(restorer_names()) == {"old.ckpt"} | shipped | {
+        f"{folder}_{kind}.safetensors"
+        for folder in ("restorers", "checkpoints")
+        for kind in ("restorer", *unknown)
+    }
+    assert adapter_names() == [DRAWN, "identity_adapters_adapter.safetensors"]
+    assert addon_names(ADDONS) == ["none", *(f"stablesr_{kind}.safetensors" for kind in unknown)]
+    assert addon_names(VAES) == ["none", *(f"vae_{kind}.safetensors" for kind in unknown)]
+    assert not [name for name in face_detectors() if "restorer" in name or "adapter" in name]
+
+
+def test_a_file_that_becomes_another_is_seen(models: Path) -> None:
+    file = write(models / "identity_adapters" / "identity_adapters_restorer.safetensors", "plain")
+    assert file.name not in adapter_names()
+    write(file, "adapter")
+    os.utime(file, ns=(1, 1))  # whatever the clock's steps
+    assert file.name in adapter_names()
+
+
+def test_links_are_followed_and_never_in_circles(
+    models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    person = write(elsewhere / "ada.safetensors", "adapter")
+    folder = models / "identity_adapters"
+    (folder / "linked.safetensors").symlink_to(person)
+    (folder / "family").symlink_to(elsewhere, target_is_directory=True)
+    (folder / "gone.safetensors").symlink_to(elsewhere / "nobody.safetensors")
+    (elsewhere / "again").symlink_to(elsewhere, target_is_directory=True)
+    (folder / "round").symlink_to(folder, target_is_directory=True)
+    expected = [
+        DRAWN,
+        "family/ada.safetensors",
+        "identity_adapters_adapter.safetensors",
+        "linked.safetensors",
+    ]
+    assert adapter_names() == expected
+    for name in expected[1:]:
+        assert Path(adapter_path(name)).is_file()
+    restorer = write(elsewhere / "r.safetensors", "restorer")
+    (models / "restorers" / "links").symlink_to(elsewhere, target_is_directory=True)
+    assert "links/r.safetensors" in restorer_names()
+    assert Path(restorer_path("links/r.safetensors")).samefile(restorer)
+
+
+def test_a_checkpoint_s_tensors_are_not_read_for_it(models: Path) -> None:
+    """Of a file that claims gigabytes the header is enough."""
+    file = models / "checkpoints" / "large.safetensors"
+    head = json.dumps({"__metadata__": {"format": "pfstorer.identity_adapter"}, "x": {}}).encode()
+    file.write_bytes(len(head).to_bytes(8, "little") + head)
+    os.truncate(file, 2**36)  # a hole
+    assert listing.format_of(str(file)) == "pfstorer.identity_adapter"
+    assert file.name not in restorer_names()
+    for head in (b"\xff" * 8, (2**62).to_bytes(8, "little") + b"{", b"\x02" + bytes(7) + b"[]", b""):
+        file.write_bytes(head)
+        assert listing.format_of(str(file)) == ""
+
+
+def test_a_person_learned_since_is_offered_and_taken(models: Path) -> None:
+    """By the refresh button's route, and by a prompt that no list was asked for before."""
+    write(models / "identity_adapters" / "new.safetensors", "adapter")
+    response: Any = asyncio.run(nodes._list_adapters(None))  # type: ignore[arg-type]
+    assert "new.safetensors" in json.loads(response.body)
+    (entry,) = (i for i in LoadIdentityAdapter.define_schema().inputs if i.id == "name")
+    assert entry.as_dict()["remote"] == {
+        "route": nodes.ROUTE,
+        "refresh_button": True,
+        "control_after_refresh": "first",
+    }
+    assert "new.safetensors" in entry.as_dict()["options"]
+    assert LoadIdentityAdapter.validate_inputs("later.safetensors") is True
+    with pytest.raises(FileNotFoundError, match=r"later\.safetensors. Folders searched"):
+        LoadIdentityAdapter.execute("later.safetensors")
+
+
+def test_saving_checks_the_name_and_says_where(models: Path) -> None:
+    adapter = load_identity_adapter(adapter_path(DRAWN))
+    folder = models / "identity_adapters"
+    (folder / "ada.safetensors").write_bytes(b"another person's")
+    output = SaveIdentityAdapter.execute(adapter, "ada")
+    assert output.ui.as_dict()["text"] == (
+        f"Saved as ada_2.safetensors in {folder}, since ada.safetensors is another person or another "
+        "training.",
+    )
+    assert (folder / "ada_2.safetensors").is_file()
+    assert "Saved as bob.safetensors" in SaveIdentityAdapter.execute(adapter, "bob").ui.as_dict()["text"][0]
+    before = sorted(folder.iterdir())
+    for bad in ("", "CON", "a/b", "人" * 79, "x."):
+        with pytest.raises(ValueError, match="is no name for a file"):
+            SaveIdentityAdapter.execute(adapter, bad)
+        with pytest.raises(ValueError, match="is no name for a file"):
+            adapter_file(bad)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_replaced_adapter_is_loaded_again(models: Path) -> None:
+    file = write(models / "identity_adapters" / "ada.safetensors", "adapter")
+    seen = LoadIdentityAdapter.fingerprint_inputs(name=file.name)
+    assert LoadIdentityAdapter.fingerprint_inputs(name=file.name) == seen
+    write(file, "restorer")
+    assert LoadIdentityAdapter.fingerprint_inputs(name=file.name) != seen
+    assert LoadIdentityAdapter.fingerprint_inputs(name=None) == ""  # linked: not known yet
+    assert LoadBaseRestorer.fingerprint_inputs(checkpoint="restorers_restorer.safetensors")
