@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_management as mm
@@ -16,26 +17,28 @@ class TileBar:
 
     Args:
         pixel_tiles: of encoding, and of decoding.
-        steps: of all samplings.
-        tiles: of one evaluation of the model.
+        steps: of a sampling.
+        tiles: of one evaluation of the model, in each sampling.
     """
 
-    def __init__(self, model: ModelPatcher, pixel_tiles: tuple[int, int], steps: int, tiles: int) -> None:
+    def __init__(
+        self, model: ModelPatcher, pixel_tiles: tuple[int, int], steps: int, tiles: Sequence[int]
+    ) -> None:
         self.pixel_tiles, self.steps, self.tiles = pixel_tiles, steps, tiles
-        self._bar = ProgressBar(sum(pixel_tiles) + steps * tiles)
+        self._bar = ProgressBar(sum(pixel_tiles) + steps * sum(tiles))
         self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-        self._done = self._before = self._step = 0
+        self._done = self._number = self._step = 0
 
-    def begin(self) -> None:
-        """A sampling, of which there are several where pictures are sampled one after the other."""
-        self._before, self._step = self._before + self._step, 0
+    def begin(self, number: int) -> None:
+        """The sampling of that number: there are several where pictures are sampled one after the other."""
+        self._number, self._step = number, 0
 
     def on_pixel_tile(self) -> None:
         self._reach(self._done + 1)
 
     def on_tiles(self, done: int, of: int) -> None:
         """Of a batch in this evaluation; a sampler may need several evaluations a step."""
-        self._reach(self._sampled() + self.tiles * done // of)
+        self._reach(self._sampled() + self.tiles[self._number] * done // of)
 
     def on_step(self, step: int, x0: Tensor, x: Tensor, total: int) -> None:
         """The host's callback after each step."""
@@ -45,7 +48,8 @@ class TileBar:
 
     def _sampled(self) -> int:
         """Tiles up to the steps that are done."""
-        return self.pixel_tiles[0] + min(self._before + self._step, self.steps) * self.tiles
+        before = self.steps * sum(self.tiles[: self._number])
+        return self.pixel_tiles[0] + before + min(self._step, self.steps) * self.tiles[self._number]
 
     def _reach(self, done: int, preview: Any = None) -> None:
         mm.throw_exception_if_processing_interrupted()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import torch
+import torch.nn.functional as F
 from comfy.model_management import throw_exception_if_processing_interrupted as stop
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -16,13 +18,16 @@ from torch import Tensor
 from ..pfstorer_core.canvas import MAX_UPSCALE, Canvas, prepare_canvas, resize
 from ..pfstorer_core.color import COLOR_FIXES
 from ..pfstorer_core.pixel_tiles import pixel_grid
-from ..pfstorer_core.tiling import TileGrid, tile_cells
+from ..pfstorer_core.tiling import tile_cells
 from .bar import TileBar
 from .condition import Conditioning, prompts_for, restorer_of, with_lq
 from .identity import check_masks
 from .images import from_image, from_mask
 from .tiles import Tiles, with_tiles
 from .vae import check_fidelity, decode, encode
+
+MARGIN = 8
+"""Latent cells about a mask that are restored as well, since its edge is decoded and coloured with them."""
 
 
 class TiledSRSampler(io.ComfyNode):
@@ -94,53 +99,69 @@ class TiledSRSampler(io.ComfyNode):
         prompts = prompts_for(restorer, positive, negative)
         check_noise_levels(model, steps, sampler_name, scheduler)
         cells = tile_cells(tile, overlap, image_size, factor)
-        canvas = prepare_canvas(from_image(image), upscale, image_size, factor, stop)
-        shown = mask_for(canvas, mask)
-        pictures, pixels = len(canvas.picture), len(pixel_grid(canvas.picture, factor))
-        check_masks(model, pictures)
-        height, width = (side // factor for side in canvas.picture.shape[-2:])
-        together = 1 if fixed_noise else pictures
-        tiles = len(TileGrid(height, width, *cells))
-        bar = TileBar(model, (pixels, pictures * pixels), steps * (pictures // together), tiles)
+        pictures = from_image(image)
+        count, shown = len(pictures), mask_for(mask, len(pictures), model)
+        canvas = prepare_canvas(pictures, upscale, image_size, factor, stop)
+        shown = None if shown is None else resize(shown, canvas.target, stop).clamp(0, 1)
+        together, pixels = 1 if fixed_noise else count, len(pixel_grid(canvas.picture, factor))
+        plans = plan(canvas, shown, factor, together, Tiles(*cells, tile_batch))
+        bar = TileBar(model, (pixels, count * pixels), steps, [tiles for _, tiles in plans])
         lq_latent = encode(vae, canvas.picture, bar.on_pixel_tile)
 
-        def sample(start: Tensor, first: int) -> Tensor:
-            tiled = with_tiles(model, Tiles(*cells, tile_batch, bar.on_tiles))
+        def sample(number: int, start: Tensor) -> Tensor:
+            tiles, needed = plans[number]
+            if not needed:
+                return start
             noise = comfy.sample.prepare_noise(start, seed)
-            positive, negative = with_lq(prompts, start, first, pictures)
-            bar.begin()
+            positive, negative = with_lq(prompts, start, number * together, count)
+            bar.begin(number)
             return comfy.sample.sample(
-                tiled, noise, steps, cfg, sampler_name, scheduler, positive, negative, start, seed=seed,
-                callback=bar.on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+                with_tiles(model, replace(tiles, on_tiles=bar.on_tiles)), noise, steps, cfg, sampler_name,
+                scheduler, positive, negative, start, seed=seed, callback=bar.on_step,
+                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             )  # fmt: skip
 
-        starts = enumerate(lq_latent.split(together))
-        samples = torch.cat([sample(start, number * together) for number, start in starts])
+        samples = torch.cat([sample(*start) for start in enumerate(lq_latent.split(together))])
         check_samples(samples, model, sampler_name, scheduler)
         restored = canvas.finish(decode(vae, samples, canvas.picture, fidelity, bar.on_pixel_tile), color_fix)
         restored, shown = masked(canvas, restored, shown)
         return io.NodeOutput(restored.movedim(1, -1), {"samples": samples}, shown)
 
 
-def mask_for(canvas: Canvas, mask: Tensor | None) -> Tensor | None:
-    """MASK [B or 1, h, w] of any size -> [B or 1, 1, H, W] of the result's.
+def mask_for(mask: Tensor | None, pictures: int, model: ModelPatcher) -> Tensor | None:
+    """MASK [B or 1, h, w] of any size -> [B or 1, 1, h, w].
 
     Raises:
-        ValueError: another number of masks, or nothing in any of them.
+        ValueError: another number of masks, here or of the MODEL's persons, or nothing in any of them.
     """
+    check_masks(model, pictures)
     if mask is None:
         return None
     mask = from_mask(mask)
-    if len(mask) not in (1, len(canvas.picture)):
-        raise ValueError(
-            f"{len(mask)} masks do not fit {len(canvas.picture)} pictures: give one, or one for each."
-        )
+    if len(mask) not in (1, pictures):
+        raise ValueError(f"{len(mask)} masks do not fit {pictures} pictures: give one, or one for each.")
     if not mask.any():
         raise ValueError(
             "The input mask is empty, so that nothing would be restored: paint what is to be, or leave the "
             "mask unconnected."
         )
-    return resize(mask, canvas.target, canvas.on_strip).clamp(0, 1)
+    return mask
+
+
+def plan(
+    canvas: Canvas, mask: Tensor | None, factor: int, together: int, tiles: Tiles
+) -> list[tuple[Tiles, int]]:
+    """The tiles of each sampling, of so many pictures, and their number: those that lie outside of the mask,
+    and of what the autoencoder and the colour fix look at beside it, are left out."""
+    count, size = len(canvas.picture), [side // factor for side in canvas.picture.shape[-2:]]
+    if mask is None:
+        return [(tiles, len(tiles.grid(*size)))] * (count // together)
+    wanted = F.max_pool2d(F.adaptive_max_pool2d(mask, size), 2 * MARGIN + 1, 1, MARGIN)[:, 0] > 0
+    groups = [group.any(0).cpu() for group in wanted.expand(count, -1, -1).split(together)]
+    chosen = [replace(tiles, wanted=group) for group in groups]
+    return [
+        (one, len(one.grid(*size)) if group.any() else 0) for one, group in zip(chosen, groups, strict=True)
+    ]
 
 
 def masked(canvas: Canvas, restored: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pfstorer_core.tiling import TileGrid, tile_cells
+from .host import LQ_LATENT
 
 KEY = "pfstorer.tiles"
 DEFAULT_SIZE = 512
@@ -27,13 +28,23 @@ DEFAULT_SIZE = 512
 class Tiles:
     """Sizes in latent cells; `batch` tiles are evaluated at once, fewer from when they did not fit.
 
-    `on_tiles` hears how many tiles of how many are done, in each evaluation of the model.
+    `on_tiles` hears how many tiles of how many are done, in each evaluation of the model. Tiles in which
+    nothing is `wanted`, bool [height, width] of the canvas, are not evaluated; there the LQ latent is what
+    the model predicts.
     """
 
     tile: int
     overlap: int
     batch: int
     on_tiles: Callable[[int, int], None] | None = None
+    wanted: Tensor | None = None
+
+    def grid(self, height: int, width: int) -> TileGrid:
+        """The tiles of a canvas; all where it is not the one of `wanted`, such as an area prompt's."""
+        grid = TileGrid(height, width, self.tile, self.overlap)
+        if self.wanted is None or tuple(self.wanted.shape) != (height, width):
+            return grid
+        return grid.touching(self.wanted)
 
     def apply_model(
         self, executor: Any, x: Tensor, t: Tensor, c_concat: Tensor | None = None,
@@ -41,7 +52,7 @@ class Tiles:
         transformer_options: dict | None = None, **conds: Any,
     ) -> Tensor:  # fmt: skip
         """APPLY_MODEL wrapper: predictions of x0 on overlapping tiles are averaged."""
-        grid = TileGrid.of(x, self.tile, self.overlap)
+        grid = self.grid(*x.shape[-2:])
         options = transformer_options or {}
         chunks = len(options.get("cond_or_uncond", [0]))
         given = {"x": x, "t": t, "c_concat": c_concat, "c_crossattn": c_crossattn, **conds}
@@ -72,9 +83,10 @@ class Tiles:
 
         while True:
             try:
-                if len(grid) == 1:
+                if grid.tile_shape == tuple(x.shape[-2:]):
                     return self._whole(executor, x, t, c_concat, c_crossattn, control, options, **conds)
-                return grid.map(evaluation(), *canvases.values(), tile_batch=self.batch)
+                found = grid.map(evaluation(), *canvases.values(), tile_batch=self.batch)
+                return found if grid.chosen is None else _filled(found, grid, conds.get(LQ_LATENT))
             except Exception as error:
                 mm.raise_non_oom(error)
                 self._make_room(error, grid, len(x) // chunks)
@@ -119,7 +131,7 @@ class Tiles:
     def _seen(self, shape: Sequence[int]) -> list[int]:
         """Shape of the largest tensor that the model gets, for a canvas of this shape."""
         rows, channels, height, width = shape
-        grid = TileGrid(height, width, self.tile, self.overlap)
+        grid = self.grid(height, width)
         return [rows * min(self.batch, len(grid)), channels, *grid.tile_shape]
 
 
@@ -134,6 +146,11 @@ def with_tiles(model: ModelPatcher, tiles: Tiles) -> ModelPatcher:
         model.remove_wrappers_with_key(kind, KEY)
         model.add_wrapper_with_key(kind, KEY, wrapper)
     return model
+
+
+def _filled(found: Tensor, grid: TileGrid, lq: Tensor | None) -> Tensor:
+    """The prediction, and the LQ latent where no tile is."""
+    return found if lq is None else torch.where(grid.covered().to(found.device), found, lq.to(found))
 
 
 def _is_canvas(value: Any, x: Tensor) -> bool:

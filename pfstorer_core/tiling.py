@@ -8,7 +8,7 @@ two weights, see `BLENDING`. Nothing here knows what happens to a tile.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, product
 from math import pi, sqrt
@@ -40,6 +40,7 @@ class TileGrid:
         height, width: of the canvas.
         tile: side of a tile.
         overlap: what neighbours share, at the least; 0 <= overlap < tile.
+        chosen: numbers of the tiles that there are, of those that would cover the canvas; None for all.
 
     Raises:
         ValueError: if a size is not positive or the overlap out of range.
@@ -49,6 +50,7 @@ class TileGrid:
     width: int
     tile: int
     overlap: int = 0
+    chosen: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.tile) < 1:
@@ -73,14 +75,34 @@ class TileGrid:
         """(y, x) of every tile's upper left corner, column after column."""
         stride = self.tile - self.overlap
         ys, xs = (_starts(length, self.tile, stride) for length in (self.height, self.width))
-        return tuple((y, x) for x, y in product(xs, ys))
+        every = tuple((y, x) for x, y in product(xs, ys))
+        return every if self.chosen is None else tuple(every[number] for number in self.chosen)
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def scaled(self, factor: int) -> TileGrid:
         """The same grid in units `factor` times finer: latent cells to pixels."""
-        return TileGrid(self.height * factor, self.width * factor, self.tile * factor, self.overlap * factor)
+        return replace(
+            self,
+            height=self.height * factor,
+            width=self.width * factor,
+            tile=self.tile * factor,
+            overlap=self.overlap * factor,
+        )
+
+    def touching(self, wanted: Tensor) -> TileGrid:
+        """The grid without the tiles in which nothing is wanted, bool [height, width]; all, if nothing is."""
+        every = replace(self, chosen=None)
+        kept = [number for number, tile in enumerate(every.crop(wanted)) if tile.any()]
+        return replace(self, chosen=tuple(kept) if 0 < len(kept) < len(every) else None)
+
+    def covered(self) -> Tensor:
+        """Where the tiles are, bool [height, width]."""
+        found = torch.zeros(self.height, self.width, dtype=torch.bool)
+        for tile in self.crop(found):
+            tile.fill_(True)
+        return found
 
     def crop(self, canvas: Tensor) -> Iterator[Tensor]:
         """The tiles [..., h, w] of a canvas [..., height, width]: views, ordered as `positions`.
@@ -107,7 +129,7 @@ class TileGrid:
                 `gaussian_window`.
 
         Returns:
-            [..., height, width] in the tiles' dtype (summed in float32 at least).
+            [..., height, width] in the tiles' dtype (summed in float32 at least); 0 where no tile is.
 
         Raises:
             ValueError: if a tile or the window hasn't the expected shape, or there are too few or
@@ -143,6 +165,8 @@ class TileGrid:
         weights = total.new_zeros(*window.shape[:-2], self.height, self.width)
         for y, x in self.positions:
             weights[..., y : y + height, x : x + width] += window
+        if self.chosen is not None:
+            weights = weights.masked_fill(weights == 0, 1)
         return total.div_(weights).to(dtype)
 
     def map(

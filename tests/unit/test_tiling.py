@@ -208,3 +208,21 @@ def test_tile_cells():
         tile_cells(8, 0, 512, 8)
     with pytest.raises(ValueError, match="overlap"):
         tile_cells(64, 64, 512, 8)
+
+
+def test_only_the_tiles_that_are_wanted() -> None:
+    grid = TileGrid(20, 31, 8, 4)
+    wanted = torch.zeros(20, 31, dtype=torch.bool)
+    wanted[2:5, 3:6] = wanted[18, 30] = True
+    few = grid.touching(wanted)
+    assert 1 < len(few) < len(grid)
+    assert set(few.positions) == {(y, x) for y, x in grid.positions if wanted[y : y + 8, x : x + 8].any()}
+    assert few.covered()[wanted].all()
+    assert few.scaled(2).positions == tuple((2 * y, 2 * x) for y, x in few.positions)
+    canvas, seen = torch.rand(2, 3, 20, 31), []
+    merged = few.map(lambda tile: seen.append(len(tile)) or 2 * tile, canvas, tile_batch=3)
+    assert sum(seen) == 2 * len(few)
+    torch.testing.assert_close(merged, torch.where(few.covered(), 2 * canvas, 0.0), rtol=0, atol=1e-5)
+    one = grid.touching(wanted & (torch.arange(31) > 20))
+    assert torch.isfinite(one.merge([canvas[..., y : y + 8, x : x + 8] for y, x in one.positions])).all()
+    assert grid.touching(torch.ones_like(wanted)) == grid.touching(~torch.ones_like(wanted)) == grid

@@ -27,7 +27,8 @@ PROMPT = "a photo of a face"
 
 def tower(layers: int = 2, width: int = 64) -> TextTower:
     torch.manual_seed(0)
-    made = TextTower(TextTowerConfig(width=width, heads=width // 64, layers=layers)).eval().requires_grad_(False)
+    sizes = TextTowerConfig(width=width, heads=width // 64, layers=layers)
+    made = TextTower(sizes).eval().requires_grad_(False)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, 0, 0.1)
     return made.half().float()  # the host keeps text towers in fp16

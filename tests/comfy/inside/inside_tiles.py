@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management as mm
+import comfy.utils
 import pytest
 import torch
 from inside_model import SIZES, inputs, path, restorer  # noqa: F401 - fixtures
-from pfstorer.nodes.host import build_model
+from pfstorer.nodes.host import build_model, build_vae
+from pfstorer.nodes.sample import TiledSRSampler
 from pfstorer.nodes.tiles import RestorationTiling, Tiles, with_tiles
 from pfstorer.pfstorer_core.restorer import open_restorer
 from torch import Tensor
@@ -148,3 +150,63 @@ def test_the_node_tiles_by_the_restorer_s_size(model: Any) -> None:
     torch.testing.assert_close(through(tiled), through(expected), rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="must be smaller than the tile"):
         RestorationTiling.execute(model, 64, 64)
+
+
+class Count:
+    """Rows that the U-Net gets."""
+
+    def __init__(self, model: Any) -> None:
+        self.rows = 0
+        self.handle = model.model.diffusion_model.register_forward_pre_hook(self)
+
+    def __call__(self, _: Any, given: Any) -> None:
+        self.rows += len(given[0])
+
+
+@pytest.mark.parametrize(
+    ("fixed_noise", "rows", "sampler"), [(False, 3 * 4, "ddpm"), (True, 4 + 0 + 2, "euler")]
+)
+def test_what_lies_outside_of_the_mask_is_not_sampled(
+    model: Any, path: Path, fixed_noise: bool, rows: int, sampler: str,  # noqa: F811
+) -> None:  # fmt: skip
+    """Three frames of 4 x 4 tiles: a corner of 2 x 2 tiles, nothing, and a corner of which two lie in it."""
+    vae, frames = build_vae(open_restorer(path)), torch.rand(3, 256, 256, 3)
+    masks = torch.zeros(3, 128, 128)
+    masks[0, 26:30, 26:30] = 1  # with its margin in four tiles
+    masks[2, 2:6, 26:30] = 1
+    made = {"upscale": 1.0, "steps": 2, "cfg": 1.0, "sampler_name": sampler, "scheduler": "normal", "seed": 0,
+            "tile": 64, "overlap": 0, "fixed_noise": fixed_noise, "tile_batch": 2}  # fmt: skip
+    counted = Count(model)
+    bars: list[tuple[int, int]] = []
+    comfy.utils.set_progress_bar_global_hook(lambda done, of, *_, **__: bars.append((done, of)))
+    try:
+        image, latent, mask = TiledSRSampler.execute(model, vae, frames, **made, mask=masks).args
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+    assert counted.rows == 2 * rows
+    assert bars[-1][0] == bars[-1][1]
+    every = [value for value, _ in bars]
+    assert every == sorted(every)
+    counted.rows = 0
+    _, latents, _ = TiledSRSampler.execute(model, vae, frames, **made).args
+    assert counted.rows == 2 * 3 * 16
+    counted.handle.remove()
+    inside = latent["samples"][0, :, :32, :32], latents["samples"][0, :, :32, :32]
+    torch.testing.assert_close(*inside, rtol=0, atol=1e-4)
+    outside = mask == 0
+    assert torch.equal(image[outside], frames[outside]), "outside it is the picture itself"
+    changed = (image - frames).abs().amax(-1)
+    assert changed[0, 52:60, 52:60].max() > 0.01
+    assert changed[1].max() == 0
+
+
+def test_without_an_lq_latent_nothing_is_predicted_beside_the_tiles() -> None:
+    wanted = torch.zeros(SIZE, dtype=torch.bool)
+    wanted[0, 0] = True
+    tiles, memory, x = Tiles(8, 4, 8, wanted=wanted), Memory(8), torch.randn(1, 4, *SIZE)
+    out = tiles.apply_model(memory, x, torch.ones(1))
+    assert memory.seen == [1]
+    torch.testing.assert_close(out[..., :8, :8], 2 * x[..., :8, :8], rtol=0, atol=1e-5)
+    assert out[..., 8:].abs().max() == out[..., 8:, :].abs().max() == 0
+    part = tiles.apply_model(memory, x[..., :12], torch.ones(1))
+    torch.testing.assert_close(part, 2 * x[..., :12], rtol=0, atol=1e-5)
