@@ -20,7 +20,7 @@ import requests
 from . import HOST, ROOT
 from .client import ComfyClient
 from .console import HarnessError
-from .setup import SITECUSTOMIZE, op_schemas_needed
+from .environment import site_environment
 
 PACK = "pfstorer"
 FOLDERS = ("custom_nodes", "input", "output", "models", "temp", "user")
@@ -36,6 +36,7 @@ class ComfyServer:
         threads: OMP_NUM_THREADS of the server; None leaves torch's default. 1 is much faster when a
             browser runs on the same few cores.
         cpu: run on the CPU even where there is a GPU.
+        stock: hide every installed package that ComfyUI's own requirements do not reach.
         arguments: more command-line arguments for the host's main.py.
         environment: more environment variables.
         base: the server's folder (custom_nodes, input, output, models, log); None makes a temporary
@@ -51,6 +52,7 @@ class ComfyServer:
         *,
         threads: int | None = None,
         cpu: bool = True,
+        stock: bool = False,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         base: Path | None = None,
@@ -58,6 +60,7 @@ class ComfyServer:
     ) -> None:
         self.threads = threads
         self.cpu = cpu
+        self.stock = stock
         self.arguments = tuple(arguments)
         self.environment = dict(environment or {})
         self.start_timeout = start_timeout
@@ -157,10 +160,7 @@ class ComfyServer:
         return [*command, *self.arguments]
 
     def _environment(self) -> dict[str, str]:
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        if op_schemas_needed():
-            paths = (str(SITECUSTOMIZE), environment.get("PYTHONPATH"))
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **site_environment(stock=self.stock)}
         if self.threads is not None:
             environment["OMP_NUM_THREADS"] = str(self.threads)
         return {**environment, **self.environment}

@@ -41,6 +41,7 @@ HOST_EXCLUDED = frozenset(
 MINIMUM_PYTHON = (3, 10)
 
 SITECUSTOMIZE = ROOT / "harness" / "sitecustomize"
+DECLARE_OPERATORS = {"PFSTORER_DECLARE_OPERATORS": "1"}
 REQUIREMENTS = ROOT / "requirements.txt"
 DEV_REQUIREMENTS = ROOT / "requirements-dev.txt"
 LOG = CACHE / "setup.log"
@@ -194,8 +195,8 @@ def check_torch() -> None:
 def repair_torch_extensions() -> bool:
     """Make torchvision and torchaudio importable where their compiled parts do not fit torch.
 
-    Returns whether the server needs harness/sitecustomize. ComfyUI imports both at start, but the
-    nodes use only their Python layers.
+    Returns whether the server needs the operators that harness/sitecustomize declares. ComfyUI imports
+    both at start, but the nodes use only their Python layers.
     """
     probe = "import torchvision, torchaudio"
     if python_works(probe):
@@ -204,7 +205,8 @@ def repair_torch_extensions() -> bool:
     if spec is not None and spec.origin is not None:
         for library in (Path(spec.origin).parent / "lib").glob("*.so"):
             library.unlink()
-    run_python(probe, "torchvision or torchaudio does not import", PYTHONPATH=str(SITECUSTOMIZE))
+    environment = {"PYTHONPATH": str(SITECUSTOMIZE), **DECLARE_OPERATORS}
+    run_python(probe, "torchvision or torchaudio does not import", **environment)
     say("torchvision and torchaudio run without their compiled parts, which do not fit this torch")
     return True
 

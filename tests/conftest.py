@@ -12,8 +12,8 @@ collect_ignore = ["comfy/inside"]  # runs in a process of its own, by comfy/test
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ComfyServer]:
-    """One server for the whole run; tests share its files and its cache."""
-    with ComfyServer(threads=1) as running:
+    """One server for the whole run, with a stock ComfyUI's packages; tests share its files and cache."""
+    with ComfyServer(threads=1, stock=True) as running:
         yield running
 
 

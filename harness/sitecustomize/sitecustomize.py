@@ -1,31 +1,14 @@
-"""Declares torchvision's compiled operators where its compiled part cannot be loaded.
+"""What an interpreter of the harness does at start: Python imports this where its folder is on PYTHONPATH.
 
-The server's interpreter finds this on PYTHONPATH and runs it at start, only where `make setup` saw
-that the plain import fails: torchvision registers Python implementations of the operators below
-and needs their schemas to exist. Waiting for the import of torchvision keeps torch from being
-imported before the host has set up its environment.
+`harness.environment.site_environment` sets the variables that choose.
 """
 
-import importlib.abc
-import sys
+import os
 
-SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+if os.environ.get("PFSTORER_DECLARE_OPERATORS"):
+    import declare_operators  # noqa: F401
 
+if os.environ.get("PFSTORER_HIDDEN"):
+    import hide_packages
 
-class DeclareOperators(importlib.abc.MetaPathFinder):
-    """Finds nothing; declares the operators just before torchvision is looked for."""
-
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname == "torchvision":
-            sys.meta_path.remove(self)
-            import torch
-
-            # The declarations live as long as this object.
-            self.library = torch.library.Library("torchvision", "DEF")
-            for name in ("nms", "qnms"):
-                self.library.define(name + SIGNATURE)
-        return None
-
-
-FINDER = DeclareOperators()
-sys.meta_path.insert(0, FINDER)
+    hide_packages.hide(os.environ["PFSTORER_HIDDEN"])

@@ -1,6 +1,7 @@
-"""Every shipped workflow on the real canvas: it opens clean, runs, and is what its API file says."""
+"""Every shipped workflow on the canvas of a stock ComfyUI: it opens, runs, and is what its API file says."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 from harness import CACHE, ROOT
 from harness.browser import Canvas
 from harness.client import ComfyClient
+from harness.host import ComfyServer
 from harness.shipped import EXAMPLE, WORKFLOWS, Workflow
 
 SCREENSHOTS = CACHE / "screenshots"
@@ -21,6 +23,13 @@ FEW_STEPS = """() => {
         }
 }"""
 """What takes long takes them from here on: that it works is seen after a few. Boxes shrink too."""
+
+TROUBLE = re.compile(r"Traceback|ImportError|ModuleNotFoundError|No module named|not installed")
+
+
+def test_all_workflows_are_tried() -> None:
+    for folder, names in (("", {w.title for w in WORKFLOWS}), ("api", {w.api for w in WORKFLOWS})):
+        assert {path.stem for path in (ROOT / "workflows" / folder).glob("*.json")} == names
 
 
 @pytest.fixture
@@ -35,7 +44,10 @@ def read(path: Path) -> Any:
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.api)
-def test_workflow_opens_runs_and_shows_its_picture(canvas: Canvas, example: str, workflow: Workflow) -> None:
+def test_workflow_opens_runs_and_shows_its_picture(
+    server: ComfyServer, canvas: Canvas, example: str, workflow: Workflow
+) -> None:
+    logged = server.log.stat().st_size
     canvas.refresh()  # the picture was uploaded after the page was opened
     report = canvas.load(read(ROOT / "workflows" / f"{workflow.title}.json"))
     assert (report.nodes, list(report.missing), list(report.invalid)) == (len(workflow.nodes), [], [])
@@ -51,6 +63,8 @@ def test_workflow_opens_runs_and_shows_its_picture(canvas: Canvas, example: str,
         for output in record["outputs"].values()
         for image in output.get("images", [])
     )
+    said = server.log.read_bytes()[logged:].decode(errors="replace")
+    assert [line for line in said.splitlines() if TROUBLE.search(line)] == []
     canvas.fit()
     canvas.page.wait_for_timeout(1500)
     canvas.screenshot(SCREENSHOTS / f"{workflow.api}.png")

@@ -1,6 +1,7 @@
 """Faces of a group photo in a real server: cut out, restored and put back, the rest untouched."""
 
 import json
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
@@ -23,6 +24,13 @@ from .prompts import add_small_restorer, node, png
 
 WIDTH, HEIGHT = 150, 90
 FACES = {"left": (10, 20, 40, 50), "right": (100, 30, 130, 66)}
+
+
+@pytest.fixture(scope="module")
+def with_opencv() -> Iterator[ComfyServer]:
+    """A server that sees all installed packages: YuNet is run by OpenCV, which a stock ComfyUI lacks."""
+    with ComfyServer(threads=1) as running:
+        yield running
 
 
 @pytest.fixture
@@ -133,7 +141,8 @@ def test_three_people_by_three_adapters_and_the_rest_byte_for_byte(
     assert not (restored != whole).any(-1)[~near].any()
 
 
-def test_faces_that_yunet_finds_are_cut_out(server: ComfyServer, client: ComfyClient) -> None:
+def test_faces_that_yunet_finds_are_cut_out(with_opencv: ComfyServer) -> None:
+    server, client = with_opencv, with_opencv.client()
     pixels = np.full((96, 160, 3), 40, np.uint8)
     pixels[32 : 32 + FACE, 96 : 96 + FACE] = (255, 0, 0)
     write_yunet(server.base / "models" / "face_detection" / "yunet.onnx")

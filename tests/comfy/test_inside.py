@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 
 from harness import HOST
-from harness.setup import SITECUSTOMIZE, op_schemas_needed
+from harness.environment import site_environment
 
 INSIDE = Path(__file__).parent / "inside"
 
 
 @pytest.mark.parametrize("module", [path.name for path in sorted(INSIDE.glob("inside_*.py"))])
 def test_inside_the_host(module: str, tmp_path: Path) -> None:
-    paths = [str(SITECUSTOMIZE)] if op_schemas_needed() else []
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([*paths, str(HOST)]),
+        **site_environment(HOST),
         "PFSTORER_BASE": str(tmp_path),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull]

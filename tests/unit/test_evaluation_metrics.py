@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness import ROOT
-from harness.setup import SITECUSTOMIZE, read_stamp
+from harness.environment import site_environment
 from pfstorer_core.evaluation.metrics import IDENTICAL, NotAvailable, load_lpips, load_musiq, psnr, ssim
 from pfstorer_core.evaluation.scoreboard import interval
 
@@ -87,8 +87,6 @@ assert abs(lpips(b[1:], a[1:]).item() - other) < 1e-6
 
 def test_lpips_runs_once_its_weights_are_there(tmp_path: Path) -> None:
     """In a process of its own, with torchvision made importable as for the server where that is needed."""
-    shim = [str(SITECUSTOMIZE)] if read_stamp().get("op_schemas") else []
-    paths = os.pathsep.join([str(ROOT), *shim])
-    environment = {**os.environ, "TORCH_HOME": str(tmp_path), "PYTHONPATH": paths}
+    environment = {**os.environ, "TORCH_HOME": str(tmp_path), **site_environment(ROOT)}
     result = subprocess.run([sys.executable, "-c", LPIPS], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
