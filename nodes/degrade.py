@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from comfy.model_management import throw_exception_if_processing_interrupted as stop
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -39,7 +40,8 @@ class DegradeImage(io.ComfyNode):
                 io.Boolean.Input(
                     "keep_size",
                     default=True,
-                    tooltip="On: enlarged back to the size of the picture. Off: as small as it became.",
+                    tooltip="On: enlarged back to the size of the picture. Off: as small as it became, which "
+                    "may be another size for every picture of a batch: give a list then.",
                 ),
             ],
             outputs=[io.Image.Output()],
@@ -49,4 +51,4 @@ class DegradeImage(io.ComfyNode):
     def execute(cls, image: Tensor, preset: str, seed: int, keep_size: bool = True) -> io.NodeOutput:
         pixels = from_image(image).clamp(0, 1)  # bicubic resizing overshoots
         drawn = draw(preset, len(pixels), torch.Generator().manual_seed(seed))
-        return io.NodeOutput(to_image(degrade(pixels, drawn, keep_size=keep_size)))
+        return io.NodeOutput(to_image(degrade(pixels, drawn, keep_size=keep_size, on_step=stop)))

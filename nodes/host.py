@@ -29,7 +29,7 @@ from ..pfstorer_core.models import Autoencoder, Backend, BlockHooks, UNet, UNetC
 from ..pfstorer_core.restorer import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from ..pfstorer_core.schedule import PredictionType
 from .identity import AREA, apply_identities, identity_conds, patches_of
-from .placement import Placement, place
+from .placement import Placement, check_latent, place
 
 LQ_LATENT = "lq_latent"
 """Key of the LQ latent in a conditioning's values, and of the U-Net's keyword."""
@@ -204,11 +204,14 @@ class RestorerModel(comfy.model_base.BaseModel):
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         conds, noise = super().extra_conds(**kwargs), kwargs["noise"]
+        channels, start = self.latent_format.latent_channels, kwargs.get("latent_image")
+        check_latent(noise if start is None else start, channels, "LATENT")
         rows, size = len(noise), (noise.shape[-2], noise.shape[-1])
         placement = Placement(range(rows), rows, size)
         if (lq := kwargs.get(LQ_LATENT)) is not None:
+            check_latent(lq, channels, "conditioning")
             lq = self.process_latent_in(lq.to(kwargs["device"], torch.float32))
-            placement = place(lq, rows, size, kwargs.get("latent_image"))
+            placement = place(lq, rows, size, start)
             conds[LQ_LATENT] = comfy.conds.CONDNoiseShape(placement.of(lq, "bilinear"))
         first, total = kwargs.get(PICTURES, (0, placement.total))
         placement = replace(placement, rows=[first + row for row in placement.rows], total=total)

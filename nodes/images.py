@@ -58,7 +58,7 @@ def finite(values: Tensor, name: str, kind: str = "picture") -> Tensor:
         if bad:
             raise ValueError(
                 f"{_of(name)} holds values that are not numbers (NaN or infinity): {bad} in {kind} {number} "
-                f"of {len(values)}. The node that made it went wrong: mend that, or leave the {kind} out."
+                f"of {len(values)}. The node that made it went wrong: mend that, or take another {kind}."
             )
     return values
 

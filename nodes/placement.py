@@ -9,6 +9,8 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from .images import finite
+
 CANDIDATES = 64
 """Places that are looked at for a cut, of those where the first cell agrees."""
 
@@ -50,6 +52,20 @@ class Placement:
             return _resized(canvas, self.size, method)
         (y, x), (height, width) = self.corner, self.size
         return _resized(canvas, self.whole, method)[..., y : y + height, x : x + width]
+
+
+def check_latent(latent: Tensor, channels: int, name: str) -> None:
+    """Raise ValueError where a latent is no batch of a restorer's, of so many channels, or not finite.
+
+    Args:
+        name: of the latent, for the error.
+    """
+    if latent.ndim != 4 or latent.shape[1] != channels:
+        raise ValueError(
+            f"The {name} is of another restorer: its shape is {list(latent.shape)}, this MODEL's latents are "
+            f"[B, {channels}, height, width]. Connect MODEL and VAE of the same LoadBaseRestorer everywhere."
+        )
+    finite(latent, name, "latent")
 
 
 def place(lq: Tensor, rows: int, size: tuple[int, int], start: Tensor | None) -> Placement:

@@ -102,7 +102,7 @@ class Tiles:
         height, width = grid.tile_shape
         if min(self.batch, len(grid)) == 1:
             of = f" of {pictures} pictures at once: give fewer of them," if pictures > 1 else ":"
-            raise type(error)(
+            raise mm.OOM_EXCEPTION(
                 f"The memory is too small for one tile of {width} x {height} latent cells{of} choose a "
                 "smaller tile, dtype bf16 or fp16 in LoadBaseRestorer, or start ComfyUI with --lowvram."
             ) from error
@@ -116,6 +116,7 @@ class Tiles:
         self, executor: Any, model: ModelPatcher, noise_shape: Any, *args: Any, **kwargs: Any
     ) -> Any:
         """PREPARE_SAMPLING wrapper: the memory that is needed is a batch of tiles', not the canvas's."""
+        check_flat(len(noise_shape), model)
         return executor(model, self._seen(noise_shape), *args, **kwargs)
 
     def calc_cond_batch(self, executor: Any, model: Any, *args: Any) -> Any:
@@ -133,6 +134,16 @@ class Tiles:
         rows, channels, height, width = shape
         grid = self.grid(height, width)
         return [rows * min(self.batch, len(grid)), channels, *grid.tile_shape]
+
+
+def check_flat(dimensions: int, model: ModelPatcher) -> None:
+    """Raise ValueError where a MODEL's latents, of so many dimensions, are no batch of pictures."""
+    if dimensions != 4:
+        raise ValueError(
+            f"The latents of this {type(model.model).__name__} have {dimensions} dimensions, as those of "
+            "videos or sound have. Tiles are for pictures, [B, C, height, width]: connect the sampler to the "
+            "MODEL without them."
+        )
 
 
 def with_tiles(model: ModelPatcher, tiles: Tiles) -> ModelPatcher:
@@ -223,7 +234,9 @@ class RestorationTiling(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, tile: int, overlap: int, tile_batch: int = 4) -> io.NodeOutput:
+        latents = model.model.latent_format
+        check_flat(2 + latents.latent_dimensions, model)
         header = getattr(model.model, "header", None)
         size = header.image_size if header else DEFAULT_SIZE
-        cells = tile_cells(tile, overlap, size, model.model.latent_format.spacial_downscale_ratio)
+        cells = tile_cells(tile, overlap, size, latents.spacial_downscale_ratio)
         return io.NodeOutput(with_tiles(model, Tiles(*cells, tile_batch)))

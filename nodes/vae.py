@@ -63,7 +63,10 @@ def decode(
         except Exception as error:
             mm.raise_non_oom(error)
             if tile <= LEAST_TILE:
-                raise
+                raise mm.OOM_EXCEPTION(
+                    f"The memory is too small for the VAE to decode {tile} x {tile} latent cells, its "
+                    "smallest tile: close what else uses it, or start ComfyUI with --lowvram or --cpu-vae."
+                ) from error
             tile //= 2
             logging.getLogger(__name__).warning(
                 "Out of memory: the VAE decodes tiles of %d x %d latent cells from here on.", tile, tile

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,13 +46,20 @@ class Degradation:
         return cls(steps, target)
 
 
-def degrade(images: Tensor, degradations: Sequence[Degradation], *, keep_size: bool = True) -> Tensor:
+def degrade(
+    images: Tensor,
+    degradations: Sequence[Degradation],
+    *,
+    keep_size: bool = True,
+    on_step: Callable[[], object] = lambda: None,
+) -> Tensor:
     """Make LQ of HQ, each picture by a degradation of its own.
 
     Args:
         images: float [B, 3, H, W] in [0, 1], on any device, in any precision.
         degradations: B of them.
         keep_size: bring LQ back to H × W bicubically, as training pairs need it.
+        on_step: called before each step of each picture; raise in it to stop.
     Returns:
         float32 [B, 3, H, W] in [0, 1]; without `keep_size` at the size that was drawn. Never narrower
         than float32, and deaf to autocast: 8-bit pictures do not survive bf16.
@@ -61,13 +68,13 @@ def degrade(images: Tensor, degradations: Sequence[Degradation], *, keep_size: b
         ValueError: other images than these, not one degradation each, or sizes that differ without
             `keep_size`.
     """
-    lqs = _carry_out(images, degradations, [d.steps for d in degradations])
+    lqs = _carry_out(images, degradations, [d.steps for d in degradations], on_step)
     if keep_size:
         lqs = [resize(lq, (images.shape[-2], images.shape[-1]), "bicubic") for lq in lqs]
     elif len({lq.shape for lq in lqs}) > 1:
         raise ValueError(
             "The degraded pictures have different sizes and make no batch: "
-            "pass keep_size=True, or one picture at a time."
+            "let them keep their size (keep_size), or give one picture at a time."
         )
     return torch.cat(lqs)
 
@@ -81,7 +88,10 @@ def ground_truth(images: Tensor, degradations: Sequence[Degradation]) -> Tensor:
 
 
 def _carry_out(
-    images: Tensor, degradations: Sequence[Degradation], programs: Iterable[Iterable[Step]]
+    images: Tensor,
+    degradations: Sequence[Degradation],
+    programs: Iterable[Iterable[Step]],
+    on_step: Callable[[], object] = lambda: None,
 ) -> list[Tensor]:
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not images.is_floating_point():
         raise ValueError(f"expected float images [B, 3, H, W], got {images.dtype} {list(images.shape)}")
@@ -94,10 +104,13 @@ def _carry_out(
             raise ValueError(f"expected images in [0, 1], got values from {low:.4g} to {high:.4g}")
         full = (images.shape[-2], images.shape[-1])
         pairs = zip(images.clamp(0, 1).split(1), programs, strict=True)
-        return [_run(image, program, full) for image, program in pairs]
+        return [_run(image, program, full, on_step) for image, program in pairs]
 
 
-def _run(image: Tensor, program: Iterable[Step], full: tuple[int, int]) -> Tensor:
+def _run(
+    image: Tensor, program: Iterable[Step], full: tuple[int, int], on_step: Callable[[], object]
+) -> Tensor:
     for step in program:
+        on_step()
         image = step.apply(image, full).clamp(0, 1)
     return image

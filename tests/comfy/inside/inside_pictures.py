@@ -1,8 +1,10 @@
 """IMAGE and MASK as they come in: of any kind that the host has; what is wrong with one is said."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management as mm
 import comfy.samplers
 import pytest
 import torch
@@ -16,6 +18,7 @@ from pfstorer.nodes.degrade import DegradeImage
 from pfstorer.nodes.host import build_model, build_vae
 from pfstorer.nodes.images import from_image, from_mask, to_image
 from pfstorer.nodes.sample import TiledSRSampler, check_samples
+from pfstorer.pfstorer_core import resizing
 from pfstorer.pfstorer_core.restorer import open_restorer
 from torch import Tensor
 
@@ -146,3 +149,45 @@ def test_one_reference_for_all_or_one_for_each() -> None:
     for number, count in ((2, 3), (3, 1)):
         with pytest.raises(ValueError, match=f"{number} pictures in reference do not fit {count} in image"):
             RestorationColorFix.execute(images[:count], references[:number], "wavelet")
+
+
+def test_latents_that_the_model_cannot_read_are_said(model: Any) -> None:
+    good, conds = torch.rand(2, 4, 8, 8), model.model.extra_conds
+    conds(noise=good, latent_image=good, lq_latent=good, device="cpu")
+    bad = good.clone()
+    bad[1, 0, 0, 0] = torch.inf
+    for name, latent, lq in (("LATENT", bad, good), ("conditioning", good, bad)):
+        with pytest.raises(ValueError, match=rf"input {name} holds.*1 in latent 2 of 2"):
+            conds(noise=good, latent_image=latent, lq_latent=lq, device="cpu")
+    for name, latent, lq in (
+        ("LATENT", torch.rand(2, 16, 8, 8), good),
+        ("LATENT", torch.rand(2, 4, 3, 8, 8), good),
+        ("conditioning", good, torch.rand(2, 8, 8, 8)),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} is of another restorer.*\[B, 4, height, width\]"):
+            conds(noise=latent, latent_image=latent, lq_latent=lq, device="cpu")
+
+
+def interrupted(work: Callable[[], object]) -> bool:
+    """Whether the work stops when the user has cancelled."""
+    mm.interrupt_current_processing()
+    try:
+        work()
+    except mm.InterruptProcessingException:
+        return True
+    finally:
+        mm.interrupt_current_processing(False)
+    return False
+
+
+def test_cancelling_is_heard_by_every_long_work_on_pictures(
+    model: Any, vae: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = torch.rand(1, 64, 96, 3)
+    assert interrupted(lambda: RestorationColorFix.execute(pictures, pictures, "wavelet"))
+    assert interrupted(lambda: RestorationColorFix.execute(pictures, pictures, "adain"))
+    assert interrupted(lambda: DegradeImage.execute(pictures, "light", 0))
+    assert interrupted(lambda: RestorationConditioning.execute(model, vae, pictures))
+    monkeypatch.setattr(resizing, "AT_ONCE", 100)
+    monkeypatch.setattr("pfstorer.nodes.sample.encode", lambda *_: pytest.fail("it came too far"))
+    assert interrupted(lambda: TiledSRSampler.execute(model, vae, pictures, **MADE | {"upscale": 2.0}))

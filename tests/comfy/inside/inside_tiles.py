@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management as mm
+import comfy.sample
 import comfy.utils
 import pytest
 import torch
@@ -210,3 +211,14 @@ def test_without_an_lq_latent_nothing_is_predicted_beside_the_tiles() -> None:
     assert out[..., 8:].abs().max() == out[..., 8:, :].abs().max() == 0
     part = tiles.apply_model(memory, x[..., :12], torch.ones(1))
     torch.testing.assert_close(part, 2 * x[..., :12], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 5, 8, 8), (1, 64, 100)])
+def test_latents_that_are_no_pictures_are_refused_in_a_sentence(model: Any, shape: tuple[int, ...]) -> None:
+    said = f"RestorerModel have {len(shape)} dimensions.*Tiles are for pictures"
+    tiled = with_tiles(model, Tiles(*TILES, 1))
+    with pytest.raises(ValueError, match=said):
+        comfy.sample.sample(tiled, torch.zeros(shape), 1, 1.0, "euler", "normal", [], [], torch.zeros(shape))
+    model.model.latent_format.latent_dimensions = len(shape) - 2
+    with pytest.raises(ValueError, match=said):
+        RestorationTiling.execute(model, 0, -1)
