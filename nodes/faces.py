@@ -19,7 +19,7 @@ from ..pfstorer_core.faces import (
     paste,
 )
 from .images import from_image, to_image
-from .paths import CASCADE, face_detector, face_detectors
+from .paths import face_detector, face_detectors
 
 FaceCropType = io.Custom("FACE_CROP")
 
@@ -36,8 +36,8 @@ class RestorationFindFaces(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The picture; of a batch, the first one."),
                 io.Combo.Input("detector", options=face_detectors(),
-                               tooltip="YuNet's ONNX file in models/face_detection; opencv is the cascade "
-                               "that OpenCV 4 brings along."),
+                               tooltip="blazeface is built in; YuNet's file lies in models/face_detection "
+                               "and needs OpenCV."),
             ],
             outputs=[
                 io.BoundingBox.Output(display_name="bboxes"),
@@ -48,7 +48,7 @@ class RestorationFindFaces(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, detector: str) -> io.NodeOutput:
         picture = from_image(image)[0]
-        boxes = find_faces(picture, face_detector(detector) if detector != CASCADE else None)
+        boxes = [face.box for face in find_faces(picture, face_detector(detector))]
         if not boxes:
             raise ValueError("No face was found: give Crop Face a mask of it, or choose another detector.")
         found = [

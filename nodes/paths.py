@@ -17,8 +17,8 @@ ADDONS = "stablesr"
 ADAPTERS = "identity_adapters"
 VAES = "vae"
 FACE_DETECTORS = "face_detection"
-CASCADE = "opencv"
-"""The choice of no file: OpenCV's own detector."""
+BUILT_IN = "blazeface"
+"""The choice of no file: the detector that is shipped."""
 NONE = "none"
 """The choice of no add-on."""
 TINY_RESTORER = "pfstorer_tiny.safetensors"
@@ -63,12 +63,14 @@ def addon_paths(*names: str) -> tuple[str, ...]:
 
 
 def face_detectors() -> list[str]:
-    return [*sorted(listing.addons(FACE_DETECTORS), key=str.lower), CASCADE]
+    """The built-in one, then every file that may be one."""
+    return [BUILT_IN, *sorted(listing.addons(FACE_DETECTORS), key=str.lower)]
 
 
-def face_detector(name: str) -> str:
-    """The detector of that name; raises FileNotFoundError as `restorer_path` does."""
-    return _path(name, FACE_DETECTORS)
+def face_detector(name: str) -> str | None:
+    """The file of the detector of that name, None for the built-in one; raises FileNotFoundError as
+    `restorer_path` does."""
+    return None if name == BUILT_IN else _path(name, FACE_DETECTORS)
 
 
 def adapter_names() -> list[str]:

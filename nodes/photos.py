@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..pfstorer_core.faces import box_of_mask, find_faces
+from ..pfstorer_core.faces import box_of_mask, find_faces, whole_pixels
 from ..pfstorer_core.training.photos import Box, check_count
 from .images import from_image, from_mask
-from .paths import CASCADE, face_detector, face_detectors
 
 Grown = Mapping[str, Sequence[Tensor]]
 """What came in by the inputs of one kind: photo_0, photo_1, …, each a list of batches."""
@@ -104,7 +102,7 @@ def _masked(mask: Tensor, image: Tensor, name: str, number: int) -> Box:
 
 def _detected(image: Tensor, number: int, notes: list[str]) -> Box | None:
     """The box of the largest face in photo `number`; says what a user would not expect."""
-    boxes = _found(image, notes)
+    boxes = [face.box for face in find_faces(image)]
     if not boxes:
         notes.append(
             f"Photo {number}: no face was found, so the square in its middle is learned, whatever it shows. "
@@ -116,17 +114,4 @@ def _detected(image: Tensor, number: int, notes: list[str]) -> Box | None:
             f"Photo {number}: {len(boxes)} faces were found, and the largest is learned. If that is not the "
             "person, mask the right one (faces) or cut the photo."
         )
-    left, top, right, bottom = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
-    return int(left), int(top), math.ceil(right), math.ceil(bottom)
-
-
-def _found(image: Tensor, notes: list[str]) -> list[Any]:
-    detector = next((face_detector(name) for name in face_detectors() if name != CASCADE), None)
-    try:
-        return list(find_faces(image, detector))
-    except (ImportError, ValueError) as error:  # what lies there for something else must not stop a training
-        note = f"Faces are not looked for in the photos: {error}"
-        if note not in notes:
-            notes.append(note)
-            logging.getLogger(__name__).warning(note)
-        return []
+    return whole_pixels(max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1])))

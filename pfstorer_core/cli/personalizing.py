@@ -30,7 +30,7 @@ def _personalize(
     ] = DEFAULTS.lambda_gen,
     reference_timestep: Annotated[str, typer.Option(help="zero, same or noised.")] = "zero",
     detector: Annotated[
-        Path | None, typer.Option(help="YuNet's ONNX file, by which small faces are found in the photos.")
+        Path | None, typer.Option(help="YuNet's ONNX file, to be used instead of the built-in detector.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same adapter.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfstorer_core.faces import (
-    DETECTION_SIDE,
     box_of_mask,
     cut,
     face_window,
@@ -18,6 +17,7 @@ from pfstorer_core.faces import (
     masks_of_boxes,
     paste,
 )  # fmt: skip
+from pfstorer_core.faces.yunet import DETECTION_SIDE
 
 from .yunet import FACE, write_yunet
 
@@ -30,7 +30,7 @@ def picture(size: tuple[int, int] = SIZE, seed: int = 0) -> torch.Tensor:
 
 def opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that brings nothing along."""
-    fake = SimpleNamespace(__version__="5", error=RuntimeError, data=SimpleNamespace(haarcascades="/no"))
+    fake = SimpleNamespace(__version__="5", error=RuntimeError)
     monkeypatch.setitem(sys.modules, "cv2", fake)
 
 
@@ -49,19 +49,22 @@ def test_opencv_finds_faces_from_left_to_right_inside_the_picture(yunet: Path, s
     for x, y in faces:
         image[0, y : y + FACE, x : x + FACE] = 1
     large = image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    found = [tuple(round(v / scale) for v in box) for box in find_faces(large, yunet)]
-    assert found == [(x, y, x + FACE, min(y + FACE, height)) for x, y in faces]
+    found = find_faces(large, yunet)
+    boxes = [tuple(round(v / scale) for v in face.box) for face in found]
+    assert boxes == [(x, y, x + FACE, min(y + FACE, height)) for x, y in faces]
+    assert [face.landmarks.shape for face in found] == 3 * [(6, 2)]
+    assert all(face.score > 0.6 and face.landmarks[:4].isfinite().all() for face in found)
+    assert find_faces(large, yunet, smallest=2 * FACE * scale) == []
 
 
-def test_without_a_detector_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_opencv_faces_are_found_and_yunet_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     opencv(monkeypatch)
-    with pytest.raises(ValueError, match=r"put face_detection_yunet_2023mar\.onnx"):
-        find_faces(torch.zeros(3, *SIZE))
     with pytest.raises(ValueError, match=r"cannot find faces with wrong\.onnx"):
         find_faces(torch.zeros(3, *SIZE), "models/wrong.onnx")
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ImportError, match="opencv-python-headless"):
-        find_faces(torch.zeros(3, *SIZE))
+    with pytest.raises(ImportError, match=r"yunet\.onnx: OpenCV is not installed\. pip install"):
+        find_faces(torch.zeros(3, *SIZE), "models/yunet.onnx")
+    assert find_faces(torch.zeros(3, *SIZE)) == []
 
 
 def test_masks_and_boxes_are_each_other_s() -> None:

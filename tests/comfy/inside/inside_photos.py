@@ -7,6 +7,7 @@ import torch
 from pfstorer.nodes import photos as photos_
 from pfstorer.nodes.photos import gathered, one
 from pfstorer.nodes.train import TrainIdentityAdapter
+from pfstorer.pfstorer_core.faces import Face
 
 
 def photo(height: int = 40, width: int = 40, count: int = 1) -> torch.Tensor:
@@ -23,8 +24,11 @@ def square(height: int, width: int, left: int, top: int, side: int) -> torch.Ten
 def found(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[Any]]:
     """Boxes of faces by the height of the picture that they are found in."""
     boxes: dict[int, list[Any]] = {}
-    monkeypatch.setattr(photos_, "find_faces", lambda image, *_: boxes.get(image.shape[-2], []))
-    monkeypatch.setattr(photos_, "face_detectors", lambda: ["opencv"])
+
+    def find(image: torch.Tensor) -> list[Face]:
+        return [Face(box, torch.zeros(6, 2), 1.0) for box in boxes.get(image.shape[-2], [])]
+
+    monkeypatch.setattr(photos_, "find_faces", find)
     return boxes
 
 

@@ -1,26 +1,15 @@
-"""Faces in a larger picture: where they are, cut out with what is around them, and put back."""
+"""Parts of a picture: cut out about a face, with what is around it, and put back."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .canvas import resize
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels."""
-
-LEAST_SCORE = 0.6
-"""Of YuNet's: under it there is no face."""
-DETECTION_SIDE = 1280
-"""Longest side of the picture that faces are looked for in: YuNet knows faces of 10 to 300 pixels."""
-CASCADE = "haarcascade_frontalface_default.xml"
+from ..canvas import resize
+from .face import Box
 
 
 @dataclass(frozen=True)
@@ -43,77 +32,6 @@ class Window:
         left, right = round(self.left * wide), round(self.right * wide)
         top, bottom = round(self.top * tall), round(self.bottom * tall)
         return Window(left, top, max(right, left + 1), max(bottom, top + 1), size)
-
-
-def find_faces(image: Tensor, model: Path | str | None = None) -> list[Box]:
-    """Boxes of the faces in a picture [3, H, W] in [0, 1], from left to right.
-
-    Args:
-        model: YuNet's ONNX file (OpenCV's model zoo); None takes the cascade that OpenCV 4 brings along.
-    Raises:
-        ImportError: OpenCV is not installed.
-        ValueError: OpenCV cannot read the model, or brings no cascade.
-    """
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError("Finding faces needs OpenCV: pip install opencv-python-headless") from error
-    height, width = image.shape[-2:]
-    scale = min(1.0, DETECTION_SIDE / max(height, width))
-    small = resize(image[None].detach().cpu().float(), (round(height * scale), round(width * scale)))[0]
-    bgr = (small.clamp(0, 1).flip(0).permute(1, 2, 0) * 255).round().byte().numpy()
-    found = _by_yunet(cv2, bgr, model) if model is not None else _by_cascade(cv2, bgr)
-    corners = [[v / scale for v in (x, y, x + w, y + h)] for x, y, w, h in found]
-    boxes = [
-        (max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom))
-        for left, top, right, bottom in corners
-    ]
-    return sorted(box for box in boxes if box[0] < box[2] and box[1] < box[3])
-
-
-def largest_face(image: Tensor, model: Path | str | None = None) -> tuple[int, int, int, int] | None:
-    """Box of the largest face in a picture [3, H, W] in [0, 1], in whole pixels; None where there is none.
-
-    Raises what `find_faces` does; but without a model, where OpenCV has nothing of its own, there is no box.
-    """
-    try:
-        boxes = find_faces(image, model)
-    except (ImportError, ValueError):
-        if model is not None:
-            raise
-        return None
-    if not boxes:
-        return None
-    left, top, right, bottom = max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
-    return int(left), int(top), math.ceil(right), math.ceil(bottom)
-
-
-def _by_yunet(cv2: Any, bgr: Any, model: Path | str) -> list[tuple[float, float, float, float]]:
-    try:
-        detector = cv2.FaceDetectorYN.create(str(model), "", bgr.shape[1::-1], LEAST_SCORE)
-        _, rows = detector.detect(bgr)
-    except (cv2.error, AttributeError) as error:
-        raise ValueError(
-            f"OpenCV {cv2.__version__} cannot find faces with {Path(model).name}: choose YuNet's ONNX file, "
-            "face_detection_yunet_2023mar.onnx of OpenCV's model zoo."
-        ) from error
-    return _rectangles([] if rows is None else rows)
-
-
-def _by_cascade(cv2: Any, bgr: Any) -> list[tuple[float, float, float, float]]:
-    path = Path(cv2.data.haarcascades) / CASCADE
-    if not path.exists():
-        raise ValueError(
-            f"OpenCV {cv2.__version__} brings no face detector along: put face_detection_yunet_2023mar.onnx "
-            "of OpenCV's model zoo into models/face_detection and choose it, or give masks or boxes."
-        )
-    gray = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
-    return _rectangles(cv2.CascadeClassifier(str(path)).detectMultiScale(gray, 1.1, 5))
-
-
-def _rectangles(rows: Any) -> list[tuple[float, float, float, float]]:
-    """Left, top, width and height, with which the rows begin."""
-    return [(float(x), float(y), float(w), float(h)) for x, y, w, h, *_ in rows]
 
 
 def box_of_mask(mask: Tensor) -> tuple[int, int, int, int] | None:

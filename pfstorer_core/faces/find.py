@@ -1,0 +1,70 @@
+"""Faces in pictures: where they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from .blazeface import detect, load_blazeface
+from .face import Box, Face
+from .yunet import yunet
+
+
+def face_finder(
+    model: Path | str | None = None, smallest: float = 0, largest: float = 0
+) -> Callable[[Tensor], list[Face]]:
+    """What finds the faces in a picture [3, H, W] in [0, 1], from left to right: for many pictures in a row.
+
+    Args:
+        model: YuNet's ONNX file (OpenCV's model zoo); None takes the built-in BlazeFace, which finds faces
+            of 24 pixels and more in pictures of up to 2048 pixels, and larger ones in proportion.
+        smallest: longer side of the box of the smallest face, in pixels; 0 for no limit.
+        largest: that of the largest face; 0 for no limit.
+    Raises:
+        ImportError: a model is given and OpenCV is not installed.
+        ValueError: the largest is smaller than the smallest. What is given back raises it where OpenCV cannot
+            read the model.
+    """
+    if smallest < 0 or largest < 0 or 0 < largest < smallest:
+        raise ValueError(
+            f"No face has {smallest:g} pixels at the least and {largest:g} at the most: make the largest "
+            "size larger than the smallest, or 0 for no limit."
+        )
+    if model is None:
+        find = partial(detect, load_blazeface(), smallest=smallest, largest=largest)
+    else:
+        find = yunet(model)
+
+    def within(face: Face) -> bool:
+        left, top, right, bottom = face.box
+        return smallest <= max(right - left, bottom - top) <= (largest or math.inf)
+
+    return lambda image: sorted(filter(within, find(image)), key=lambda face: face.box)
+
+
+def find_faces(
+    image: Tensor, model: Path | str | None = None, smallest: float = 0, largest: float = 0
+) -> list[Face]:
+    """The faces in one picture; arguments and errors as `face_finder` has them."""
+    return face_finder(model, smallest, largest)(image)
+
+
+def largest_face(image: Tensor, model: Path | str | None = None) -> tuple[int, int, int, int] | None:
+    """Box of the largest face in a picture [3, H, W] in [0, 1], in whole pixels; None where there is none.
+    Raises what `find_faces` does."""
+    faces = find_faces(image, model)
+    return whole_pixels(max((face.box for face in faces), key=_area)) if faces else None
+
+
+def whole_pixels(box: Box) -> tuple[int, int, int, int]:
+    """The smallest box of whole pixels about a box."""
+    left, top, right, bottom = box
+    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
