@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..pfstorer_core.adapter import IdentityAdapter
 from ..pfstorer_core.identity import MAX_GAMMA, Identity
+from ..pfstorer_core.models import UNet
 from .host import RestorerModel
 from .identity import IdentityAdapterType, IdentityPatch, with_identity
 from .images import from_mask
@@ -70,6 +71,8 @@ class ApplyPersonalization(io.ComfyNode):
         factors = {4: coarse, 2: middle, 1: fine}
         identity = Identity(identity_adapter, gamma, area, factors)
         identity_adapter.check_base(model.model.fingerprint, "this MODEL")
+        unet = cast(UNet, model.model.diffusion_model)
+        identity_adapter.check_fit(unet, model.model.header.image_size, "this MODEL")
         if not gamma:
             return io.NodeOutput(model.clone())
         levels = model.model.model_sampling

@@ -17,7 +17,8 @@ from PIL import Image
 from server import PromptServer
 from torch import Tensor
 
-from ..pfstorer_core.adapter import NULL_LQ, REFERENCE_TIMESTEPS, IdentityAdapter, fingerprint, same_base
+from ..pfstorer_core.adapter import IdentityAdapter, fingerprint, same_base
+from ..pfstorer_core.adapter_header import NULL_LQ, REFERENCE_TIMESTEPS
 from ..pfstorer_core.progress import Progress
 from ..pfstorer_core.restorer import Restorer, load_restorer, open_restorer
 from ..pfstorer_core.training.formats import calculates_bf16, training_dtype

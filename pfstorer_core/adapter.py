@@ -2,79 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from .checkpoint import is_finite, load_exactly, read_checkpoint, write_safetensors
-from .layouts import CheckpointError, StateDict
+from .adapter_header import FORMAT, LATENTS, AdapterHeader, check_tensors
+from .checkpoint import load_exactly, read_checkpoint, write_safetensors
+from .layouts import CheckpointError
 from .models import Backend, UNet
 from .models.blocks import Upsample
 from .models.personalization import PersonalizationBlock
 from .models.unet import Block
+from .reading import DamagedFile
 from .reference import text_attention_of
 
-FORMAT = "pfstorer.identity_adapter"
-HEADER_ENTRY = "adapter"
-NOTICE = (
-    "Biometric data: the face of the person can be told, and shown, from this file. Keep it as you would "
-    "keep their photos."
-)
-REFERENCE_TIMESTEPS = ("zero", "same", "noised")
-NULL_LQ = ("drop", "zero_latent", "gray")
 BEGINNING = 2**16
 """Values of a weight that a fingerprint looks at."""
 DIFFERING_BITS = 1
 """Bits of a fingerprint that rounding to another number format may change; training on changes more."""
-
-
-def check_choices(null_lq: str, reference_timestep: str) -> None:
-    """Raise ValueError where one of them is none of `NULL_LQ` or `REFERENCE_TIMESTEPS`."""
-    if reference_timestep not in REFERENCE_TIMESTEPS:
-        raise ValueError(
-            f"No reference time step {reference_timestep!r}; choose one of {', '.join(REFERENCE_TIMESTEPS)}."
-        )
-    if null_lq not in NULL_LQ:
-        raise ValueError(f"No null LQ {null_lq!r}; choose one of {', '.join(NULL_LQ)}.")
-
-
-@dataclass(frozen=True)
-class AdapterHeader:
-    """What the tensors do not tell.
-
-    Attributes:
-        base: fingerprint of the restorer that it was trained on.
-        heads: attention heads of each site, in the order of `sites`.
-        person, end: positions of S* and of the end-of-text token in `prompt`.
-        null_lq, reference_timestep: see `AdapterTraining`.
-        run_key: of the training that made it, see `training.identity`.
-        steps: of that training; fewer than its settings say where it was stopped.
-        losses: of every step.
-    """
-
-    base: str
-    sites: list[str]
-    heads: list[int]
-    prediction_type: str
-    prompt: str
-    person: int
-    end: int
-    init_word: str = "person"
-    null_lq: str = "drop"
-    reference_timestep: str = "zero"
-    run_key: str = ""
-    steps: int = 0
-    losses: list[float] = field(default_factory=list)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    notice: str = NOTICE
-
-    def __post_init__(self) -> None:
-        check_choices(self.null_lq, self.reference_timestep)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +64,35 @@ class IdentityAdapter:
                 f"{base}. Load the restorer that it was trained with, or train it anew."
             )
 
+    def check_fit(self, unet: UNet, image_size: int, name: str = "this restorer") -> None:
+        """Raise ValueError, before any work, where the adapter's parts do not fit the U-Net.
+
+        Args:
+            image_size: of the restorer's header: no reference is larger than such a picture's latent.
+        """
+        known = decoder_sites(unet)
+        faults = [f"{name} has no site {site}" for site in self.blocks if site not in known]
+        faults += [
+            f"{site} is {len(block.gamma)} channels wide, but {width} in {name}"
+            for site, block in self.blocks.items()
+            if site in known and len(block.gamma) != (width := _site_size(unet, site)[0])
+        ]
+        channels, *sides = self.references.shape[1:]
+        if channels != unet.config.in_channels or max(sides) > image_size:
+            faults.append(
+                f"its references are {list(self.references.shape)}, but {name} has latents of "
+                f"{unet.config.in_channels} channels, and pictures of {image_size} pixels"
+            )
+        if self.context.shape[-1] != unet.config.context_dim:
+            faults.append(
+                f"its context is {self.context.shape[-1]} wide, but {unet.config.context_dim} in {name}"
+            )
+        if faults:
+            raise ValueError(
+                f"This identity adapter does not fit: {faults[0]}. Load the restorer that it was trained "
+                "with, or train it anew."
+            )
+
     def save(self, path: Path | str) -> None:
         """Write it in fp16; see `write_safetensors` for the errors."""
         tensors = {
@@ -124,8 +102,7 @@ class IdentityAdapter:
         }
         for site, block in self.blocks.items():
             tensors |= {f"sites.{site}.{key}": value for key, value in block.state_dict().items()}
-        metadata = {"format": FORMAT, "format_version": "1", HEADER_ENTRY: json.dumps(asdict(self.header))}
-        write_safetensors(path, tensors, metadata, torch.float16)
+        write_safetensors(path, tensors, self.header.to_metadata(), torch.float16)
 
 
 def load_identity_adapter(path: Path | str) -> IdentityAdapter:
@@ -136,43 +113,26 @@ def load_identity_adapter(path: Path | str) -> IdentityAdapter:
         CheckpointError: a file of another kind, or damaged; the message says which.
     """
     path = Path(path)
-    tensors, metadata = read_checkpoint(path)
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path.name} is no identity adapter (its format is {metadata.get('format', 'not named')}): "
-            "choose a file that TrainIdentityAdapter wrote."
-        )
     try:
-        fields = json.loads(metadata[HEADER_ENTRY])
-        header = AdapterHeader(**{k: v for k, v in fields.items() if k in AdapterHeader.__dataclass_fields__})
-        if len(header.heads) != len(header.sites):
-            raise ValueError(f"{len(header.sites)} sites, but heads of {len(header.heads)}")
-        names = ("token.embedding", "context.main", "refs.latents")
-        token, context, references = (_taken(tensors, name) for name in names)
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"The identity adapter {path.name} is damaged ({error}).") from error
+        tensors, metadata = read_checkpoint(path)
+    except DamagedFile as error:
+        raise CheckpointError(f"{error} Take it from a copy, or learn the person anew.") from error
+    header = AdapterHeader.from_file(metadata, path.name)
+    check_tensors(header, tensors, f"The identity adapter {path.name}")
     blocks = {}
     for site, heads in zip(header.sites, header.heads, strict=True):
         prefix = f"sites.{site}."
         weights = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-        width = weights["gamma"].numel() if "gamma" in weights else 0
-        if not width or width % heads:
-            raise CheckpointError(f"The identity adapter {path.name} has no block for {site}: it is damaged.")
-        blocks[site] = PersonalizationBlock(width, heads, Backend(device="meta"))
+        blocks[site] = PersonalizationBlock(weights["gamma"].numel(), heads, Backend(device="meta"))
         load_exactly(blocks[site], weights, f"block {site}", placement={"dtype": torch.float32})
         blocks[site].eval().requires_grad_(False)
+    token, context, references = (tensors[name].float().clone() for name in LATENTS)
     return IdentityAdapter(header, blocks, token, context, references)
 
 
 def is_adapter(path: Path | str) -> bool:
     """Whether a file says that it is one; raises as `read_checkpoint` does."""
     return read_checkpoint(path)[1].get("format") == FORMAT
-
-
-def _taken(tensors: StateDict, name: str) -> Tensor:
-    if not is_finite(tensors[name]):
-        raise ValueError(f"{name} holds NaN or infinity")
-    return tensors[name].float().clone()
 
 
 def default_sites(unet: UNet) -> list[str]:

@@ -1,43 +1,20 @@
-"""Checkpoint files: reading them safely, giving their tensors to the networks, and writing them."""
+"""Checkpoint files: which kind one is, giving their tensors to the networks, and writing them."""
 
 from __future__ import annotations
 
 import json
-import pickle
-import re
 import shutil
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from .files import written
-from .layouts import CheckpointError, Layout, StateDict, first, foreign, identify, with_prefixes
-
-WRAPPERS = ("state_dict", "model", "params_ema", "params")
-"""Entries under which training frameworks store the state dict itself."""
-
-INERT = (
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-)
-"""What trainers pickle beside the weights: read as objects that do nothing."""
-
-NO_CHECKPOINT = {
-    b"version https://git-lfs": "a pointer that git left in place of the file: fetch it with git lfs pull",
-    b"<": "a web page instead of the file: download it again",
-    b"\x93NUMPY": "a NumPy array",
-    b"\x1f\x8b": "a compressed archive: unpack it",
-    b"GGUF": "a GGUF file, which is not supported",
-}
-"""First bytes of what people have by mistake."""
+from .layouts import CheckpointError, Layout, StateDict, first, identify, with_prefixes
+from .reading import DamagedFile, read_checkpoint
+from .words import bytes_in_words
 
 SAFETENSORS_DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -46,115 +23,19 @@ SAFETENSORS_DTYPES = {
 }  # fmt: skip
 
 
-def read_checkpoint(path: Path | str) -> tuple[StateDict, dict[str, str]]:
-    """Tensors and header of a .safetensors or .ckpt/.pt/.pth file, told apart by their first bytes.
-
-    The tensors are mapped from the file, so that reading takes no memory before they are used (but for
-    pickles of before PyTorch 1.6). Pickles are read with `weights_only=True`: they cannot execute code.
-
-    Raises:
-        FileNotFoundError, PermissionError: no such file; not readable.
-        CheckpointError: damaged, of another kind, or holding more than weights.
-    """
-    path = Path(path)
-    magic, size = _magic(path)
-    if magic[8:9] == b"{":
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except SafetensorError as error:
-            raise _damaged(path, size, f"as a safetensors file ({error})") from error
-    for mark, what in NO_CHECKPOINT.items():
-        if magic.lstrip().startswith(mark):
-            raise CheckpointError(f"{path.name} is {what}.")
-    zipped = magic.startswith(b"PK\x03\x04")
-    if not zipped and not magic.startswith(b"\x80"):
-        raise _damaged(path, size, "as a safetensors or PyTorch file")
-    try:
-        loaded = _unpickled(path, zipped)
-    except pickle.UnpicklingError as error:
-        found = re.search(r" GLOBAL ([\w.]+)", str(error))
-        named = f" ({found[1]})" if found else ""
-        raise CheckpointError(
-            f"{path.name} holds code or objects besides weights{named}, which are never executed, or is "
-            "damaged: get a .safetensors version."
-        ) from error
-    except OSError:
-        raise
-    except Exception as error:  # what a damaged pickle leads to has no limits
-        raise _damaged(path, size, f"as a PyTorch file ({type(error).__name__})") from error
-    return _unwrapped(loaded, path.name), {}
-
-
-def _unpickled(path: Path, zipped: bool) -> object:
-    with path.open("rb") as file, _inert_globals():
-        if path.suffix == ".safetensors":  # torch would go by the name
-            return torch.load(file, weights_only=True, map_location="cpu")
-        return torch.load(path, weights_only=True, map_location="cpu", mmap=zipped)
-
-
 def read_layout(path: Path | str) -> tuple[StateDict, dict[str, str], Layout]:
     """Tensors `with_prefixes` and header of a file, and which of `LAYOUTS` it is.
 
     Raises what `read_checkpoint` and `identify` do.
     """
-    tensors, metadata = read_checkpoint(path)
+    try:
+        tensors, metadata = read_checkpoint(path)
+    except DamagedFile as error:
+        raise CheckpointError(
+            f"{error} Compare its size with the published one and download it again."
+        ) from error
     tensors = with_prefixes(tensors)
     return tensors, metadata, identify(tensors, Path(path).name)
-
-
-class _Inert:
-    def __init__(self, *_: object) -> None: ...
-
-    def __setstate__(self, state: object) -> None: ...
-
-
-@contextmanager
-def _inert_globals() -> Iterator[None]:
-    stand_ins = []
-    for name in INERT:
-        module, _, own = name.rpartition(".")
-        stand_ins.append(type(own, (_Inert,), {"__module__": module}))
-    with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pickle protocols that may not be supported: an error says so
-        yield
-
-
-def _magic(path: Path) -> tuple[bytes, int]:
-    """The first bytes of a file and its size, or a clear error."""
-    try:
-        with path.open("rb") as file:
-            return file.read(32), path.stat().st_size
-    except FileNotFoundError:
-        raise FileNotFoundError(f"No checkpoint at {path}.") from None
-    except IsADirectoryError:
-        raise CheckpointError(f"{path} is a folder: name the checkpoint file in it.") from None
-    except PermissionError:
-        raise PermissionError(f"No permission to read {path}: check its owner and mode.") from None
-
-
-def _damaged(path: Path, size: int, how: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path.name} ({size:,} bytes) cannot be read {how}: it is cut short, damaged or of another kind. "
-        "Compare its size with the published one and download it again."
-    )
-
-
-def _unwrapped(loaded: object, name: str) -> StateDict:
-    for wrapper in WRAPPERS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
-            loaded = loaded[wrapper]
-    entries = loaded if isinstance(loaded, dict) else {}
-    tensors = {
-        key: value for key, value in entries.items() if isinstance(key, str) and isinstance(value, Tensor)
-    }
-    if not tensors:
-        what = foreign(dict.fromkeys(map(str, entries), torch.empty(0))) or "no state dict"
-        raise CheckpointError(
-            f"{name} is {what}: expected tensors by their names, plain or under {', '.join(WRAPPERS)}; "
-            f"it holds {first(map(str, entries)) or type(loaded).__name__}."
-        )
-    return tensors
 
 
 def check_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
@@ -176,7 +57,10 @@ def check_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], wha
 
 def is_finite(value: Tensor) -> bool:
     """Whether a tensor is free of NaN and infinity."""
-    # The sum is one pass without a temporary copy; only a suspicious one is worth a closer look.
+    # The sum is one pass without a temporary copy; only a suspicious one is worth a closer look. Formats of
+    # one byte know no sum.
+    if value.is_floating_point() and value.element_size() == 1:
+        value = value.to(torch.bfloat16)
     return (
         not value.is_floating_point()
         or bool(value.sum(dtype=torch.float32).isfinite())
@@ -268,7 +152,7 @@ def write_safetensors(
 def _check_room(path: Path, size: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if free < size:
-        raise OSError(f"it needs {size / 1e9:.2f} GB, and its disk has {free / 1e9:.2f} GB left")
+        raise OSError(f"it needs {bytes_in_words(size)}, and its disk has {bytes_in_words(free)} left")
 
 
 def _not_finite(key: str, value: Tensor, dtype: torch.dtype) -> str:

@@ -11,14 +11,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .fields import (
+    LONGEST_HEADER,
+    anything,
+    check_version,
+    checked,
+    listed,
+    number,
+    one_of,
+    parsed,
+    read_header,
+    whole,
+)
 from .layouts import CheckpointError
 from .schedule import PredictionType
 
 FORMAT = "pfstorer.restorer"
+FORMAT_VERSION = "1"
 HEADER_ENTRY = "restorer"
 """Entry of a .safetensors file's metadata that is the header, as JSON."""
 HEADER_TENSOR = "pfstorer.header"
 """The header as a tensor of bytes, in files that another program wrote and gave metadata of its own."""
+
+
+RULES = {
+    "prediction_type": one_of("eps", "v"),
+    "scale_factor": number(1e-4, 1e4),
+    "image_size": whole(16, 4096),
+    "num_head_channels": whole(1, 1024),
+    "lq_num_heads": whole(1, 256),
+    "norm_groups": whole(1, 256),
+    "preview": listed(listed(number(-1e3, 1e3), 3, 3), 0, 65),
+    "training": anything(dict, "fields by their names"),
+}
+"""What the fields of a header may be."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +72,14 @@ class RestorerHeader:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.prediction_type not in ("eps", "v"):
-            raise ValueError(f"prediction_type must be eps or v, got {self.prediction_type!r}")
-        for name in ("scale_factor", "image_size", "num_head_channels", "lq_num_heads", "norm_groups"):
-            value = getattr(self, name)
-            if not isinstance(value, int if name != "scale_factor" else int | float) or not value > 0:
-                raise ValueError(f"{name} must be a number above 0, got {value!r}")
+        """Raises CheckpointError where a value is not what `RULES` say."""
+        values = {name: getattr(self, name) for name in RULES}
+        checked(values, RULES, "The header of a restorer")
 
     def to_metadata(self) -> dict[str, str]:
         return {
             "format": FORMAT,
-            "format_version": "1",
+            "format_version": FORMAT_VERSION,
             HEADER_ENTRY: json.dumps(asdict(self), sort_keys=True),
         }
 
@@ -68,21 +91,19 @@ class RestorerHeader:
     def from_file(
         cls, metadata: Mapping[str, str], tensors: Mapping[str, Tensor], name: str
     ) -> RestorerHeader:
-        """The header of a file, or what its name says; ignores what a later version added.
+        """The header of a file, or what its name says; ignores fields that a later version added.
 
         Raises:
-            CheckpointError: a header that cannot be read, or with values that cannot be.
+            CheckpointError: a header that cannot be read, or is of another version, or with values that
+                cannot be; names file and field.
         """
-        try:
-            text = metadata.get(HEADER_ENTRY)
-            if text is None and HEADER_TENSOR in tensors:
-                text = bytes(tensors[HEADER_TENSOR].tolist()).decode()
-            if text is None:
-                return cls.from_name(name)
-            fields = dict(json.loads(text))
-            return cls(**{key: value for key, value in fields.items() if key in cls.__dataclass_fields__})
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"The header of {name} is damaged ({error}).") from error
+        what = f"The header of {name}"
+        if HEADER_ENTRY in metadata or metadata.get("format") == FORMAT:
+            check_version(metadata.get("format_version"), FORMAT_VERSION, name, "restorer")
+            return cls(**read_header(metadata, HEADER_ENTRY, RULES, what))
+        if HEADER_TENSOR in tensors:
+            return cls(**checked(parsed(_text(tensors[HEADER_TENSOR], what), what), RULES, what))
+        return cls.from_name(name)
 
     @classmethod
     def from_name(cls, name: str) -> RestorerHeader:
@@ -92,3 +113,14 @@ class RestorerHeader:
         large = "768" in name
         v = large or re.search(r"face|v[-_]?pred|[-_]v[-_.]", name)
         return cls(prediction_type="v" if v else "eps", image_size=768 if large else 512)
+
+
+def _text(stored: Tensor, what: str) -> str:
+    if stored.dtype is not torch.uint8 or stored.ndim != 1 or len(stored) > LONGEST_HEADER:
+        raise CheckpointError(
+            f"{what} is damaged: {HEADER_TENSOR} is {list(stored.shape)} of {stored.dtype}, expected bytes."
+        )
+    try:
+        return bytes(stored.tolist()).decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{what} is damaged: {HEADER_TENSOR} is no text.") from error

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .words import LONGEST, plain
+
 StateDict = dict[str, Tensor]
 
 PREFIXES = {
@@ -26,7 +28,11 @@ FUSION = PREFIXES["autoencoder"] + "decoder.fusion_layer_1.encode_enc_1.conv1.we
 
 
 class CheckpointError(ValueError):
-    """A file that is not what it has to be; the message says what was expected and found."""
+    """A file that is not what it has to be; the message says what was expected and found, on one line,
+    whatever the file's own names are."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(plain(message, LONGEST))
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ def foreign(tensors: Mapping[str, Tensor]) -> str | None:
 def first(keys: Iterable[str], count: int = 4) -> str:
     """The first keys of a list, for an error."""
     listed = list(keys)
-    return ", ".join(listed[:count]) + (", …" if len(listed) > count else "")
+    return ", ".join(map(plain, listed[:count])) + (", …" if len(listed) > count else "")
 
 
 def _is(tensors: Mapping[str, Tensor], layout: Layout) -> bool:

@@ -29,8 +29,9 @@ from .layouts import (
 )
 from .models import Autoencoder, AutoencoderConfig, Backend, TextTower, UNet, UNetConfig
 from .schedule import PredictionType
-from .sizes import autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
+from .sizes import LONGEST_TEXT, autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
 from .tokenizer import tokenize
+from .words import plain
 
 NULL_CONTEXT = "null_context"
 
@@ -140,15 +141,41 @@ def _restorer_file(tensors: StateDict, header: RestorerHeader) -> RestorerFile:
         lq_encoder=lq_encoder_config(lq_encoder, header.lq_num_heads, header.norm_groups),
     )
     autoencoder_sizes = autoencoder_config(autoencoder, header.norm_groups)
-    channels = (sizes.in_channels, sizes.lq_encoder.in_channels, autoencoder_sizes.embed_dim)  # type: ignore[union-attr]
+    encoder = sizes.lq_encoder
+    assert encoder is not None
+    channels = (sizes.in_channels, encoder.in_channels, autoencoder_sizes.embed_dim)
     if len(set(channels)) > 1:
         raise CheckpointError(
             f"U-Net, LQ encoder and autoencoder have {channels} latent channels, which have to be the same: "
             "inpainting and depth models cannot restore, nor can parts of different models."
         )
+    joints = {
+        "channels in and out of the U-Net": (sizes.in_channels, sizes.out_channels),
+        "channels of a picture, into and out of the autoencoder": (
+            3,
+            autoencoder_sizes.in_channels,
+            autoencoder_sizes.out_ch,
+        ),
+        "channels of LQ features and SFT": (encoder.out_channels, sizes.sft_channels),
+        "levels of LQ encoder and U-Net": (len(encoder.channel_mult), len(sizes.channel_mult)),
+    }
+    for what, found in joints.items():
+        if len(set(found)) > 1:
+            raise CheckpointError(f"The {what} have to be the same, but are {' and '.join(map(str, found))}.")
     unet |= {f"lq_encoder.{key}": value for key, value in lq_encoder.items()}
     text = part(tensors, "text")
+    for network in (unet, autoencoder, text_weights(text)):
+        check_numbers(network)
     return RestorerFile(unet, autoencoder, text, tensors.get(NULL_CONTEXT), sizes, autoencoder_sizes, header)
+
+
+def check_numbers(weights: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError unless all weights are fractions: from anything else a network of other
+    numbers would be made, without a word."""
+    for key, value in weights.items():
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{plain(key)} is stored as {kind}, expected floating-point numbers.")
 
 
 @dataclass(frozen=True)
@@ -241,10 +268,11 @@ def file_context(file: RestorerFile, name: str) -> Tensor:
     """
     context = _file_context(file, name)
     width = file.unet_config.context_dim
-    if context.ndim != 3 or context.shape[0] != 1 or context.shape[2] != width:
+    tokens = context.shape[1] if context.ndim == 3 else 0
+    if not 0 < tokens <= LONGEST_TEXT or context.shape[0] != 1 or context.shape[2] != width:
         raise CheckpointError(
             f"The empty prompt's context of {name} has the shape {list(context.shape)}, but its U-Net reads "
-            f"[1, tokens, {width}]."
+            f"[1, tokens, {width}], of up to {LONGEST_TEXT} tokens."
         )
     if not is_finite(context):
         raise CheckpointError(f"The empty prompt's context of {name} holds NaN or infinity.")

@@ -19,6 +19,9 @@ NETWORKS = {
 }
 """What errors call the networks of `PREFIXES`."""
 
+SHORTEST_TEXT, LONGEST_TEXT = 3, 512
+"""Tokens: the memory of attention grows with their square."""
+
 GROUPS = 32
 """Of Stable Diffusion's group normalization: what all widths are multiples of."""
 
@@ -37,7 +40,16 @@ def unet_config(
     sft = "input_blocks.1.0.spade.mlp_shared.0.weight"
     sft_hidden, sft_channels, *_ = size(sft, 4) if sft in tensors else (0, 0)
     # The middle block always attends.
-    depths = _numbers(tensors, r"^middle_block\.1\.transformer_blocks\.(\d+)\.")
+    depth = _count("unet", tensors, "middle_block.1.transformer_blocks.")
+    _affordable("unet", tensors, depth * blocks * (1 + 2 * len(resolutions)))
+    attending = [m for level, m in enumerate(multiples) if 2**level in resolutions]
+    _divides(
+        "unet",
+        "attention heads",
+        num_head_channels,
+        [model_channels * m for m in (*attending, multiples[-1])],
+    )
+    _divides("unet", "groups of normalization", norm_groups, [model_channels])
     return UNetConfig(
         in_channels=in_channels,
         out_channels=size("out.2.weight", 4)[0],
@@ -47,7 +59,7 @@ def unet_config(
         attention_resolutions=resolutions,
         num_head_channels=num_head_channels,
         context_dim=size("middle_block.1.transformer_blocks.0.attn2.to_k.weight", 2)[1],
-        transformer_depth=1 + max(depths),
+        transformer_depth=depth,
         norm_groups=norm_groups,
         sft_channels=sft_channels,
         sft_hidden=sft_hidden,
@@ -63,6 +75,11 @@ def lq_encoder_config(
     multiples, resolutions, blocks = _levels("lq_encoder", tensors)
     out_channels = size("fea_tran.0.out_layers.3.weight", 4)[0]
     _multiples("lq_encoder", GROUPS, [out_channels])
+    attending = [m for level, m in enumerate(multiples) if 2**level in resolutions]
+    _divides(
+        "lq_encoder", "attention heads", num_heads, [model_channels * m for m in (*attending, multiples[-1])]
+    )
+    _divides("lq_encoder", "groups of normalization", norm_groups, [model_channels, out_channels])
     return LQEncoderConfig(
         in_channels=in_channels,
         model_channels=model_channels,
@@ -80,13 +97,17 @@ def _levels(network: str, tensors: Mapping[str, Tensor]) -> tuple[tuple[int, ...
     blocks a level of an LDM encoder."""
     widths: list[list[int]] = [[]]
     resolutions: set[int] = set()
-    for index in range(1, 1 + max(1, *_numbers(tensors, r"^input_blocks\.(\d+)\."))):
+    for index in range(1, max(2, _count(network, tensors, "input_blocks."))):
         if f"input_blocks.{index}.0.op.weight" in tensors and widths[-1]:
             widths.append([])
             continue
         widths[-1].append(_size(network, tensors, f"input_blocks.{index}.0.out_layers.3.weight", 4)[0])
         if f"input_blocks.{index}.1.norm.weight" in tensors:
             resolutions.add(2 ** (len(widths) - 1))
+    if len(found := {len(level) for level in widths}) > 1:
+        raise _strange(
+            network, f"its levels have {' or '.join(map(str, sorted(found)))} blocks, expected one number"
+        )
     base = _size(network, tensors, "input_blocks.0.0.weight", 4)[0]
     multiples = _multiples(network, base, [level[0] for level in widths if level])
     return multiples, tuple(sorted(resolutions, reverse=True)), len(widths[0])
@@ -96,14 +117,18 @@ def autoencoder_config(tensors: Mapping[str, Tensor], norm_groups: int = GROUPS)
     """Sizes of a KL autoencoder with or without CFW; its groups are not in the tensors."""
     size = partial(_size, "autoencoder", tensors)
     ch, in_channels, *_ = size("encoder.conv_in.weight", 4)
-    levels = range(1 + max(_numbers(tensors, r"^encoder\.down\.(\d+)\."), default=0))
-    widths = [size(f"encoder.down.{level}.block.0.conv2.weight", 4)[0] for level in levels]
+    blocks = _count("autoencoder", tensors, "encoder.down.0.block.")
+    levels = _count("autoencoder", tensors, "encoder.down.")
+    widths = [size(f"encoder.down.{level}.block.0.conv2.weight", 4)[0] for level in range(levels)]
+    _affordable("autoencoder", tensors, levels * blocks)
+    multiples = _multiples("autoencoder", ch, widths)
+    _divides("autoencoder", "groups of normalization", norm_groups, [ch])
     return AutoencoderConfig(
         in_channels=in_channels,
         out_ch=size("decoder.conv_out.weight", 4)[0],
         ch=ch,
-        ch_mult=_multiples("autoencoder", ch, widths),
-        num_res_blocks=1 + max(_numbers(tensors, r"^encoder\.down\.0\.block\.(\d+)\.")),
+        ch_mult=multiples,
+        num_res_blocks=blocks,
         z_channels=size("decoder.conv_in.weight", 4)[1],
         embed_dim=size("post_quant_conv.weight", 4)[1],
         cfw=any(key.startswith("decoder.fusion_layer_") for key in tensors),
@@ -133,8 +158,32 @@ def _multiples(network: str, first: int, widths: list[int]) -> tuple[int, ...]:
     return tuple(width // first for width in widths)
 
 
-def _numbers(keys: Iterable[str], pattern: str) -> list[int]:
-    return [int(match[1]) for key in keys if (match := re.search(pattern, key))]
+def _count(network: str, tensors: Mapping[str, Tensor], prefix: str) -> int:
+    """How many parts are numbered after the prefix, which have to be 0, 1, 2, … without a gap: what a single
+    key claims is not built."""
+    named = re.compile(re.escape(prefix) + r"([0-9]+)\.")
+    found = {match[1] for key in tensors if (match := named.match(key))}
+    if not found:
+        raise _incomplete(network, f"{prefix}0")
+    if found != {str(number) for number in range(len(found))}:
+        raise _strange(
+            network, f"the parts {PREFIXES[network]}{prefix}* are not numbered without a gap from 0"
+        )
+    return len(found)
+
+
+def _affordable(network: str, tensors: Mapping[str, Tensor], blocks: int) -> None:
+    """Raise CheckpointError where there are less than a few tensors for each block that would be built."""
+    if 4 * blocks > len(tensors):
+        raise _strange(network, f"its keys claim {blocks:,} blocks, but it has {len(tensors):,} tensors")
+
+
+def _divides(network: str, what: str, number: int, widths: Iterable[int]) -> None:
+    """Raise CheckpointError unless all widths are multiples of what the header says."""
+    if any(width % number for width in widths):
+        raise _strange(
+            network, f"{what} of {number} do not divide its widths {', '.join(map(str, sorted({*widths})))}"
+        )
 
 
 def _incomplete(network: str, key: str) -> CheckpointError:
@@ -165,10 +214,15 @@ def text_config(tensors: Mapping[str, Tensor], num_head_channels: int = 64) -> T
     if width % num_head_channels:
         raise _strange("text", f"it is {width} wide, expected a multiple of its heads' {num_head_channels}")
     size("model.transformer.resblocks.0.attn.in_proj_weight", 2)
+    length = size("model.positional_embedding", 2)[0]
+    if not SHORTEST_TEXT <= length <= LONGEST_TEXT:
+        raise _strange("text", f"it reads {length:,} tokens, expected {SHORTEST_TEXT} to {LONGEST_TEXT}")
+    layers = _count("text", tensors, "model.transformer.resblocks.")
+    _affordable("text", tensors, layers)
     return TextTowerConfig(
         width=width,
         heads=width // num_head_channels,
-        layers=1 + max(_numbers(tensors, r"^model\.transformer\.resblocks\.(\d+)\.")),
+        layers=layers,
         vocab=vocab,
-        context_length=size("model.positional_embedding", 2)[0],
+        context_length=length,
     )

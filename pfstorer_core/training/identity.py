@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from ..adapter import (
     AdapterHeader,
     IdentityAdapter,
-    check_choices,
     default_sites,
     new_blocks,
 )
+from ..adapter_header import check_choices
 from ..identity import Identity, References, as_seen, personalization
 from ..models.personalization import Influence, Personalization, PersonalizationBlock
 from ..pixel_tiles import decode_tiled
