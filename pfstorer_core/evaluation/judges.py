@@ -108,10 +108,15 @@ def load_judges(path: Path | str) -> Judges:
     """Read what `save_judges` wrote.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file: the registry's archive of the node pack comes without judges.
         CheckpointError: another kind of file, or judges of another drawing's landmarks or traits.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The scoreboard's judges are missing: {path} is not there. Only a clone of the repository "
+            "brings them, ComfyUI's registry does not: put the file there, or make one with `train-judges`."
+        )
     tensors, metadata = read_checkpoint(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path.name} holds no judges: make them with `train-judges`.")

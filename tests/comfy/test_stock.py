@@ -3,16 +3,25 @@
 The tests' server is such a one; tests/browser/test_shipped_workflows.py runs every workflow in it.
 """
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import Distribution, PathDistribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
-from harness import HOST
-from harness.environment import hidden_packages, modules_of, reached, site_environment
+from harness import HOST, ROOT
+from harness.environment import (
+    hidden_packages,
+    installed_distributions,
+    modules_of,
+    reached,
+    site_environment,
+)
 from harness.host import ComfyServer
 
 from ..unit.test_house import CORE, NODES, parse, relative_imports
@@ -87,6 +96,22 @@ def installed(tmp_path: Path) -> dict[str, Distribution]:
         (folder / "RECORD").write_text("".join(f"{file},,\n" for file in contents))
         found[name] = PathDistribution(folder)
     return found
+
+
+def test_installing_the_pack_s_requirements_changes_nothing() -> None:
+    """Each is met by what a stock ComfyUI has; only OpenCV is new there. No torch, nothing pinned."""
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[0] != "#"]
+    installed = installed_distributions()
+    stock = reached((HOST / "requirements.txt").read_text().splitlines(), installed)
+    wanted = {requirement.name: requirement.specifier for requirement in map(Requirement, lines)}
+    assert set(wanted) == {"safetensors", "einops", "kornia", "opencv-python"}
+    assert set(wanted) - stock == {"opencv-python"}
+    assert {bound.operator for bounds in wanted.values() for bound in bounds} == {">="}
+    assert all(installed[name].version in wanted[name] for name in set(wanted) & stock)
+    # The registry reads the one and pip, in ComfyUI Manager's hands, the other.
+    project = (ROOT / "pyproject.toml").read_text()
+    (declared,) = re.findall(r"^dependencies = (\[.*\])$", project, re.MULTILINE)
+    assert ast.literal_eval(declared) == lines
 
 
 def test_requirements_are_followed(installed: dict[str, Distribution]) -> None:

@@ -1,12 +1,16 @@
 """What ships with the pack: small, whole, and what it says it is."""
 
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 from harness import ROOT
 from harness.person import REFERENCES
 from harness.shipped.person import DRAWN_PERSON
 from pfstorer_core import load_restorer
 from pfstorer_core.adapter import load_identity_adapter
+from pfstorer_core.evaluation import load_judges
 
 ASSETS = ROOT / "assets"
 PERSON = f"identity_adapters/{DRAWN_PERSON}.safetensors"
@@ -25,6 +29,18 @@ def test_the_tiny_restorer_has_every_part() -> None:
     assert restorer.context("a photo of a face").shape == restorer.null_context.shape
     stages = restorer.header.training["stages"]
     assert [stage["train"] for stage in stages[:2]] == ["unet", "all"]
+
+
+def test_the_registry_s_pictures_have_its_sizes() -> None:
+    icon, banner = (Image.open(ASSETS / "registry" / f"{name}.png").size for name in ("icon", "banner"))
+    assert icon[0] == icon[1] <= 400
+    assert 9 * banner[0] == 21 * banner[1]
+
+
+def test_judges_that_are_not_there_are_told(tmp_path: Path) -> None:
+    """The registry's archive comes without them."""
+    with pytest.raises(FileNotFoundError, match=r"judges are missing: .*j\.safetensors is not there.*clone"):
+        load_judges(tmp_path / "j.safetensors")
 
 
 def test_the_drawn_person_was_learned_on_the_tiny_restorer() -> None:

@@ -1,0 +1,85 @@
+"""The registry's archive of the pack: what is in it, and that it runs where nothing else of ours is."""
+
+import json
+import zipfile
+from fnmatch import fnmatch
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import requests
+from PIL import Image
+
+from harness import ROOT, archive
+from harness.client import ComfyClient
+from harness.console import HarnessError
+from harness.host import PACK, ComfyServer
+from harness.picture import encode
+
+NEEDED = {
+    "__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "nodes/__init__.py",
+    "assets/pfstorer_tiny.safetensors", "assets/identity_adapters/drawn_person.safetensors",
+    "pfstorer_core/data/clip_merges.txt.gz", "workflows/Restore and upscale.json",
+    "workflows/Restore and upscale.jpg", "workflows/api/restore_and_upscale.json",
+    "web/docs/LoadBaseRestorer.md",
+}  # fmt: skip
+UNWANTED = (
+    "tests/*", "harness/*", "benchmarks/*", ".*", "assets/*judges*", "docs/*.png", "docs/*.json",
+    "assets/registry/*", "Makefile", "requirements-dev.txt", "*.pyc",
+)  # fmt: skip
+MEGABYTES = 42
+"""At most; nearly all of it is the embedded restorer."""
+
+
+@pytest.fixture(scope="module")
+def zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("archive") / "node.zip"
+    archive.build(path)
+    return path
+
+
+def test_it_holds_what_runs_and_no_more(zipped: Path) -> None:
+    with zipfile.ZipFile(zipped) as opened:
+        names = set(opened.namelist())
+    assert sorted(NEEDED - names) == []
+    assert [name for name in names if any(fnmatch(name, pattern) for pattern in UNWANTED)] == []
+    assert zipped.stat().st_size < MEGABYTES * 1e6
+    large = {name for name in names if (ROOT / name).stat().st_size > 0.5e6}
+    assert {Path(name).suffix for name in large} == {".safetensors"}
+
+
+def test_a_tracked_file_that_is_gone_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "ROOT", tmp_path)
+    with pytest.raises(HarnessError, match="is no git repository"):
+        archive.build(tmp_path / "node.zip")
+    monkeypatch.setattr(archive, "git", lambda *arguments: [] if "--ignored" in arguments else ["gone.py"])
+    with pytest.raises(HarnessError, match=r"gone\.py is tracked by git and not there"):
+        archive.build(tmp_path / "node.zip")
+
+
+def test_it_runs_in_a_fresh_comfyui(zipped: Path, tmp_path: Path) -> None:
+    pack = tmp_path / "custom_nodes" / PACK
+    with zipfile.ZipFile(zipped) as opened:
+        opened.extractall(pack)
+    prompt = json.loads((pack / "workflows" / "api" / "restore_a_person.json").read_text(encoding="utf-8"))
+    with ComfyServer(threads=1, stock=True, base=tmp_path) as server, server.client() as client:
+        assert not pack.is_symlink()
+        gradient = Image.linear_gradient("L").resize((24, 24)).convert("RGB")
+        image = client.upload_image(encode(gradient), "a.png")
+        for made in prompt.values():
+            if made["class_type"] == "LoadImage":
+                made["inputs"]["image"] = image
+            if made["class_type"] == "TiledSRSampler":
+                made["inputs"]["steps"] = 1
+        images = client.run(prompt).images()
+        assert images
+        assert all(Image.open(BytesIO(client.view(one))).size[0] >= 48 for one in images)
+        assert_front_end_finds_it(client)
+        assert "Traceback" not in server.log.read_text(errors="replace")
+
+
+def assert_front_end_finds_it(client: ComfyClient) -> None:
+    """Help pages and templates are served from the archive's folders."""
+    help_page = requests.get(f"{client.url}/extensions/{PACK}/docs/LoadBaseRestorer.md", timeout=30)
+    assert help_page.ok
+    assert "Restore and upscale" in client.get("/workflow_templates")[PACK]
