@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from harness.client import ComfyClient
 from harness.host import ComfyServer
 from harness.person import bad_picture, case
 from harness.picture import encode
@@ -35,10 +36,9 @@ class StreamingServer(ComfyServer):
 
 
 @pytest.fixture(scope="module")
-def streaming() -> Iterator[ComfyClient]:
-    with StreamingServer(threads=1) as server, server.client() as connected:
-        add_small_restorer(server, SMALL)
-        yield connected
+def streaming() -> Iterator[ComfyServer]:
+    with StreamingServer(threads=1) as server:
+        yield server
         assert "prepared for dynamic VRAM loading" in server.log.read_text(), "nothing was streamed"
 
 
@@ -73,15 +73,18 @@ def graph(picture: str) -> dict[str, Any]:
     }  # fmt: skip
     prompt["met"] = sampled(["learned", 0])
     prompt["met"]["inputs"]["vae"] = ["small", 2]
+    prompt["file"] = node("CheckpointSave", filename_prefix="streamed", model=model, clip=["restorer", 1], vae=vae)
     for name in ("tiles", "prompted", "native", "personal", "met"):
         prompt[f"save {name}"] = node("SaveImage", images=[name, 0], filename_prefix=name)
     return prompt
 
 
-def test_pictures_are_the_same(server: ComfyServer, client: ComfyClient, streaming: ComfyClient) -> None:
-    add_small_restorer(server, SMALL)
+def test_pictures_are_the_same(server: ComfyServer, streaming: ComfyServer) -> None:
     results = []
-    for connected in (client, streaming):
+    bases = (server.base, streaming.base)
+    for running in (server, streaming):
+        add_small_restorer(running, SMALL)
+        connected = running.client()
         connected.free()
         prompt = graph(connected.upload_image(encode(bad_picture(case())), "bad.png"))
         execution = connected.run(prompt)
@@ -92,6 +95,10 @@ def test_pictures_are_the_same(server: ComfyServer, client: ComfyClient, streami
                 if name.startswith("save ")
             }
         )
+    first, second = (load_file(next(base.glob("output/streamed*.safetensors"))) for base in bases)
+    assert set(first) == set(second)
+    unlike = [key for key in first if not torch.equal(first[key].float(), second[key].float())]
+    assert not unlike
     static, streamed = results
     assert len(static) == 5
     for name, picture in static.items():

@@ -245,7 +245,7 @@ def test_bad_numbers_and_sizes() -> None:
     with pytest.raises(ValueError, match="1 degradations for 2 images"):
         degrade(natural(2), [Degradation(())])
     halves, thirds = (Degradation((Resize(1 / k),)) for k in (2, 3))
-    with pytest.raises(ValueError, match="keep_size=True"):
+    with pytest.raises(ValueError, match="keep_size"):
         degrade(natural(2), [halves, thirds], keep_size=False)
 
 
