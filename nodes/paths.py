@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ RESTORERS = "restorers"
 CHECKPOINTS = "checkpoints"
 ADDONS = "stablesr"
 ADAPTERS = "identity_adapters"
+ADAPTER_SUFFIX = ".safetensors"
 VAES = "vae"
 FACE_DETECTORS = "face_detection"
 BUILT_IN = "blazeface"
@@ -95,10 +97,20 @@ def adapter_file(name: str) -> Path:
         ValueError: no name that every system takes, see `checked_name`.
         OSError: no file of that name can be written there.
     """
-    suffix = ".safetensors"
-    path = Path(folder_paths.get_folder_paths(ADAPTERS)[0]) / f"{checked_name(name, suffix)}{suffix}"
+    stem = checked_name(name, ADAPTER_SUFFIX)
+    path = Path(folder_paths.get_folder_paths(ADAPTERS)[0]) / f"{stem}{ADAPTER_SUFFIX}"
     check_place(path)
     return path
+
+
+def adapters_like(name: str) -> list[str]:
+    """Adapters that have the name that is given, or that with a number; none for what is no name."""
+    with suppress(ValueError):
+        stem = re.escape(checked_name(name, ADAPTER_SUFFIX))
+        own = re.compile(rf"{stem}(_\d+)?{re.escape(ADAPTER_SUFFIX)}")
+        folder = Path(folder_paths.get_folder_paths(ADAPTERS)[0])
+        return sorted(path.name for path in folder.glob(f"*{ADAPTER_SUFFIX}") if own.fullmatch(path.name))
+    return []
 
 
 def _path(name: str, *folders: str) -> str:

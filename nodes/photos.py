@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import comfy.model_management as mm
 from torch import Tensor
 
 from ..pfstorer_core.faces import box_of_mask, find_faces, whole_pixels
@@ -69,6 +70,7 @@ def gathered(photos: Grown, faces: Grown) -> Person:
                 "each, or one for all."
             )
         for number, image in enumerate(images):
+            mm.throw_exception_if_processing_interrupted()
             person.photos.append(image[None])
             if own:
                 mask = own[number if len(own) > 1 else 0][0]

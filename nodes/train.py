@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -29,7 +30,7 @@ from .condition import restorer_of
 from .host import RestorerModel
 from .identity import IdentityAdapterType
 from .images import to_image
-from .paths import adapter_file
+from .paths import adapter_file, adapters_like
 from .photos import Grown, gathered, one
 
 PREVIEW_SIDE = 512
@@ -73,6 +74,9 @@ class TrainIdentityAdapter(io.ComfyNode):
                                tooltip="auto: go on with what was stopped, and take what is finished."),
                 io.Int.Input("batch", default=DEFAULTS.batch, min=1, max=64, optional=True, advanced=True,
                              tooltip="Samples a step: less takes less memory."),
+                io.Int.Input("preview_every", default=0, min=0, max=100_000, optional=True, advanced=True,
+                             tooltip="Steps between previews, which take time; 0 shows them after 0, 10, 25, "
+                             "50 and 100 steps, then every 100."),
                 number("lr", 0.0, "Learning rate of the blocks; 0 takes what suits the restorer."),
                 number("gamma_lr", 0.0, "Learning rate of gamma; 0 takes what suits the restorer."),
                 number("token_lr", DEFAULTS.token_lr, "Learning rate of the person's word."),
@@ -94,9 +98,20 @@ class TrainIdentityAdapter(io.ComfyNode):
             outputs=[
                 IdentityAdapterType.Output(display_name="identity_adapter"),
                 io.Custom("LOSS_MAP").Output(display_name="loss"),
-                io.Image.Output(display_name="preview", tooltip="Bad picture, base, personalized, photo."),
+                io.Image.Output(
+                    display_name="preview",
+                    tooltip="The crops that are learned from (framed in orange where no face was found), and "
+                    "below them a bad picture, base, personalized, photo.",
+                ),
             ],
         )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, name: Sequence[str | None] = (), **_: Any) -> list[str] | float:
+        """Runs again where an adapter of that name was deleted, or one was added to them: what is there
+        already is found at once. A name that is linked from another node is not known here."""
+        found = adapters_like(name[0]) if name and name[0] else [""]
+        return found or math.nan
 
     @classmethod
     def execute(cls, photos: Grown, faces: Grown | None = None, **inputs: Sequence[Any]) -> io.NodeOutput:
@@ -117,18 +132,12 @@ class TrainIdentityAdapter(io.ComfyNode):
 
         with torch.inference_mode(False), torch.enable_grad():
             pictures = [picture.clone() for picture in person.photos]
-            adapter, sheet = learn(
-                lambda: training_copy(model),
-                base,
-                pictures,
-                chosen,
-                person.boxes,
-                file,
-                resume == "restart",
-                show,
-            )
-        notes = person.notes
-        return io.NodeOutput(adapter, _loss_map(adapter), to_image(sheet), ui=cls.said(notes))
+            learned = learn(
+                lambda: training_copy(model), base, pictures, chosen, person.boxes, file,
+                resume == "restart", show, mm.throw_exception_if_processing_interrupted,
+            )  # fmt: skip
+        said = cls.said([*learned.notes, *person.notes])
+        return io.NodeOutput(learned.adapter, _loss_map(learned.adapter), to_image(learned.sheet), ui=said)
 
     @classmethod
     def say(cls, text: str) -> None:
@@ -149,7 +158,7 @@ def settings(given: Mapping[str, Any]) -> AdapterTraining:
     own = {field.name for field in fields(AdapterTraining)}
     sites = tuple(site.strip() for site in given.get("sites", "").split(",") if site.strip())
     changed = {"sites": sites, "bf16": calculates_bf16(mm.get_torch_device())}
-    changed |= {rate: given.get(rate) or None for rate in ("lr", "gamma_lr")}
+    changed |= {name: given.get(name) or None for name in ("lr", "gamma_lr", "preview_every")}
     return AdapterTraining(**{key: value for key, value in given.items() if key in own} | changed)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from .files import written
@@ -43,8 +45,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def write_picture(image: Tensor, path: Path | str) -> None:
-    """Write the first of the pictures [B, 3, H, W] in [0, 1] as an 8-bit PNG."""
+def write_picture(image: Tensor, path: Path | str, texts: Mapping[str, str] | None = None) -> None:
+    """Write the first of the pictures [B, 3, H, W] in [0, 1] as an 8-bit PNG, with these texts in it."""
     pixels = (image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    about = PngInfo()
+    for name, text in (texts or {}).items():
+        about.add_text(name, text)
     with written(path) as temporary:
-        Image.fromarray(pixels).save(temporary, "PNG")
+        Image.fromarray(pixels).save(temporary, "PNG", pnginfo=about)

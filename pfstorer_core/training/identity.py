@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,13 +33,17 @@ from ..sampling import sample_ddpm, start_latent
 from ..schedule import Schedule
 from .damage import check_shares, damage
 from .data import Batch, collate, generators, normal
+from .interrupts import OnTick, asking, never
 from .logs import rows_of
-from .loop import LoopSettings, Objective, fit, to_device
-from .photos import Box, Pairs, Photos, encode
+from .loop import LoopSettings, Objective, fit, learning_rate, to_device
+from .photos import Box, Pairs, Photos, encode, paired
 from .processes import Processes
+from .state import kept_losses
 
 STAGE = "identity"
 PREVIEW_STEPS = 10
+PREVIEWS = (0, 10, 25, 50)
+"""Steps after which there is a preview early on, when most changes."""
 PREVIEW_TILE = 32
 """Side in latent cells of the tiles that previews are decoded in."""
 STEP_OVER_FORWARD = 3.0
@@ -66,7 +70,7 @@ class AdapterTraining:
         blocks: whether there are blocks at all; else S* alone is learned (textual inversion).
         degradation: a preset's name; "" for what suits the restorer's size.
         pool: pairs of latents that are at hand; one is exchanged in every step.
-        preview_every: steps between previews; 0 for none.
+        preview_every: steps between previews; 0 for none, None for `PREVIEWS` and then every 100.
     """
 
     steps: int = 500
@@ -90,7 +94,7 @@ class AdapterTraining:
     seed: int = 0
     bf16: bool = True
     save_every: int = 100
-    preview_every: int = 100
+    preview_every: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("lambda_gen", "lambda_pers", "weight_decay", "token_lr"):
@@ -121,7 +125,8 @@ class AdapterTraining:
             seed=self.seed,
             bf16=self.bf16,
             save_every=self.save_every,
-            validate_every=self.preview_every,
+            validate_every=100 if self.preview_every is None else self.preview_every,
+            validate_at=PREVIEWS if self.preview_every is None else (),
         )
 
 
@@ -253,6 +258,15 @@ class IdentityLoss(Objective):
         return made.to("cpu", torch.float32)
 
     @torch.no_grad()
+    def take(self, begun: IdentityAdapter, loop: LoopSettings) -> list[tuple[float, float]]:
+        """Go on from what an adapter of fewer steps has learned; loss and rate of its steps."""
+        for site, block in begun.blocks.items():
+            self._block(site).load_state_dict(block.state_dict())
+        self.token.copy_(begun.token[0])
+        earlier = replace(loop, steps=begun.header.steps)
+        return [(loss, learning_rate(earlier, step)) for step, loss in enumerate(begun.header.losses)]
+
+    @torch.no_grad()
     def sheet(self, batch: Batch) -> Tensor:
         """A bad picture, what the base makes of it, what the person's restorer makes of it so far, the
         photo."""
@@ -304,6 +318,8 @@ def train_identity_adapter(
     folder: Path | str | None = None,
     on_progress: Callable[[Progress], None] = silent,
     key: str = "",
+    on_tick: OnTick = never,
+    begun: IdentityAdapter | None = None,
 ) -> IdentityAdapter:
     """Learn a person.
 
@@ -315,6 +331,8 @@ def train_identity_adapter(
         on_progress: called before the first step, with a guess of how long it will take, and after each;
             raise in it to stop.
         key: what `run_key` gave, where that is known already.
+        on_tick: called in between, a few times a second; raise in it to stop, as in `on_progress`.
+        begun: what the same training has come to in fewer steps, to go on from where `folder` has no state.
     Raises:
         ValueError: no photo, too many, one that shows nothing; a setting out of range; or a restorer without
             a text tower.
@@ -323,30 +341,49 @@ def train_identity_adapter(
     if folder is None:
         with TemporaryDirectory() as temporary:
             return train_identity_adapter(
-                restorer, photos, settings, boxes=boxes, folder=temporary, on_progress=on_progress, key=key
-            )
-    folder = Path(folder)
-    seen = Photos.of(restorer, photos, boxes)
+                restorer, photos, settings, boxes=boxes, folder=temporary, on_progress=on_progress, key=key,
+                on_tick=on_tick, begun=begun,
+            )  # fmt: skip
+    networks = (restorer.unet, restorer.autoencoder, *([restorer.text] if restorer.text else []))
+    key = key or run_key(restorer.fingerprint, photos, settings, boxes)
+    photos, boxes = in_order(photos, boxes)
+    with asking(on_tick, *networks):
+        return _train(restorer, photos, boxes, settings, Path(folder), on_progress, key, on_tick, begun)
+
+
+def _train(
+    restorer: Restorer,
+    photos: Sequence[Tensor],
+    boxes: Sequence[Box | None],
+    settings: AdapterTraining,
+    folder: Path,
+    on_progress: Callable[[Progress], None],
+    key: str,
+    on_tick: OnTick,
+    begun: IdentityAdapter | None,
+) -> IdentityAdapter:
+    seen = Photos.of(restorer, photos, boxes, on_tick)
     objective = IdentityLoss(restorer, seen, settings).to(restorer.device)
     loop = settings.loop(restorer.unet.config.model_channels)
-    key = key or run_key(restorer.fingerprint, photos, settings, boxes)
+    history = objective.take(begun, loop) if begun else []
     harm = damage(settings.degradation, restorer.header.image_size)
-    pairs = Pairs(restorer, seen, harm, settings.p_hq, settings.pool, settings.batch, settings.seed)
-    held = Pairs(restorer, seen, harm, 0.0, 1, 1, settings.seed + 1)
+    pairs = Pairs(restorer, seen, harm, settings.p_hq, settings.pool, settings.batch, settings.seed, on_tick)
+    held = Pairs(restorer, seen, harm, 0.0, 1, 1, settings.seed + 1, on_tick)
     try:
-        on_progress(_forecast(objective, pairs, settings, folder))
-        fit(
+        done = len(written_losses(folder)) or len(history)
+        on_progress(_forecast(objective, pairs, settings, done))
+        losses = fit(
             STAGE, objective, pairs, loop, folder, on_progress, held=held, record={"run_key": key},
-            processes=Processes(restorer.device),
+            processes=Processes(restorer.device), begun=history, pictures=False,
         )  # fmt: skip
-        return objective.adapter(key, settings.steps, written_losses(folder))
+        return objective.adapter(key, settings.steps, losses)
     finally:
         for drawn in (pairs, held):
             drawn.close()
         objective.to(restorer.device)
 
 
-def _forecast(objective: IdentityLoss, pairs: Pairs, settings: AdapterTraining, folder: Path) -> Progress:
+def _forecast(objective: IdentityLoss, pairs: Pairs, settings: AdapterTraining, done: int) -> Progress:
     """How long the training will take, from one forward pass of its first step."""
     batch = collate([pairs[k] for k in range(settings.batch)])
     device = objective.token.device
@@ -354,15 +391,12 @@ def _forecast(objective: IdentityLoss, pairs: Pairs, settings: AdapterTraining, 
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
         objective(to_device(batch, device)).item()
     seconds = (time.monotonic() - begun) * STEP_OVER_FORWARD
-    done = len(written_losses(folder))
     return Progress(STAGE, done, settings.steps, seconds_left=seconds * (settings.steps - done))
 
 
 def written_losses(folder: Path) -> list[float]:
     """Of every step of the training in `folder` so far."""
-    path = folder / f"{STAGE}.csv"
-    lines = path.read_text().splitlines()[1:] if path.exists() else []
-    return [float(line.split(",")[1]) for line in lines]
+    return kept_losses(folder / f"{STAGE}.state.safetensors")
 
 
 def run_key(
@@ -371,17 +405,32 @@ def run_key(
     settings: AdapterTraining,
     boxes: Sequence[Box | None] | None = None,
 ) -> str:
-    """Names a training: the same photos, base (its fingerprint) and settings have the same key."""
+    """Names a training: the same photos, in any order, base (its fingerprint) and settings have the same
+    key."""
+    photos, boxes = in_order(photos, boxes)
     what: Mapping[str, Any] = {
         **{key: value for key, value in asdict(settings).items() if key not in FREE},
         "base": base,
-        "boxes": [list(box) if box else None for box in boxes or []],
+        "boxes": [list(box) if box else None for box in boxes],
     }
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
     for photo in photos:
-        digest.update(str(tuple(photo.shape)).encode())
-        digest.update(photo.detach().float().cpu().contiguous().numpy().tobytes())
+        digest.update(_digest(photo))
     return digest.hexdigest()[:32]
+
+
+def in_order(
+    photos: Sequence[Tensor], boxes: Sequence[Box | None] | None
+) -> tuple[list[Tensor], list[Box | None]]:
+    """Photos and their boxes in an order that only what they show decides on."""
+    pairs = sorted(paired(photos, boxes), key=lambda pair: (_digest(pair[0]), pair[1] or ()))
+    return [photo for photo, _ in pairs], [box for _, box in pairs]
+
+
+def _digest(photo: Tensor) -> bytes:
+    digest = hashlib.sha256(str(tuple(photo.shape[-3:])).encode())
+    digest.update(photo.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.digest()
 
 
 FREE = ("save_every", "preview_every")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
+from ..files import written
 from ..pictures import write_picture
 from .data import Batch
 
@@ -24,20 +26,26 @@ class Looked(Protocol):
 
 class Log:
     """`STAGE.csv` (step, loss, learning rate), `sheets/STAGE-STEP.png`, and TensorBoard's logs in
-    `tensorboard/STAGE` where that library is installed. What an interrupted training wrote after its last
-    checkpoint, step `first`, is taken back."""
+    `tensorboard/STAGE` where that library is installed.
 
-    def __init__(self, folder: Path, stage: str, first: int) -> None:
-        self.sheets, self.stage = folder / "sheets", stage
+    Args:
+        history: loss and rate of every step so far: what the file holds of others, or half of, is replaced.
+        pictures: whether sheets are written, and shown to TensorBoard.
+    """
+
+    def __init__(
+        self, folder: Path, stage: str, history: Sequence[tuple[float, float]], pictures: bool = True
+    ) -> None:
+        self.sheets, self.stage, self.pictures = folder / "sheets", stage, pictures
         path = folder / f"{stage}.csv"
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines()[1 : first + 1] if path.exists() else []
-        self.losses = path.open("w", buffering=1)  # by line: what was done is written
-        self.losses.write("\n".join(["step,loss,lr", *lines]) + "\n")
-        self.board = _tensorboard(folder / "tensorboard" / stage, first)
+        with written(path) as temporary:
+            rows = [_row(step, *done) for step, done in enumerate(history, 1)]
+            temporary.write_text("".join(["step,loss,lr\n", *rows]))
+        self.losses = path.open("a", buffering=1)  # by line: what was done is written
+        self.board = _tensorboard(folder / "tensorboard" / stage, len(history)) if pictures else None
 
     def step(self, step: int, loss: float, rate: float) -> None:
-        self.losses.write(f"{step},{loss!r},{rate:.6g}\n")
+        self.losses.write(_row(step, loss, rate))
         if self.board is not None:
             self.board.add_scalar("loss", loss, step)
             self.board.add_scalar("lr", rate, step)
@@ -45,7 +53,10 @@ class Log:
     @torch.no_grad()
     def look(self, step: int, objective: Looked, batch: Batch) -> Tensor:
         """Writes and returns the sheet."""
-        loss, sheet = float(objective(batch)), objective.sheet(batch)
+        sheet = objective.sheet(batch)
+        if not self.pictures:
+            return sheet
+        loss = float(objective(batch))
         write_picture(sheet, self.sheets / f"{self.stage}-{step:07d}.png")
         if self.board is not None:
             self.board.add_scalar("held/loss", loss, step)
@@ -56,6 +67,10 @@ class Log:
         self.losses.close()
         if self.board is not None:
             self.board.close()
+
+
+def _row(step: int, loss: float, rate: float) -> str:
+    return f"{step},{loss!r},{rate:.6g}\n"
 
 
 def _tensorboard(folder: Path, first: int) -> SummaryWriter | None:

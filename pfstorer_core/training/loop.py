@@ -10,11 +10,11 @@ from __future__ import annotations
 import errno
 import logging
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -29,8 +29,10 @@ from .state import load_state, save_state
 
 OnProgress = Callable[[Progress], None]
 
-FREE = ("steps", "accumulate", "save_every", "validate_every", "workers")
+FREE = ("steps", "accumulate", "save_every", "save_seconds", "validate_every", "validate_at", "workers")
 """Settings that a training may be resumed with other values of."""
+LEAST_WORK = 20
+"""Times as long as it takes to save a state: the least work before the next is saved by the clock."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class LoopSettings:
         bf16: bf16 autocast for the arithmetic; trained weights stay fp32.
         save_every, validate_every: steps between checkpoints, and between looks at samples that were
             held back (0: none); both are also done after the last step.
+        save_seconds: a state is saved besides when the last one is older, unless that takes much of the time.
+        validate_at: further steps after which to look, where there are any looks at all.
         workers: processes that prepare samples, for each process that trains.
     """
 
@@ -61,13 +65,27 @@ class LoopSettings:
     seed: int = 0
     bf16: bool = True
     save_every: int = 200
+    save_seconds: float = 60.0
     validate_every: int = 0
+    validate_at: tuple[int, ...] = ()
     workers: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "lr", "batch", "accumulate", "save_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
+
+    def saves(self, step: int) -> bool:
+        """Whether the state after `step` steps is saved, however long ago the last one was."""
+        return step % self.save_every == 0 or step == self.steps
+
+    def looks(self, step: int) -> bool:
+        """Whether samples are looked at after `step` steps."""
+        if not self.validate_every:
+            return False
+        return step in self.validate_at or (
+            step > 0 and (step % self.validate_every == 0 or step == self.steps)
+        )
 
 
 class Objective(nn.Module):
@@ -106,8 +124,10 @@ def fit(
     held: Samples | None = None,
     record: Mapping[str, Any] | None = None,
     processes: Processes | None = None,
-) -> None:
-    """Train `objective`, which in the end has the averaged weights.
+    begun: Sequence[tuple[float, float]] = (),
+    pictures: bool = True,
+) -> list[float]:
+    """Train `objective`, which in the end has the averaged weights; returns the losses of all steps.
 
     Writes to `folder`: `STAGE.state.safetensors`, from which it resumes; `STAGE.csv`, the losses;
     TensorBoard's logs; and, in `sheets`, pictures of the held-back samples, where `validate_every` says so.
@@ -115,10 +135,14 @@ def fit(
     Args:
         stage: names the files.
         samples: endless, see `Samples`.
-        on_progress: called after each step, in the main process; raise in it to stop: the state is saved.
+        on_progress: called after each step, in the main process; raise in it to stop: the state is saved, as
+            it is where a step is stopped within.
         held: samples to look at, of which there are `len(held)`.
         record: further settings, JSON, that a resumed training has to share.
         processes: where to train, and with whom; None for those that were launched together.
+        begun: loss and rate of the steps that `objective` has been trained for before; counts where there is
+            no state to resume from.
+        pictures: whether the sheets, and TensorBoard's logs, are written as well as shown.
     Raises:
         ImportError: see `launched_processes`.
         ValueError: a batch that cannot be shared out evenly; a loss that is not finite; a folder with a
@@ -135,30 +159,57 @@ def fit(
     path = folder / f"{stage}.state.safetensors"
     made_with = {key: value for key, value in asdict(settings).items() if key not in FREE}
     made_with |= record or {}
-    first, broken = load_state(path, trained, average, optimizer, made_with)
+    first, broken, history = load_state(path, trained, average, optimizer, made_with)
+    if not first:
+        first, history = len(begun), list(begun)
 
-    main = processes.is_main
+    main, device = processes.is_main, processes.device.type
     batches = _batches(samples, settings, first, rows, processes)
     watched = collate([held[k] for k in range(len(held))]) if held is not None and main else None
-    log = Log(folder, stage, first) if main else None
-    device = processes.device.type
-    began = time.monotonic()
+    log = Log(folder, stage, history, pictures) if main else None
+    saving, began = Saving(settings, first), monotonic()
+
+    def save(step: int) -> None:
+        if main and step > saving.step:
+            with saving.of(step):
+                save_state(path, step, trained, average, optimizer, made_with, broken, history)
+
+    def tell(step: int) -> None:
+        """Show how well it does, where it is time to, and what is done."""
+        if log is None:
+            return
+        sheet = None
+        if watched and settings.looks(step):
+            with _lent(trained, average), torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
+                sheet = log.look(step, objective, to_device(watched, processes.device))
+        left = (
+            (monotonic() - began) / max(1, step - first) * (settings.steps - step) if step > first else None
+        )
+        loss = history[-1][0] if history else None
+        on_progress(Progress(stage, step, settings.steps, loss, sheet, left))
+
+    def mean_loss() -> float:
+        """Of a step, whose gradients it leaves behind."""
+        value = torch.zeros((), device=processes.device)
+        for part in range(settings.accumulate):
+            batch = next(batches)
+            _note_broken(broken, batch)
+            with nullcontext() if part + 1 == settings.accumulate else processes.no_sync(model):
+                with torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
+                    loss = model(to_device(batch, processes.device)) / settings.accumulate
+                processes.backward(loss)
+            value += loss.detach().float()
+        return float(processes.mean(value))
+
     try:
+        if settings.looks(first) and (first == 0 or first >= settings.steps):
+            tell(first)
         for step in range(first, settings.steps):
             rate = learning_rate(settings, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            value = torch.zeros((), device=processes.device)
-            for part in range(settings.accumulate):
-                batch = next(batches)
-                _note_broken(broken, batch)
-                last = part + 1 == settings.accumulate
-                with nullcontext() if last else processes.no_sync(model):
-                    with torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
-                        loss = model(to_device(batch, processes.device)) / settings.accumulate
-                    processes.backward(loss)
-                value += loss.detach().float()
-            mean = float(processes.mean(value))
+            with _kept_if_stopped(save, step):
+                mean = mean_loss()
             if not math.isfinite(mean):
                 raise ValueError(
                     f"The loss of step {step + 1} is {mean}: lower the learning rate ({settings.lr:g}) or "
@@ -168,26 +219,15 @@ def fit(
             stepper.step()
             stepper.zero_grad(set_to_none=True)
             _follow(average, trained, min(settings.ema, (step + 1) / (step + 10)))
-            if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+            history.append((mean, rate))
+            if settings.saves(step + 1):
                 broken |= dict(processes.gather(list(broken.items())))
-                if main:
-                    save_state(path, step + 1, trained, average, optimizer, made_with, broken)
+            if settings.saves(step + 1) or saving.is_due():
+                save(step + 1)
             if log is not None:
-                sheet = None
                 log.step(step + 1, mean, rate)
-                every, at_end = settings.validate_every, step + 1 == settings.steps
-                if watched and every and (at_end or (step + 1) % every == 0):
-                    with (
-                        _lent(trained, average),
-                        torch.autocast(device, torch.bfloat16, enabled=settings.bf16),
-                    ):
-                        sheet = log.look(step + 1, objective, to_device(watched, processes.device))
-                try:
-                    seconds = (time.monotonic() - began) / (step + 1 - first) * (settings.steps - step - 1)
-                    on_progress(Progress(stage, step + 1, settings.steps, mean, sheet, seconds))
-                except BaseException:  # whoever stops it here wants to go on later
-                    save_state(path, step + 1, trained, average, optimizer, made_with, broken)
-                    raise
+            with _kept_if_stopped(save, step + 1):
+                tell(step + 1)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -206,6 +246,38 @@ def fit(
         for name, parameter in trained.items():
             parameter.copy_(average[name])
     objective.to("cpu")
+    return [loss for loss, _ in history]
+
+
+class Saving:
+    """When a state is saved besides by steps: at least so often that a crash loses little, and never so often
+    that saving large networks becomes most of the work."""
+
+    def __init__(self, settings: LoopSettings, step: int) -> None:
+        self.settings, self.step = settings, step
+        self._at, self._took = monotonic(), 0.0
+
+    def is_due(self) -> bool:
+        return monotonic() - self._at >= max(self.settings.save_seconds, LEAST_WORK * self._took)
+
+    @contextmanager
+    def of(self, step: int) -> Iterator[None]:
+        """The saving of the state after `step` steps."""
+        began = monotonic()
+        yield
+        self.step, self._at = step, monotonic()
+        self._took = self._at - began
+
+
+@contextmanager
+def _kept_if_stopped(save: Callable[[int], None], step: int) -> Iterator[None]:
+    """Whoever stops it here, or whatever, wants to go on later from what `step` steps have come to."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # what stopped it is to be said
+            save(step)
+        raise
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..canvas import resize
 from ..restorer import Restorer
 from .damage import Damage
+from .interrupts import OnTick, never
 
 MAX_PHOTOS = 10
 MARGIN = 0.6
@@ -27,6 +28,8 @@ AT_FIRST = 16
 AHEAD = 4
 """Pairs that are made in the background while an accelerator runs a step; on a CPU a pair is made when it is
 first needed, since two threads would only be in each other's way."""
+TICK = 0.25
+"""Seconds between two looks whether a wait is to end."""
 
 Box = tuple[int, int, int, int]
 
@@ -45,22 +48,31 @@ class Photos:
 
     @classmethod
     def of(
-        cls, restorer: Restorer, photos: Sequence[Tensor], boxes: Sequence[Box | None] | None = None
+        cls,
+        restorer: Restorer,
+        photos: Sequence[Tensor],
+        boxes: Sequence[Box | None] | None = None,
+        on_tick: OnTick = never,
     ) -> Photos:
-        """Raises what `squares` does."""
+        """Raises what `squares` does, and what `on_tick` does, which is called before each photo."""
         images = squares(photos, boxes)
         size = restorer.header.image_size
         whole = torch.cat([resize(image[None], (size, size)).clamp(0, 1) for image in images])
-        return cls(images, encode(restorer, whole))
+        return cls(images, encode(restorer, whole, on_tick))
 
 
 def squares(photos: Sequence[Tensor], boxes: Sequence[Box | None] | None = None) -> list[Tensor]:
     """`Photos.images`; raises ValueError where there are none, too many, or some that show nothing."""
     check_count(len(photos))
+    return [_square(_checked(p, n), box) for n, (p, box) in enumerate(paired(photos, boxes), 1)]
+
+
+def paired(photos: Sequence[Tensor], boxes: Sequence[Box | None] | None) -> list[tuple[Tensor, Box | None]]:
+    """Each photo with its box; raises ValueError where there are more or fewer boxes."""
     boxes = boxes or [None] * len(photos)
     if len(boxes) != len(photos):
         raise ValueError(f"{len(photos)} photos need as many boxes, got {len(boxes)}.")
-    return [_square(_checked(p, n), box) for n, (p, box) in enumerate(zip(photos, boxes, strict=True), 1)]
+    return list(zip(photos, boxes, strict=True))
 
 
 def check_count(photos: int) -> None:
@@ -70,10 +82,12 @@ def check_count(photos: int) -> None:
 
 
 @torch.no_grad()
-def encode(restorer: Restorer, images: Tensor) -> Tensor:
+def encode(restorer: Restorer, images: Tensor, on_tick: OnTick = never) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1] -> scaled latents, fp32, one picture at a time."""
-    weights = restorer.null_context
-    latents = [restorer.autoencoder.encode((2 * image[None] - 1).to(weights)).float() for image in images]
+    weights, latents = restorer.null_context, list[Tensor]()
+    for image in images:
+        on_tick()
+        latents.append(restorer.autoencoder.encode((2 * image[None] - 1).to(weights)).float())
     return torch.cat(latents) * restorer.header.scale_factor
 
 
@@ -111,7 +125,7 @@ class Pairs:
 
     Pair n is a random crop of a photo and its degraded copy, made from (seed, n) alone; step s takes its
     batch from the last `pool` of the first `AT_FIRST + s` pairs, while a thread makes the next ones.
-    `close` stops it.
+    `close` stops it. Who waits for a pair calls `on_tick` meanwhile.
     """
 
     def __init__(
@@ -123,7 +137,9 @@ class Pairs:
         pool: int,
         batch: int,
         seed: int,
+        on_tick: OnTick = never,
     ) -> None:
+        self.on_tick = on_tick
         self.restorer, self.photos, self.damage, self.p_hq = restorer, photos, damage, p_hq
         self.pool, self.batch, self.seed = pool, batch, seed
         self._made: dict[int, Future[tuple[Tensor, Tensor, int]]] = {}
@@ -144,7 +160,7 @@ class Pairs:
         for number in (chosen, *further):
             if number not in self._made:
                 self._made[number] = self._thread.submit(self._make, number)
-        hq, lq, photo = self._made[chosen].result()
+        hq, lq, photo = self._waited_for(self._made[chosen])
         others = [n for n in range(len(self.photos.images)) if n != photo] or [photo]
         return {
             "hq": hq,
@@ -155,8 +171,14 @@ class Pairs:
         }
 
     def close(self) -> None:
-        """Leave undone what is not begun."""
-        self._thread.shutdown(cancel_futures=True)
+        """Leave undone what is not begun, and do not wait for what is."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _waited_for(self, pair: Future[tuple[Tensor, Tensor, int]]) -> tuple[Tensor, Tensor, int]:
+        self.on_tick()
+        while not wait([pair], TICK).done:
+            self.on_tick()
+        return pair.result()
 
     def _make(self, number: int) -> tuple[Tensor, Tensor, int]:
         rng = np.random.default_rng([self.seed, number, 4])

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..adapter import IdentityAdapter, load_identity_adapter
+from ..adapter import HEADER_ENTRY, IdentityAdapter, load_identity_adapter
 from ..layouts import CheckpointError
-from ..pictures import read_picture, write_picture
+from ..names import numbered
 from ..progress import Progress, silent
 from ..restorer import Restorer
-from .identity import AdapterTraining, run_key, train_identity_adapter
+from .identity import STAGE, AdapterTraining, run_key, train_identity_adapter
+from .interrupts import OnTick, never
+from .lock import TakenError, locked
 from .photos import Box, squares
+from .previews import preview_path, read_preview, with_crops, write_preview
 
 UNFINISHED = ".unfinished"
 """Folder beside the adapters; a training in it is named by its run key."""
+STALE = 600.0
+"""Seconds after which a file that is half written has been given up."""
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A person, learned or found.
+
+    Attributes:
+        sheet: the crops that were learned from, and the last preview [1, 3, H, W] in [0, 1].
+        file: where the adapter lies.
+        notes: what was done, a sentence each.
+    """
+
+    adapter: IdentityAdapter
+    sheet: Tensor
+    file: Path
+    notes: list[str]
 
 
 def learn(
@@ -30,60 +55,139 @@ def learn(
     file: Path,
     restart: bool = False,
     on_progress: Callable[[Progress], None] = silent,
-) -> tuple[IdentityAdapter, Tensor]:
+    on_tick: OnTick = never,
+) -> Learned:
     """`train_identity_adapter` into a file, unless an adapter of this run key lies there already.
+
+    An adapter of fewer steps, but else of the same photos and settings, is gone on from.
 
     Args:
         load: gives the restorer, with its text tower; only asked where there is something to learn.
         base: its fingerprint.
         file: where to; where another person's adapter has that name, a number is added to it.
         restart: forget what was stopped or finished before.
-    Returns:
-        The adapter, and the last preview [1, 3, H, W] in [0, 1].
+        on_tick: see `train_identity_adapter`.
     Raises:
-        ValueError: see `train_identity_adapter`; what is wrong with the photos before `load` is called.
+        ValueError: see `train_identity_adapter`; what is wrong with the photos before `load` is called; or
+            the same is being learned already.
     """
-    squares(photos, boxes)
+    crops = squares(photos, boxes)
     key = run_key(base, photos, settings, boxes)
+    path, done = place(file, key)
     unfinished = file.parent / UNFINISHED / key
-    if restart:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    target, done = place(file, key)
-    preview = target.with_suffix(".png")
+    clean(file)
     if done is not None and not restart:
-        return done, read_picture(preview) if preview.exists() else torch.zeros(1, 3, 8, 8)
-    shown = [torch.zeros(1, 3, 8, 8)]
+        sheet = read_preview(preview_path(path), key)
+        sheet = with_crops(crops, boxes, None) if sheet is None else sheet
+        return Learned(done, sheet, path, [f"Learned before: found as {path.name} in {path.parent}."])
+    shown: list[Tensor] = []
 
     def listen(progress: Progress) -> None:
         if progress.picture is not None:
-            shown[0] = progress.picture.float().cpu()
+            shown[:] = [progress.picture]
+            progress = replace(progress, picture=with_crops(crops, boxes, progress.picture))
         on_progress(progress)
 
-    adapter = train_identity_adapter(
-        load(), photos, settings, boxes=boxes, folder=unfinished, on_progress=listen, key=key
-    )
-    adapter.save(target)
-    write_picture(shown[0], preview)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    return adapter, shown[0]
+    try:
+        with locked(unfinished.with_suffix(".lock")):
+            if restart:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            begun = None if restart else _shorter(file, base, photos, settings, boxes)
+            adapter = train_identity_adapter(
+                load(), photos, settings, boxes=boxes, folder=unfinished, on_progress=listen, key=key,
+                on_tick=on_tick, begun=begun,
+            )  # fmt: skip
+            path, _ = place(file, key)  # another may have been saved meanwhile
+            adapter.save(path)
+            sheet = with_crops(crops, boxes, shown[0] if shown else None)
+            kept = write_preview(sheet, preview_path(path), key)
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except TakenError as error:
+        raise ValueError(
+            "This person is being learned already, from the same photos by the same settings, in another "
+            "process: wait until it is done, and queue again to find the result."
+        ) from error
+    notes = [saved_as(path, file)]
+    if begun is not None:
+        notes.append(f"It went on from the {begun.header.steps} steps of the adapter that was there.")
+    if not kept:
+        notes.append(f"{preview_path(path).name} is a picture of yours and was left as it is.")
+    return Learned(adapter, sheet, path, notes)
 
 
 def place(file: Path, key: str) -> tuple[Path, IdentityAdapter | None]:
     """The first free name like that of `file`, or the file that has this run key, and what is in it."""
-    number, path = 1, file
-    while path.exists():
-        try:
-            found = load_identity_adapter(path)
-        except CheckpointError:
-            found = None  # somebody else's file
+    for path, found in _like(file):
         if found is not None and found.header.run_key == key:
             return path, found
-        number += 1
-        path = file.with_stem(f"{file.stem}_{number}")
-    return path, None
+    return next(path for path in _names(file) if not path.exists()), None
 
 
 def saved_as(path: Path, wanted: Path) -> str:
     """Where an adapter lies, in a sentence."""
     taken = "" if path == wanted else f", since {wanted.name} is another person or another training"
     return f"Saved as {path.name} in {path.parent}{taken}."
+
+
+def _names(file: Path) -> Iterator[Path]:
+    number = 0
+    while True:
+        yield numbered(file, number := number + 1)
+
+
+def _like(file: Path) -> Iterator[tuple[Path, IdentityAdapter | None]]:
+    """The files that have the name, a number added to it or not; None for what is no adapter."""
+    for path in _names(file):
+        if not path.exists():
+            return
+        try:
+            yield path, load_identity_adapter(path)
+        except CheckpointError:
+            yield path, None  # somebody else's file
+
+
+def _shorter(
+    file: Path,
+    base: str,
+    photos: Sequence[Tensor],
+    settings: AdapterTraining,
+    boxes: Sequence[Box | None] | None,
+) -> IdentityAdapter | None:
+    """The longest of the adapters of that name that the same training has come to in fewer steps."""
+    found = [adapter for _, adapter in _like(file) if adapter and 0 < adapter.header.steps < settings.steps]
+    for adapter in sorted(found, key=lambda adapter: -adapter.header.steps):
+        steps = adapter.header.steps
+        if adapter.header.run_key == run_key(base, photos, replace(settings, steps=steps), boxes):
+            return adapter
+    return None
+
+
+def clean(file: Path) -> None:
+    """Remove what processes that died have left beside an adapter: it is as biometric as these are. What a
+    training can still go on from stays."""
+    folder, own = file.parent, (f".{file.stem}.", f".{file.stem}_")
+    for left in [*folder.glob(".*.part"), *(folder / UNFINISHED).glob("*/.*.part")]:
+        with suppress(OSError):
+            if left.name.startswith(own) or time.time() - left.stat().st_mtime > STALE:
+                left.unlink()
+    finished = {_run_key_of(path) for path in folder.glob("*.safetensors")}
+    for lock in (folder / UNFINISHED).glob("*.lock"):
+        with suppress(TakenError, OSError), locked(lock):
+            pass
+    for run in [run for run in (folder / UNFINISHED).glob("*") if run.is_dir()]:
+        with suppress(TakenError, OSError), locked(run.with_suffix(".lock")):
+            for pictures in ("sheets", "tensorboard"):
+                shutil.rmtree(run / pictures, ignore_errors=True)
+            if run.name in finished or not (run / f"{STAGE}.state.safetensors").exists():
+                shutil.rmtree(run, ignore_errors=True)
+    with suppress(OSError):
+        (folder / UNFINISHED).rmdir()  # only where nothing is in it
+
+
+def _run_key_of(path: Path) -> str:
+    """Of an adapter, by its header alone; "" for any other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return str(json.loads((file.metadata() or {})[HEADER_ENTRY])["run_key"])
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError):
+        return ""

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import check_fit, read_checkpoint, write_safetensors
+from ..checkpoint import is_finite, read_checkpoint, write_safetensors
+from ..layouts import CheckpointError, StateDict
 
 Names = dict[str, str]
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+"""What AdamW keeps of a parameter, from its first gradient on."""
+HISTORY = "history"
+"""Loss and learning rate of every step [steps, 2]."""
+
+
+class Resumed(NamedTuple):
+    """Where a training goes on: the steps done, the broken pictures so far, loss and rate of every step."""
+
+    step: int
+    broken: Names
+    history: list[tuple[float, float]]
 
 
 def save_state(
@@ -23,6 +36,7 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     made_with: Mapping[str, Any],
     broken: Names,
+    history: Sequence[tuple[float, float]],
 ) -> None:
     """Write the state after `step` steps. See `write_safetensors` for the errors."""
     for left in path.parent.glob(f".{path.name}.*.part"):  # of a training that was killed while it wrote
@@ -32,6 +46,7 @@ def save_state(
     for name, parameter in trained.items():
         moments = optimizer.state.get(parameter, {})
         tensors |= {f"optimizer.{name}.{key}": value for key, value in moments.items()}
+    tensors[HISTORY] = torch.tensor(list(history), dtype=torch.float64).reshape(-1, 2)
     notes = {"step": step, "made_with": made_with, "broken": broken}
     write_safetensors(path, tensors, {key: json.dumps(value) for key, value in notes.items()})
 
@@ -43,16 +58,20 @@ def load_state(
     average: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     made_with: Mapping[str, Any],
-) -> tuple[int, Names]:
-    """Go back to the state in `path`, where there is one; the steps done, and the broken pictures so far.
+) -> Resumed:
+    """Go back to the state in `path`, where there is one. Nothing is changed before all of it was checked.
 
     Raises:
         ValueError: the file is damaged, or of a training with other settings or networks.
     """
     if not path.exists():
-        return 0, {}
-    tensors, metadata = read_checkpoint(path)
-    before, now = json.loads(metadata["made_with"]), json.loads(json.dumps(made_with))
+        return Resumed(0, {}, [])
+    try:
+        tensors, metadata = read_checkpoint(path)
+        step, before, broken = _notes(metadata)
+    except (CheckpointError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    now = json.loads(json.dumps(made_with))
     other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if other:
         changes = ", ".join(f"{key} ({before.get(key)}, now {now.get(key)})" for key in other)
@@ -60,11 +79,8 @@ def load_state(
             f"{path} is of a training with other settings: {changes}. Resume with those, choose another "
             "folder, or delete that file to start again."
         )
-    weights = {key: value for key, value in tensors.items() if not key.startswith("optimizer.")}
-    expected = {f"trained.{name}": value for name, value in trained.items()}
-    check_fit(
-        {**expected, **{f"average.{name}": value for name, value in average.items()}}, weights, "networks"
-    )
+    if fault := _fault(tensors, trained, step):
+        raise _damaged(path, fault)
     for name, parameter in trained.items():
         parameter.copy_(tensors[f"trained.{name}"])
         average[name].copy_(tensors[f"average.{name}"])
@@ -77,4 +93,58 @@ def load_state(
             moments.setdefault(number[id(trained[name])], {})[entry] = value.clone()
     # It knows where each of them belongs: a fused AdamW counts its steps on the device, others on the CPU.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return json.loads(metadata["step"]), json.loads(metadata["broken"])
+    return Resumed(step, broken, [(loss, rate) for loss, rate in tensors[HISTORY].tolist()])
+
+
+def kept_losses(path: Path) -> list[float]:
+    """Of every step that the state in `path` has done; none where there is no state that can be read."""
+    try:
+        return read_checkpoint(path)[0][HISTORY][:, 0].tolist()
+    except (FileNotFoundError, CheckpointError, LookupError):
+        return []
+
+
+def _damaged(path: Path, fault: str) -> ValueError:
+    return ValueError(
+        f"The state of a training {path} is damaged ({fault}): it cannot go on from there. Delete that file, "
+        "or choose restart, to begin again."
+    )
+
+
+def _notes(metadata: Mapping[str, str]) -> tuple[int, dict[str, Any], Names]:
+    """Step, settings and broken pictures; raises ValueError where they are not that."""
+    try:
+        step, made_with, broken = (json.loads(metadata[key]) for key in ("step", "made_with", "broken"))
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"its notes: {error!r}"[:200]) from error
+    notes = isinstance(made_with, dict) and isinstance(broken, dict)
+    if type(step) is not int or not 0 <= step < 2**31 or not notes:
+        raise ValueError("its notes are of another kind")
+    return step, made_with, {str(name): str(why) for name, why in broken.items()}
+
+
+def _fault(tensors: StateDict, trained: Mapping[str, nn.Parameter], step: int) -> str:
+    """What keeps the tensors from being the state of these parameters; "" where nothing does."""
+    expected: dict[str, Tensor] = {}
+    for name, value in trained.items():
+        expected |= {f"trained.{name}": value, f"average.{name}": value}
+    expected[HISTORY] = torch.empty(step, 2, dtype=torch.float64, device="meta")
+    for name, value in trained.items():
+        own = [f"optimizer.{name}.{entry}" for entry in MOMENTS]
+        if any(key in tensors for key in own):
+            expected |= dict(zip(own, (value, value, torch.empty((), device="meta")), strict=True))
+    for what, keys in (
+        ("lacks", [key for key in expected if key not in tensors]),
+        ("has a strange", [key for key in tensors if key not in expected]),
+    ):
+        if keys:
+            return f"it {what} {keys[0][:80]}"
+    for key, value in expected.items():
+        found = tensors[key]
+        if found.shape != value.shape or found.dtype != value.dtype:
+            return f"{key[:80]} is {found.dtype} {list(found.shape)}, not {value.dtype} {list(value.shape)}"
+        if not is_finite(found):
+            return f"{key[:80]} holds NaN or infinity"
+        if key.endswith((".exp_avg_sq", ".step")) and (found < 0).any():
+            return f"{key[:80]} is below 0"
+    return ""

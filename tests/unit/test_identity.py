@@ -115,8 +115,8 @@ def test_nothing_is_loaded_for_what_is_wrong_or_known(
     with pytest.raises(ValueError, match="shows nobody"):
         learn(load, restorer.fingerprint, [black], QUICK, None, file)
     assert not loaded
-    made, _ = learn(load, restorer.fingerprint, person, QUICK, None, file)
-    found, _ = learn(load, restorer.fingerprint, person, QUICK, None, file)
+    made = learn(load, restorer.fingerprint, person, QUICK, None, file).adapter
+    found = learn(load, restorer.fingerprint, person, QUICK, None, file).adapter
     assert len(loaded) == 1
     assert found.header.run_key == made.header.run_key
     learn(load, restorer.fingerprint, person, QUICK, None, file, restart=True)

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor
 
 from pfstorer_core.progress import Progress
+from pfstorer_core.training import loop
 from pfstorer_core.training.data import Batch
 from pfstorer_core.training.logs import Log
 from pfstorer_core.training.loop import LoopSettings, Objective, fit, learning_rate
 from pfstorer_core.training.processes import LAUNCHED, Accelerated, Processes
+from pfstorer_core.training.state import kept_losses
 
 LOOP = LoopSettings(steps=6, lr=1e-2, batch=4, warmup=2, save_every=2, bf16=False)
 
@@ -97,6 +100,111 @@ def test_a_stopped_training_resumes_with_the_same_losses(tmp_path: Path, stop_af
     assert losses == expected[stop_after:], "what was done when it was stopped is done"
     assert written_losses(tmp_path / "parts") == expected
     torch.testing.assert_close(dict(resumed.state_dict()), dict(whole.state_dict()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("torn", ["3,0.1", "3,", "x", "3,0.5,0.01\n9", "\n\n", "\x00\x00"])
+def test_what_a_kill_left_of_the_losses_does_no_harm(tmp_path: Path, torn: str) -> None:
+    """Ahead of the state by a line, torn, missing or lost: the state knows them."""
+    expected, _ = regression(tmp_path / "whole")
+    with pytest.raises(Stopped):
+        regression(tmp_path / "parts", 2)
+    path = tmp_path / "parts" / "line.csv"
+    path.write_text(path.read_text() + torn)
+    with pytest.raises(Stopped):
+        regression(tmp_path / "parts", 4)
+    path.unlink()
+    regression(tmp_path / "parts")
+    assert path.read_bytes() == (tmp_path / "whole" / "line.csv").read_bytes()
+    assert written_losses(tmp_path / "parts") == expected
+
+
+def test_losses_are_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Stopped):
+        regression(tmp_path, 3)
+    before = (tmp_path / "line.csv").read_bytes()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Log(tmp_path, "line", [(0.5, 0.1)])
+    assert (tmp_path / "line.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(("step_takes", "expected"), [(25.0, [3, 6]), (61.0, [1, 2, 3, 4, 5, 6]), (0.1, [6])])
+def test_a_crash_loses_a_minute_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_takes: float, expected: list[int]
+) -> None:
+    clock, saved = [0.0], list[int]()
+    monkeypatch.setattr(loop, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(loop, "save_state", lambda path, step, *_: saved.append(step))
+
+    class Slow(Line):
+        def forward(self, batch: Batch) -> Tensor:
+            clock[0] += step_takes
+            return super().forward(batch)
+
+    fit("line", Slow(), Points(), replace(LOOP, save_every=1000), tmp_path)
+    assert saved == expected
+
+
+def test_saving_by_the_clock_does_not_take_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, saved = [0.0], list[int]()
+    monkeypatch.setattr(loop, "monotonic", lambda: clock[0])
+
+    def slowly(path: Path, step: int, *_: object) -> None:
+        saved.append(step)
+        clock[0] += 10.0
+
+    class Slow(Line):
+        def forward(self, batch: Batch) -> Tensor:
+            clock[0] += 61.0
+            return super().forward(batch)
+
+    monkeypatch.setattr(loop, "save_state", slowly)
+    fit("line", Slow(), Points(), replace(LOOP, save_every=1000), tmp_path)
+    assert saved == [1, 5, 6]
+
+
+def test_what_stops_a_step_within_it_is_gone_on_from(tmp_path: Path) -> None:
+    expected, whole = regression(tmp_path / "whole")
+
+    class Cancelled(Line):
+        """By its fourth step, of which half is done by then."""
+
+        calls = 0
+
+        def forward(self, batch: Batch) -> Tensor:
+            self.calls += 1
+            if self.calls == 2 * 3 + 2:
+                raise Stopped
+            return super().forward(batch)
+
+    settings = replace(LOOP, accumulate=2, save_every=1000)
+    with pytest.raises(Stopped):
+        fit("line", Cancelled(), Points(), settings, tmp_path / "parts")
+    assert kept_losses(tmp_path / "parts" / "line.state.safetensors") == pytest.approx(expected[:3], rel=1e-5)
+    losses, resumed = regression(tmp_path / "parts", settings=settings)
+    assert losses == pytest.approx(expected[3:], rel=1e-5)
+    torch.testing.assert_close(dict(resumed.state_dict()), dict(whole.state_dict()), rtol=0, atol=1e-5)
+
+
+def test_looks_come_early_and_then_now_and_then(tmp_path: Path) -> None:
+    settings = replace(LOOP, steps=9, validate_every=4, validate_at=(0, 1, 3))
+    assert [step for step in range(10) if settings.looks(step)] == [0, 1, 3, 4, 8, 9]
+    assert not any(replace(LOOP, validate_at=(0, 1)).looks(step) for step in range(7))
+    told: list[Progress] = []
+    fit("line", Line(), Points(), settings, tmp_path, told.append, held=Points(), pictures=False)
+    assert [p.step for p in told if p.picture is not None] == [0, 1, 3, 4, 8, 9]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["line.csv", "line.state.safetensors"]
+    told.clear()
+    fit("line", Line(), Points(), settings, tmp_path, told.append, held=Points(), pictures=False)
+    assert [(p.step, p.picture is not None) for p in told] == [(9, True)], (
+        "what was killed at its end is shown"
+    )
 
 
 def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import comfy.cli_args
+import comfy.model_management as mm
 import folder_paths
 import pytest
 import torch
 from comfy_api.latest import io
-from pfstorer.nodes import train
+from pfstorer.nodes import photos, train
 from pfstorer.nodes.load import LoadBaseRestorer
 from pfstorer.nodes.paths import register_model_folders
 from pfstorer.nodes.train import TrainIdentityAdapter, training_copy
@@ -28,9 +29,8 @@ NAME = "small.safetensors"
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """models/, with a small restorer in it; the server is not there to be told of progress."""
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
-    monkeypatch.setattr(
-        folder_paths, "folder_names_and_paths", {"checkpoints": ([], set()), "vae": ([], set())}
-    )
+    known: dict[str, Any] = {name: ([], set()) for name in ("checkpoints", "vae", "embeddings")}
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     register_model_folders()
     write_restorer(tmp_path, 0.0)
@@ -61,6 +61,7 @@ def learned(photos: dict[str, Any], restorer: Any = None, **settings: Any) -> An
     model, clip, vae = (restorer or loaded()).args
     cls = TrainIdentityAdapter.PREPARE_CLASS_CLONE({"hidden_inputs": {io.Hidden.unique_id: "1"}})
     given = {"model": model, "clip": clip, "vae": vae, "name": "ada", "steps": 1, "seed": 0, "batch": 1}
+    given["preview_every"] = 100_000  # only at the end
     lists = {key: [value] for key, value in {**given, **settings}.items() if key != "faces"}
     with torch.inference_mode():
         return cls.execute(photos=photos, faces=settings.get("faces"), **lists)
@@ -72,8 +73,10 @@ def test_it_learns_whatever_the_host_s_flags_say(flag: str, monkeypatch: pytest.
     restorer = loaded()
     kept = restorer.args[0].model.get_dtype()
     assert str(kept).removeprefix("torch.float") in ("8_e4m3fn", "8_e5m2", "16") or flag == "bf16_unet"
-    adapter = learned({"photo_0": [photo()]}, restorer).args[0]
-    assert len(adapter.header.losses) == 1
+    assert training_copy(restorer.args[0]).dtype in (torch.float32, torch.bfloat16)
+    if flag in ("fp8_e4m3fn_unet", "fp16_unet"):
+        adapter = learned({"photo_0": [photo()]}, restorer).args[0]
+        assert len(adapter.header.losses) == 1
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
@@ -81,7 +84,6 @@ def test_it_learns_whatever_the_node_was_told(dtype: str) -> None:
     restorer = loaded(dtype=dtype)
     expected = torch.bfloat16 if dtype == "bf16" else torch.float32
     assert training_copy(restorer.args[0]).dtype == expected
-    assert learned({"photo_0": [photo()]}, restorer).args[0].header.losses
 
 
 def test_a_replaced_file_is_seen(folders: Path) -> None:
@@ -105,3 +107,110 @@ def test_a_replaced_add_on_is_seen(folders: Path) -> None:
     addon.write_bytes(b"other")
     assert LoadBaseRestorer.fingerprint_inputs(checkpoint=NAME, restorer_weights=addon.name) != seen
     assert LoadBaseRestorer.fingerprint_inputs(restorer_weights=None) == ""  # linked: not known yet
+
+
+def said(output: Any) -> list[str]:
+    return output.ui.as_dict()["text"][0].splitlines()
+
+
+def test_a_list_of_photos_is_one_person_and_what_was_done_is_said(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(photos, "find_faces", lambda image, *_: [(5, 5, 25, 20)] * (image.shape[-2] // 20))
+    restorer = loaded()
+    given = {"photo_0": [photo(40), photo(25, 33, 1), torch.cat([photo(19, seed=2)])], "photo_2": [photo(60)]}
+    with caplog.at_level("INFO"):
+        output = learned(given, restorer)
+    saved, *notes = said(output)
+    folder = folders / "identity_adapters"
+    assert saved == f"Saved as ada.safetensors in {folder}."
+    assert [note.split(":")[0] for note in notes] == ["Photo 1", "Photo 3", "Photo 4"]
+    assert ["2 faces" in notes[0], "no face" in notes[1], "3 faces" in notes[2]] == [True] * 3
+    assert set(said(output)) <= {record.getMessage() for record in caplog.records}
+    assert len(output.args[0].references) == 4
+    assert [path.name for path in folder.glob("*.safetensors")] == ["ada.safetensors"]
+    assert output.args[2].shape == (1, 2 * 32, 4 * 32, 3), "a row of crops above the preview"
+
+    turned = {"photo_0": list(reversed(given["photo_0"])), "photo_2": given["photo_2"]}
+    assert said(learned(turned, restorer))[0].startswith("Learned before: found as ada.safetensors")
+    other = said(learned({"photo_0": [photo(40)]}, restorer))
+    assert other[0].startswith("Saved as ada_2.safetensors")
+    assert "since ada.safetensors is another person" in other[0]
+
+
+def test_a_deleted_adapter_is_seen(folders: Path) -> None:
+    seen = TrainIdentityAdapter.fingerprint_inputs
+    folder, given = folders / "identity_adapters", {"name": ["ada"], "photos": {}, "steps": [3]}
+    assert seen(**given) != seen(**given), "nothing is there: it is to run"
+    (folder / "ada.safetensors").touch()
+    (folder / "adam.safetensors").touch()
+    one = seen(**given)
+    assert one == seen(**given) == seen(name=["ada.safetensors"])
+    (folder / "ada_2.safetensors").touch()
+    assert seen(**given) != one
+    (folder / "ada_2.safetensors").unlink()
+    (folder / "ada.safetensors").unlink()
+    assert seen(**given) != seen(**given)
+    assert seen(name=[None]) == seen(name=[None]), "linked: not known yet"
+
+
+def test_names_are_checked_before_any_work(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def worked(*_: Any, **__: Any) -> Any:
+        raise AssertionError("something was done before the name was looked at")
+
+    restorer = loaded()
+    for work in ("gathered", "learn", "training_copy"):
+        monkeypatch.setattr(train, work, worked)
+    for name in ("", " ", "CON", "nul.ada", "a/b", "..", "ada.", "人" * 79, 'a"b', "a\x07"):
+        with pytest.raises(ValueError, match="is no name for a file"):
+            learned({"photo_0": [photo()]}, restorer, name=name)
+    assert not list((folders / "identity_adapters").iterdir())
+
+
+def test_several_values_where_one_is_meant_are_refused() -> None:
+    model, clip, vae = loaded().args
+    given = {
+        "model": [model] * 2,
+        "clip": [clip],
+        "vae": [vae],
+        "name": ["ada", "bob"],
+        "steps": [1],
+        "seed": [0],
+    }
+    with pytest.raises(ValueError, match="name got a list of 2 different values"):
+        TrainIdentityAdapter.execute(photos={"photo_0": [photo()]}, **given)
+
+
+def test_it_is_cancelled_within_a_step(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the host's own flag, which is looked at more often than once a step."""
+    looked = [0]
+
+    def look() -> None:
+        looked[0] += 1
+        if looked[0] == 30:
+            mm.interrupt_current_processing()
+        thrown()
+
+    thrown = mm.throw_exception_if_processing_interrupted
+    monkeypatch.setattr(mm, "throw_exception_if_processing_interrupted", look)
+    with pytest.raises(mm.InterruptProcessingException):
+        learned({"photo_0": [photo()]}, steps=100)
+    assert looked[0] == 30
+    assert not list((folders / "identity_adapters").glob("*.safetensors"))
+
+
+def test_previews_are_shown_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[int, bool]] = []
+
+    class Bar:
+        def __init__(self, steps: int) -> None: ...
+
+        def update_absolute(self, step: int, total: int, preview: Any) -> None:
+            shown.append((step, preview is not None))
+
+    monkeypatch.setattr(train, "ProgressBar", Bar)
+    restorer = loaded()
+    for every, expected in ((0, [0, 10, 11]), (4, [4, 8, 11])):
+        shown.clear()
+        learned({"photo_0": [photo()]}, restorer, steps=11, preview_every=every, resume="restart")
+        assert [step for step, there in shown if there] == expected
