@@ -13,7 +13,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..adapter import HEADER_ENTRY, IdentityAdapter, load_identity_adapter
+from ..adapter import IdentityAdapter, load_identity_adapter
+from ..adapter_header import HEADER_ENTRY
 from ..layouts import CheckpointError
 from ..names import numbered
 from ..progress import Progress, silent

@@ -23,6 +23,7 @@ from pfstorer_core.training.lock import TakenError, locked
 from pfstorer_core.training.photos import Pairs, Photos
 from pfstorer_core.training.previews import GUESSED, crops_sheet, preview_key
 from pfstorer_core.training.resume import UNFINISHED, Learned, learn
+
 from .test_identity import QUICK, Stopped, collated
 
 BOXES = [(2, 2, 30, 30), None, (1, 1, 20, 25)]

@@ -15,6 +15,7 @@ from pfstorer.nodes import photos, train
 from pfstorer.nodes.load import LoadBaseRestorer
 from pfstorer.nodes.paths import register_model_folders
 from pfstorer.nodes.train import TrainIdentityAdapter, training_copy
+from pfstorer.pfstorer_core.faces import Face
 from pfstorer.pfstorer_core.restorer import RestorerSource
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -116,7 +117,8 @@ def said(output: Any) -> list[str]:
 def test_a_list_of_photos_is_one_person_and_what_was_done_is_said(
     folders: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(photos, "find_faces", lambda image, *_: [(5, 5, 25, 20)] * (image.shape[-2] // 20))
+    face = Face((5, 5, 25, 20), torch.zeros(6, 2), 1.0)
+    monkeypatch.setattr(photos, "find_faces", lambda image: [face] * (image.shape[-2] // 20))
     restorer = loaded()
     given = {"photo_0": [photo(40), photo(25, 33, 1), torch.cat([photo(19, seed=2)])], "photo_2": [photo(60)]}
     with caplog.at_level("INFO"):
