@@ -9,6 +9,7 @@ import torch
 import typer
 
 from ..faces import largest_face
+from ..names import check_place
 from ..pictures import read_picture
 from ..restorer import load_restorer
 from ..training.identity import AdapterTraining
@@ -40,6 +41,7 @@ def _personalize(
     prediction_type: Prediction = None,
 ) -> None:
     """Learn a person from a few good photos; a second call goes on where the first was stopped."""
+    check_place(output)
     pictures = [read_picture(path) for path in photos]
     boxes = [largest_face(picture[0], detector) for picture in pictures]
     settings = AdapterTraining(
@@ -54,4 +56,9 @@ def _personalize(
         text=True,
     )
     with bars() as show:
-        learn(lambda: model, model.fingerprint, pictures, settings, boxes, output, restart, show)
+        learned = learn(lambda: model, model.fingerprint, pictures, settings, boxes, output, restart, show)
+    for number, box in enumerate(boxes, 1):
+        if box is None:
+            typer.echo(f"Photo {number}: no face was found, so the square in its middle was learned.")
+    for note in learned.notes:
+        typer.echo(note)
