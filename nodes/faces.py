@@ -1,61 +1,85 @@
-"""The nodes for pictures with more in them than one face: find, crop and paste faces."""
+"""The nodes for pictures with more in them than one face, and for films: find, crop and paste faces."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_management as mm
 import torch
+from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.faces import (
-    Box,
-    Window,
-    box_of_mask,
-    cut,
-    face_window,
-    find_faces,
-    masks_of_boxes,
-    paste,
-)
+from ..pfstorer_core.faces import Box, Window, cut, face_finder, face_windows, masks_of_boxes, paste
+from .boxes import boxes_of, masked
 from .images import from_image, to_image
-from .paths import face_detector, face_detectors
+from .paths import face_detector, face_detectors, stamp
 
 FaceCropType = io.Custom("FACE_CROP")
+LARGEST_SIZE = 16384
+ASPECT_TOLERANCE = 0.05
+"""Sides are rounded where a picture is enlarged."""
+
+
+@dataclass(frozen=True)
+class FaceCrop:
+    """Where faces were cut out: a window for each picture of a batch, None where there was no face."""
+
+    windows: tuple[Window | None, ...]
 
 
 class RestorationFindFaces(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        def limit(name: str, which: str) -> Any:
+            return io.Int.Input(name, default=0, min=0, max=LARGEST_SIZE, optional=True,
+                                tooltip=f"Longer side of the {which} face, in pixels of the picture; 0: no "
+                                "limit.")  # fmt: skip
+
         return io.Schema(
             node_id="RestorationFindFaces",
             display_name="Find Faces",
             category="PFStorer",
-            description="Finds the faces in a picture, from left to right.",
-            search_aliases=["face detection", "yunet", "bbox", "pfstorer"],
+            description="Finds the faces in each picture, from left to right.",
+            search_aliases=["face detection", "blazeface", "yunet", "bbox", "pfstorer"],
             inputs=[
-                io.Image.Input("image", tooltip="The picture; of a batch, the first one."),
+                io.Image.Input("image", tooltip="One picture, or a batch of them: each is looked through."),
                 io.Combo.Input("detector", options=face_detectors(),
-                               tooltip="blazeface is built in; YuNet's file lies in models/face_detection "
+                               tooltip="blazeface is built in. YuNet's file lies in models/face_detection "
                                "and needs OpenCV."),
+                limit("smallest", "smallest"),
+                limit("largest", "largest"),
             ],
             outputs=[
-                io.BoundingBox.Output(display_name="bboxes"),
-                io.Mask.Output(display_name="masks", tooltip="One of each face."),
+                io.BoundingBox.Output(display_name="bboxes", tooltip="A list for each picture."),
+                io.Mask.Output(display_name="masks", tooltip="Of one picture, one of each face. Of a batch, "
+                               "one of each picture, with all of its faces."),
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, image: Tensor, detector: str) -> io.NodeOutput:
-        picture = from_image(image)[0]
-        boxes = [face.box for face in find_faces(picture, face_detector(detector))]
-        if not boxes:
-            raise ValueError("No face was found: give Crop Face a mask of it, or choose another detector.")
-        found = [
-            {"x": left, "y": top, "width": right - left, "height": bottom - top, "label": "face"}
-            for left, top, right, bottom in boxes
-        ]
-        return io.NodeOutput([found], masks_of_boxes(boxes, (picture.shape[-2], picture.shape[-1])))
+    def fingerprint_inputs(cls, detector: str = "", **_: Any) -> str:
+        path = face_detector(detector) if detector in face_detectors() else None
+        return stamp(path) if path else ""
+
+    @classmethod
+    def execute(cls, image: Tensor, detector: str, smallest: int = 0, largest: int = 0) -> io.NodeOutput:
+        pictures = from_image(image)
+        find = face_finder(face_detector(detector), smallest, largest)
+        bar = ProgressBar(len(pictures))
+        found = list[list[Box]]()
+        for picture in pictures:
+            mm.throw_exception_if_processing_interrupted()
+            found.append([face.box for face in find(picture)])
+            bar.update(1)
+        if not any(found):
+            where = "the picture" if len(found) == 1 else f"any of the {len(found)} pictures"
+            raise ValueError(
+                f"No face was found in {where}: give Crop Face a mask of it, set other sizes, or choose "
+                "another detector."
+            )
+        return io.NodeOutput([_host_boxes(boxes) for boxes in found], _masks(found, pictures))
 
 
 class RestorationCropFace(io.ComfyNode):
@@ -65,19 +89,26 @@ class RestorationCropFace(io.ComfyNode):
             node_id="RestorationCropFace",
             display_name="Crop Face",
             category="PFStorer",
-            description="Cuts a face out of a picture, with what is around it.",
-            search_aliases=["face", "crop", "group photo", "pfstorer"],
+            description="Cuts a face out of a picture, with what is around it; in a film, where it is.",
+            search_aliases=["face", "crop", "group photo", "video", "pfstorer"],
             inputs=[
-                io.Image.Input("image", tooltip="The whole picture."),
+                io.Image.Input("image", tooltip="The whole picture, or the frames of a film."),
                 io.Int.Input("face", default=1, min=1, max=1000,
-                             tooltip="Which one: 1 is the first box or mask, from Find Faces the leftmost."),
+                             tooltip="Which one: 1 is the first box or mask, from Find Faces the leftmost. "
+                             "Frames that have no such face are left out."),
                 io.Float.Input("context", default=0.6, min=0.0, max=4.0, step=0.05,
                                tooltip="What is added around the face, as a part of its size."),
                 io.BoundingBox.Input("bboxes", optional=True, force_input=True,
-                                     tooltip="Of Find Faces, or of the MediaPipe face landmarker."),
-                io.Mask.Input("masks", optional=True, tooltip="Or masks, one of each face."),
+                                     tooltip="Of Find Faces, or of the MediaPipe face landmarker: a list for "
+                                     "each picture, or one for all."),
+                io.Mask.Input("masks", optional=True,
+                              tooltip="Or masks, of any size: one of each face. As many masks as pictures "
+                              "(more than one) are one of each picture."),
             ],
-            outputs=[io.Image.Output(), FaceCropType.Output(display_name="face_crop")],
+            outputs=[
+                io.Image.Output(tooltip="All of one size. Frames without the face are left out."),
+                FaceCropType.Output(display_name="face_crop"),
+            ],
         )  # fmt: skip
 
     @classmethod
@@ -86,14 +117,20 @@ class RestorationCropFace(io.ComfyNode):
     ) -> io.NodeOutput:
         pictures = from_image(image)
         size = pictures.shape[-2], pictures.shape[-1]
-        boxes = boxes_of(bboxes) if masks is None else [box_of_mask(mask) for mask in fitting(masks, size)]
-        box = boxes[face - 1] if face <= len(boxes) else None
-        if box is None:
+        if masks is not None:
+            boxes = masked(masks, len(pictures), size, face)
+        elif bboxes is not None:
+            boxes = [of[face - 1] if face <= len(of) else None for of in boxes_of(bboxes, len(pictures))]
+        else:
+            raise ValueError("Crop Face does not know where the face is: connect bboxes or masks.")
+        if not any(boxes):
             raise ValueError(
-                f"There is no face {face} in what was given: connect bboxes of Find Faces, or masks."
+                f"There is no face {face} in what was given: connect bboxes of Find Faces, or masks, or "
+                "choose a smaller number."
             )
-        window = face_window(box, size, context)
-        return io.NodeOutput(to_image(cut(pictures, window)), window)
+        windows = face_windows(boxes, size, context)
+        crops = [cut(p, window) for p, window in zip(pictures, windows, strict=True) if window]
+        return io.NodeOutput(to_image(torch.stack(crops)), FaceCrop(windows))
 
 
 class RestorationPasteFace(io.ComfyNode):
@@ -104,11 +141,13 @@ class RestorationPasteFace(io.ComfyNode):
             display_name="Paste Face",
             category="PFStorer",
             description="Puts a restored face back; the rest of the picture stays as it is.",
-            search_aliases=["face", "uncrop", "group photo", "pfstorer"],
+            search_aliases=["face", "uncrop", "group photo", "video", "pfstorer"],
             inputs=[
-                io.Image.Input("image", tooltip="The whole picture, or an enlarged copy of it."),
-                io.Image.Input("face", tooltip="The restored face, of any size."),
-                FaceCropType.Input("face_crop", tooltip="Of Crop Face."),
+                io.Image.Input("image", tooltip="The whole picture, or an enlarged copy of it; alpha stays."),
+                io.Image.Input("face", tooltip="The restored face, of any size: one for all, or as many as "
+                               "Crop Face gave."),
+                FaceCropType.Input("face_crop", tooltip="Of Crop Face. It knows which frame each face is of; "
+                                   "frames without one stay as they are."),
                 io.Float.Input("feather", default=0.1, min=0.0, max=0.5, step=0.01,
                                tooltip="Width of the soft border, as a part of the face's window."),
             ],
@@ -116,23 +155,53 @@ class RestorationPasteFace(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, image: Tensor, face: Tensor, face_crop: Window, feather: float) -> io.NodeOutput:
-        pictures, parts = from_image(image), from_image(face)
-        if len(parts) not in (1, len(pictures)):
-            raise ValueError(f"{len(parts)} faces do not fit {len(pictures)} pictures: give one, or as many.")
-        parts = parts.expand(len(pictures), -1, -1, -1)
-        return io.NodeOutput(to_image(paste(pictures, parts, face_crop, feather)))
+    def execute(cls, image: Tensor, face: Tensor, face_crop: FaceCrop, feather: float) -> io.NodeOutput:
+        pictures, parts = from_image(image), from_image(face, "face")
+        windows = face_crop.windows * (len(pictures) if len(face_crop.windows) == 1 else 1)
+        _check_fit(pictures, parts, windows)
+        numbers = [n for n, window in enumerate(windows) if window]
+        result = pictures.clone()
+        for part, n in zip(parts.expand(len(numbers), -1, -1, -1), numbers, strict=True):
+            mm.throw_exception_if_processing_interrupted()
+            window = windows[n]
+            assert window is not None
+            result[n] = paste(pictures[n : n + 1], part[None], window, feather)[0]
+        alpha = image[..., 3:].to(result).movedim(-1, 1)
+        return io.NodeOutput(torch.cat([result, alpha], 1).movedim(1, -1))
 
 
-def boxes_of(bboxes: Any) -> list[Box]:
-    """The host's boxes: one, a list of them, or a list for each picture, of which the first counts."""
-    while isinstance(bboxes, list) and bboxes and isinstance(bboxes[0], list):
-        bboxes = bboxes[0]
-    found = bboxes if isinstance(bboxes, list) else [bboxes] if bboxes else []
-    return [(b["x"], b["y"], b["x"] + b["width"], b["y"] + b["height"]) for b in found]
+def _check_fit(pictures: Tensor, parts: Tensor, windows: tuple[Window | None, ...]) -> None:
+    """Raises ValueError where faces and their windows do not belong to the pictures."""
+    there = [window for window in windows if window]
+    if len(windows) != len(pictures):
+        raise ValueError(
+            f"The input face_crop was cut from {len(windows)} pictures, and the image is {len(pictures)}: "
+            "connect the same pictures, or enlarged copies of them."
+        )
+    if len(parts) not in (1, len(there)):
+        raise ValueError(
+            f"{len(parts)} faces do not fit the {len(there)} that Crop Face cut out: give one, or as many."
+        )
+    height, width = pictures.shape[-2:]
+    tall, wide = there[0].size
+    if abs(height * wide / (width * tall) - 1) > ASPECT_TOLERANCE:
+        raise ValueError(
+            f"The face was cut from a picture of {wide} x {tall} pixels, and the image has {width} x "
+            f"{height}: connect the same picture, or an enlarged copy of the same shape."
+        )
 
 
-def fitting(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks [N, H, W] at the picture's size."""
-    masks = masks.reshape(-1, 1, *masks.shape[-2:])
-    return torch.nn.functional.interpolate(masks, size, mode="nearest-exact")[:, 0]
+def _host_boxes(boxes: list[Box]) -> list[dict[str, Any]]:
+    return [
+        {"x": left, "y": top, "width": right - left, "height": bottom - top, "label": "face"}
+        for left, top, right, bottom in boxes
+    ]
+
+
+def _masks(found: list[list[Box]], pictures: Tensor) -> Tensor:
+    """[N, H, W]: of each face of one picture, or of all faces in each of several."""
+    size = pictures.shape[-2], pictures.shape[-1]
+    if len(found) == 1:
+        return masks_of_boxes(found[0], size)
+    each = [masks_of_boxes(boxes, size).sum(0).clamp(max=1) for boxes in found]
+    return torch.stack(each)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,15 +59,41 @@ def face_window(box: Box, size: tuple[int, int], context: float = 0.6) -> Window
     Raises:
         ValueError: the box is empty or lies outside.
     """
-    left, top, right, bottom = box
+    [window] = face_windows([box], size, context)
+    assert window is not None
+    return window
+
+
+def face_windows(
+    boxes: Sequence[Box | None], size: tuple[int, int], context: float = 0.6
+) -> tuple[Window | None, ...]:
+    """`face_window` for each frame of a film; None where there is no face. All are of one size, that of the
+    largest face, so that the face neither grows nor shrinks by itself."""
     height, width = size
-    if not (left < right and top < bottom and left < width and top < height and right > 0 and bottom > 0):
-        raise ValueError(f"The face {box} does not lie in the picture of {width} x {height} pixels.")
-    side = max(right - left, bottom - top) * (1 + context)
-    wide, tall = (max(1, min(round(side), limit)) for limit in (width, height))
-    x = min(max(0, round((left + right - wide) / 2)), width - wide)
-    y = min(max(0, round((top + bottom - tall) / 2)), height - tall)
-    return Window(x, y, x + wide, y + tall, size)
+    for box in boxes:
+        if box is not None and not _lies_in(box, size):
+            raise ValueError(f"The face {box} does not lie in the picture of {width} x {height} pixels.")
+    sides = [max(box[2] - box[0], box[3] - box[1]) for box in boxes if box is not None]
+    side = round(max(sides, default=0) * (1 + context))
+    wide, tall = (max(1, min(side, limit)) for limit in (width, height))
+    windows = list[Window | None]()
+    for box in boxes:
+        if box is None:
+            windows.append(None)
+            continue
+        x = min(max(0, round((box[0] + box[2] - wide) / 2)), width - wide)
+        y = min(max(0, round((box[1] + box[3] - tall) / 2)), height - tall)
+        windows.append(Window(x, y, x + wide, y + tall, size))
+    return tuple(windows)
+
+
+def _lies_in(box: Box, size: tuple[int, int]) -> bool:
+    left, top, right, bottom = box
+    return (
+        all(map(math.isfinite, box))
+        and max(0, left) < min(right, size[1])
+        and max(0, top) < min(bottom, size[0])
+    )
 
 
 def cut(images: Tensor, window: Window) -> Tensor:

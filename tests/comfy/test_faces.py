@@ -163,6 +163,42 @@ def test_faces_that_yunet_finds_are_cut_out(with_opencv: ComfyServer) -> None:
     assert ((mask[..., 0] > 0) == (pixels[..., 0] == 255)).all()
 
 
+def test_a_face_that_moves_is_followed_through_a_film(with_opencv: ComfyServer) -> None:
+    """Found, cut and put back where it is in each frame; a frame without it stays as it is."""
+    server, client = with_opencv, with_opencv.client()
+    write_yunet(server.base / "models" / "face_detection" / "yunet.onnx")
+    frames = np.full((4, 192, 192, 3), 40, np.uint8)
+    for frame, (x, y) in zip(frames[1:], [(32, 32), (96, 64), (128, 128)], strict=True):
+        frame[y : y + FACE, x : x + FACE] = (255, 0, 0)
+    film = BytesIO()
+    first, *others = [Image.fromarray(frame) for frame in frames]
+    first.save(film, "WEBP", save_all=True, append_images=others, lossless=True)
+    (server.base / "input" / "film.webp").write_bytes(film.getvalue())
+    prompt = {
+        "film": node("LoadImage", image="film.webp"),
+        "find": node("RestorationFindFaces", image=["film", 0], detector="yunet.onnx"),
+        "crop": node("RestorationCropFace", image=["film", 0], face=1, context=0.5, bboxes=["find", 0]),
+        "paste": node(
+            "RestorationPasteFace", image=["film", 0], face=["invert", 0], face_crop=["crop", 1], feather=0.0
+        ),
+        "invert": node("ImageInvert", image=["crop", 0]),
+        "save crops": node("SaveImage", images=["crop", 0], filename_prefix="crops"),
+        "save": node("SaveImage", images=["paste", 0], filename_prefix="followed"),
+        "by mask": node(
+            "RestorationCropFace", image=["film", 0], face=1, context=0.5, masks=["find", 1]
+        ),
+        "save by mask": node("SaveImage", images=["by mask", 0], filename_prefix="by_mask"),
+    }  # fmt: skip
+    execution = client.run(prompt)
+    for name in ("save crops", "save by mask"):
+        crops = [np.asarray(decode(client.view(image))) for image in execution.images(name)]
+        assert [crop.shape for crop in crops] == [(48, 48, 3)] * 3
+        assert [int((crop == (255, 0, 0)).all(-1).sum()) for crop in crops] == [FACE * FACE] * 3
+    pasted = np.stack([np.asarray(decode(client.view(image))) for image in execution.images("save")])
+    changed = (pasted != frames).any(-1)
+    assert [int(frame.sum()) for frame in changed] == [0, 48 * 48, 48 * 48, 48 * 48]
+
+
 def test_a_face_that_is_not_there_is_named(client: ComfyClient, group: str) -> None:
     prompt = {"image": node("LoadImage", image=group), **mask("left")}
     masks = ["mask left", 0]

@@ -1,28 +1,211 @@
-"""RestorationFindFaces and the forms in which boxes come."""
+"""Find, crop and paste faces: boxes and masks in every form, by picture, and what is refused."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from pfstorer.nodes import faces
-from pfstorer.nodes.faces import RestorationFindFaces, boxes_of
+from pfstorer.nodes.boxes import boxes_of, masked
+from pfstorer.nodes.faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
+from pfstorer.nodes.paths import register_model_folders
 from pfstorer.pfstorer_core.faces import Face
 
 BOX = {"x": 10, "y": 20, "width": 30, "height": 40}
+OTHER = {**BOX, "x": 50}
+MOVES = [(8, 8), (40, 20), None, (60, 44)]
+"""Where the face of 16 pixels is in each frame of a film."""
 
 
-@pytest.mark.parametrize("given", [BOX, [BOX], [[BOX], [{**BOX, "x": 50}]]], ids=["one", "list", "batch"])
-def test_boxes_come_in_every_form_of_the_host_s(given: Any) -> None:
-    assert boxes_of(given) == [(10, 20, 40, 60)]
+def film(places: list[Any] = MOVES, channels: int = 3) -> torch.Tensor:
+    """Frames [B, 64, 96, C] in which a red square of 16 pixels moves."""
+    frames = torch.full((len(places), 64, 96, channels), 0.25)
+    for frame, place in zip(frames, places, strict=True):
+        if place:
+            x, y = place
+            frame[y : y + 16, x : x + 16, :3] = torch.tensor([1.0, 0.0, 0.0])
+    return frames
 
 
-def test_faces_are_given_as_boxes_and_as_masks(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [Face(box, torch.zeros(6, 2), 1.0) for box in [(1.0, 2.0, 5.0, 8.0), (10.0, 2.0, 20.0, 9.0)]]
-    monkeypatch.setattr(faces, "find_faces", lambda picture, model: found)
-    bboxes, masks = RestorationFindFaces.execute(torch.zeros(2, 30, 40, 3), "blazeface").result
-    assert boxes_of(bboxes) == [(1.0, 2.0, 5.0, 8.0), (10, 2, 20, 9)]
-    assert masks.shape == (2, 30, 40)
-    assert masks[0].sum() == 4 * 6
-    monkeypatch.setattr(faces, "find_faces", lambda picture, model: [])
+def red(picture: torch.Tensor) -> list[Face]:
+    rows, columns = (picture[0] > 0.9).nonzero().unbind(1)
+    if not len(rows):
+        return []
+    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    left, top, right, bottom = (float(value) for value in box)
+    return [Face((left, top, right, bottom), torch.zeros(6, 2), 1.0)]
+
+
+@pytest.fixture
+def sees_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finder(*_: Any) -> Callable[[torch.Tensor], list[Face]]:
+        return red
+
+    monkeypatch.setattr(faces, "face_finder", finder)
+
+
+def mask_of(images: torch.Tensor, size: tuple[int, int] = (64, 96)) -> torch.Tensor:
+    masks = ((images[..., 0] > 0.9) & (images[..., 1] < 0.1)).float()
+    return torch.nn.functional.interpolate(masks[:, None], size, mode="nearest-exact")[:, 0]
+
+
+FIRST, SECOND = (10, 20, 40, 60), (50, 20, 80, 60)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (BOX, [[FIRST]] * 3),
+        ([BOX], [[FIRST]] * 3),
+        ([[BOX]], [[FIRST]] * 3),
+        ([BOX, OTHER], [[FIRST, SECOND]] * 3),
+        ([[BOX, OTHER]], [[FIRST, SECOND]] * 3),
+        ([[BOX], [], [OTHER]], [[FIRST], [], [SECOND]]),
+        ([BOX, None, [OTHER]], [[FIRST], [], [SECOND]]),
+    ],
+)
+def test_boxes_come_in_every_form_of_the_host_s(given: Any, found: Any) -> None:
+    assert boxes_of(given, 3) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([[BOX], [BOX]], "the boxes of 2 pictures, and the image is 3"),
+        ([{"x": 1}], "holds what is no box"),
+        ([[None], [BOX], [BOX]], "holds what is no box"),
+        ("face", "holds no boxes but a str"),
+        (7, "holds no boxes but a int"),
+    ],
+)
+def test_what_is_no_box_is_refused(given: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        boxes_of(given, 3)
+
+
+@pytest.mark.usefixtures("sees_red")
+def test_faces_are_given_by_picture() -> None:
+    bboxes, masks = RestorationFindFaces.execute(film(), "blazeface").result
+    assert [[(b["x"], b["y"], b["width"], b["height"]) for b in boxes] for boxes in bboxes] == [
+        [(8, 8, 16, 16)], [(40, 20, 16, 16)], [], [(60, 44, 16, 16)]
+    ]  # fmt: skip
+    assert torch.equal(masks, mask_of(film()))
+    bboxes, masks = RestorationFindFaces.execute(film([(3, 4)]), "blazeface").result
+    assert (len(bboxes), masks.shape) == (1, (1, 64, 96))
+    for places, said in (([None], "in the picture"), ([None, None], "in any of the 2 pictures")):
+        with pytest.raises(ValueError, match=f"No face was found {said}"):
+            RestorationFindFaces.execute(film(places), "blazeface")
+
+
+def test_the_built_in_detector_is_the_default_and_takes_sizes() -> None:
+    register_model_folders()
+    inputs = {i.id: i for i in RestorationFindFaces.define_schema().inputs}
+    assert inputs["detector"].options[0] == "blazeface"
+    with pytest.raises(ValueError, match="make the largest size larger"):
+        RestorationFindFaces.execute(film(), "blazeface", smallest=50, largest=20)
     with pytest.raises(ValueError, match="No face was found"):
-        RestorationFindFaces.execute(torch.zeros(1, 30, 40, 3), "blazeface")
+        RestorationFindFaces.execute(torch.zeros(1, 64, 64, 3), "blazeface", 10, 40)
+
+
+def followed(by: str, images: torch.Tensor) -> Any:
+    if by == "bboxes":
+        bboxes, _ = RestorationFindFaces.execute(images, "blazeface").result
+        return RestorationCropFace.execute(images, 1, 0.5, bboxes=bboxes).result
+    masks = mask_of(images, (32, 48) if by == "small masks" else (64, 96))
+    masks = masks[:, None] if by == "masks with channels" else masks
+    return RestorationCropFace.execute(images, 1, 0.5, masks=masks).result
+
+
+@pytest.mark.usefixtures("sees_red")
+@pytest.mark.parametrize("by", ["bboxes", "masks", "small masks", "masks with channels"])
+@pytest.mark.parametrize("places", [MOVES, [None, *MOVES[:2]]], ids=["lost once", "late"])
+def test_a_face_that_moves_is_cut_where_it_is_and_put_back_there(by: str, places: list[Any]) -> None:
+    images = film(places)
+    crops, crop = followed(by, images)
+    there = [n for n, place in enumerate(places) if place]
+    assert crops.shape == (len(there), 24, 24, 3)
+    assert torch.equal(mask_of(crops, (24, 24)).sum((1, 2)), torch.full((len(there),), 256.0))
+    middle = torch.tensor([mask.nonzero().float().mean(0).tolist() for mask in mask_of(crops, (24, 24))])
+    assert (middle - 11.5).abs().max() <= 1, "the face is in the middle of every crop"
+    back = RestorationPasteFace.execute(images, crops, crop, 0.0).result[0]
+    assert torch.equal(back, images)
+    green = torch.zeros_like(crops) + torch.tensor([0.0, 1.0, 0.0])
+    pasted = RestorationPasteFace.execute(images, green, crop, 0.0).result[0]
+    changed = (pasted != images).any(-1)
+    assert [int(frame.sum()) for frame in changed] == [24 * 24 if place else 0 for place in places]
+    assert not mask_of(pasted).any()
+    one = RestorationPasteFace.execute(images, green[:1], crop, 0.0).result[0]
+    assert torch.equal(one, pasted), "one face serves all"
+
+
+def test_crops_of_a_film_have_one_size() -> None:
+    boxes = [[{**BOX, "width": 10, "height": 12}], [{**BOX, "width": 20, "height": 16}]]
+    crops, crop = RestorationCropFace.execute(film(MOVES[:2]), 1, 0.0, bboxes=boxes).result
+    assert crops.shape == (2, 20, 20, 3)
+    assert [(w.left + w.right) / 2 for w in crop.windows] == [15, 20]
+
+
+@pytest.mark.parametrize(
+    "given", [{"bboxes": BOX}, {"bboxes": [[BOX]]}, {"masks": mask_of(film([(10, 20)]))}]
+)
+def test_one_box_or_mask_serves_all_pictures(given: dict[str, Any]) -> None:
+    crops, crop = RestorationCropFace.execute(film(), 1, 0.0, **given).result
+    assert len(crops) == len(crop.windows) == 4
+    assert len(set(crop.windows)) == 1
+
+
+def test_masks_of_one_picture_are_its_faces() -> None:
+    masks = mask_of(film([(10, 20), None, (60, 40)]))
+    assert masked(masks, 1, (64, 96), 1) == [(10, 20, 26, 36)]
+    assert masked(masks, 2, (128, 192), 3) == [(120, 80, 152, 112)] * 2
+    assert masked(masks[0], 1, (64, 96), 1) == [(10, 20, 26, 36)]
+    with pytest.raises(ValueError, match="Mask 2 of the input masks is empty"):
+        masked(masks, 1, (64, 96), 2)
+    with pytest.raises(ValueError, match="There is no face 4 in the input masks, which holds 3"):
+        masked(masks, 1, (64, 96), 4)
+    with pytest.raises(ValueError, match="3 masks for 3 pictures are one of each"):
+        masked(masks, 3, (64, 96), 2)
+    with pytest.raises(ValueError, match="All of the input masks are empty"):
+        masked(torch.zeros(3, 8, 8), 3, (64, 96), 1)
+
+
+@pytest.mark.parametrize("face", [2, 9])
+def test_a_face_that_is_in_no_picture_is_named(face: int) -> None:
+    with pytest.raises(ValueError, match=f"There is no face {face}"):
+        RestorationCropFace.execute(film(), face, 0.5, bboxes=[[BOX], [], [BOX], []])
+    with pytest.raises(ValueError, match="connect bboxes or masks"):
+        RestorationCropFace.execute(film(), 1, 0.5)
+
+
+@pytest.mark.parametrize("box", [{"x": 200}, {"y": -50}, {"width": 0}, {"height": -3}, {"x": float("nan")}])
+def test_a_box_outside_of_its_picture_is_refused(box: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="does not lie in the picture of 96 x 64 pixels"):
+        RestorationCropFace.execute(film(), 1, 0.5, bboxes=[{**BOX, **box}])
+
+
+def test_alpha_and_what_lies_outside_stay_byte_for_byte() -> None:
+    images = torch.rand(2, 64, 96, 4) * 1.5 - 0.25
+    crops, crop = RestorationCropFace.execute(images, 1, 0.2, bboxes=BOX).result
+    pasted = RestorationPasteFace.execute(images, 1 - crops, crop, 0.1).result[0]
+    window = crop.windows[0]
+    outside = torch.ones(64, 96, dtype=torch.bool)
+    outside[window.top : window.bottom, window.left : window.right] = False
+    assert pasted.shape == images.shape
+    assert torch.equal(pasted[..., 3], images[..., 3])
+    assert torch.equal(pasted[:, outside], images[:, outside])
+    assert not torch.equal(pasted, images)
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    crops, crop = RestorationCropFace.execute(film(), 1, 0.5, bboxes=[[BOX], [], [BOX], [BOX]]).result
+    with pytest.raises(ValueError, match="2 faces do not fit the 3 that Crop Face cut out"):
+        RestorationPasteFace.execute(film(), crops[:2], crop, 0.1)
+    with pytest.raises(ValueError, match="cut from 4 pictures, and the image is 2"):
+        RestorationPasteFace.execute(film()[:2], crops, crop, 0.1)
+    with pytest.raises(ValueError, match="cut from a picture of 96 x 64 pixels"):
+        RestorationPasteFace.execute(film()[:, :, :64], crops, crop, 0.1)
+    for kind, inputs in (("image", (film() / 0, crops)), ("face", (film(), crops / 0))):
+        with pytest.raises(ValueError, match=f"The input {kind} holds values that are not numbers"):
+            RestorationPasteFace.execute(*inputs, crop, 0.1)
+    one, of_one = RestorationCropFace.execute(film()[:1], 1, 0.5, bboxes=BOX).result
+    assert RestorationPasteFace.execute(film(), one, of_one, 0.1).result[0].shape == film().shape
