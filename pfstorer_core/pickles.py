@@ -79,6 +79,8 @@ MARK, SOMETHING = object(), Something()
 class Refused(Exception):
     """Why a pickle is not loaded."""
 
+    __module__ = "builtins"  # see CheckpointError
+
 
 def check_pickles(data: bytes, name: str, file_size: int, count: int = 1) -> None:
     """Raise CheckpointError unless the pickles that `data` begins with hold nothing but weights that fit into

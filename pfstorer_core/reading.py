@@ -54,6 +54,8 @@ PICKLES = 5
 class DamagedFile(CheckpointError):
     """One that cannot be read; what to do about it depends on what it was to be."""
 
+    __module__ = "builtins"  # see CheckpointError
+
 
 def read_checkpoint(path: Path | str) -> tuple[StateDict, dict[str, str]]:
     """Tensors and header of a .safetensors or .ckpt/.pt/.pth file, told apart by their first bytes.

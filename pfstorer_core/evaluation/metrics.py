@@ -27,6 +27,8 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
 class NotAvailable(Exception):
     """A metric lacks its library or its weights; the message says what to put where."""
 
+    __module__ = "builtins"  # see layouts.CheckpointError
+
 
 def psnr(images: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, at most `IDENTICAL`."""

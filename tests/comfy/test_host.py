@@ -96,6 +96,19 @@ def test_failing_node_is_named_and_next_prompt_runs(
     assert client.run(COPY).ran == ["load", "save"]
 
 
+def test_our_errors_are_shown_without_a_path(client: ComfyClient, server: ComfyServer) -> None:
+    folder = server.base / "models" / "restorers"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "damaged.safetensors").write_bytes(b"no tensors")
+    prompt = {
+        "load": {"class_type": "LoadBaseRestorer", "inputs": {"checkpoint": "damaged.safetensors"}},
+        "show": {"class_type": "PreviewAny", "inputs": {"source": ["load", 0]}},
+    }
+    with pytest.raises(ExecutionFailed, match=r"damaged\.safetensors") as caught:
+        client.run(prompt)
+    assert caught.value.details["exception_type"] in ("CheckpointError", "DamagedFile")
+
+
 def test_stop_leaves_nothing() -> None:
     server = ComfyServer(threads=1)
     server.start()
