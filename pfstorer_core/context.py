@@ -41,7 +41,9 @@ def null_context(text: Mapping[str, Tensor]) -> Tensor:
         _lend(layer, {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)})
     tokens = tokenize([""], tower.config.context_length)
     if tower.config.vocab <= tokens.max():
-        raise CheckpointError(f"The text tower knows only {tower.config.vocab} tokens: it is not CLIP's.")
+        raise CheckpointError(
+            f"The text tower knows only {tower.config.vocab} tokens: it is not CLIP's. Choose another file."
+        )
     context = tower(tokens)
     if not is_finite(context):
         raise CheckpointError("The text tower holds NaN or infinity: the file is damaged, download it again.")

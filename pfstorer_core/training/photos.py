@@ -96,13 +96,13 @@ def _checked(photo: Tensor, number: int) -> Tensor:
     if photo.ndim != 3 or photo.shape[0] != 3:
         raise ValueError(f"Photo {number} must be [3, H, W], got {list(photo.shape)}.")
     if not torch.isfinite(photo).all():
-        raise ValueError(f"Photo {number} holds values that are not numbers.")
+        raise ValueError(f"Photo {number} holds values that are not numbers (NaN or infinity): leave it out.")
     if min(photo.shape[-2:]) < 16:
         raise ValueError(
             f"Photo {number} is {photo.shape[-1]} x {photo.shape[-2]} pixels: too small to show a face."
         )
     if photo.float().std() < LEAST_CONTRAST:
-        raise ValueError(f"Photo {number} is all of one colour: it shows nobody.")
+        raise ValueError(f"Photo {number} is all of one colour: it shows nobody. Leave it out.")
     return photo.float().cpu().clamp(0, 1)
 
 
