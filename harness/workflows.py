@@ -19,6 +19,7 @@ from .host import ComfyServer
 from .shipped import EXAMPLE, WORKFLOWS, Workflow
 
 FOLDER = ROOT / "workflows"
+NOTHING = {"version": 0.4, "nodes": [], "links": [], "groups": []}
 BUILD = """async ({nodes, links}) => {
     window.app.graph.clear();
     const made = {};
@@ -54,6 +55,7 @@ def main() -> None:
     with ComfyServer() as server, server.client() as client:
         client.upload_image(HOST / "input" / EXAMPLE, EXAMPLE)
         with open_canvas(server.url) as canvas:
+            canvas.load(NOTHING)  # ComfyUI's own first graph may still be on its way
             for workflow in WORKFLOWS:
                 write(workflow, canvas)
 

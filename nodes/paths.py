@@ -118,4 +118,6 @@ def _path(name: str, *folders: str) -> str:
         if path := folder_paths.get_full_path(folder, name):
             return path
     searched = ", ".join(path for folder in folders for path in folder_paths.get_folder_paths(folder))
-    raise FileNotFoundError(f"No file named {name}. Folders searched: {searched}. Put it there, or choose another.")
+    raise FileNotFoundError(
+        f"No file named {name}. Folders searched: {searched}. Put it there, or choose another."
+    )
