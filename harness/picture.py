@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pfstorer_core.files import written
-from pfstorer_core.pictures import to_rgb
+from pfstorer_core.pictures import known_formats, to_rgb
 
 from .console import HarnessError
 
@@ -35,9 +35,10 @@ def read_picture(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's on large pictures: check_size has a say
-            with Image.open(path) as image:
+            with Image.open(path, formats=known_formats()) as image:
                 check_size(path, image.size)
-                return to_rgb(ImageOps.exif_transpose(image))
+                kind = image.format
+                return to_rgb(ImageOps.exif_transpose(image), kind)
     except HarnessError:
         raise
     except Image.UnidentifiedImageError:

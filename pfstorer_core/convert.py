@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from .checkpoint import write_safetensors
+from .files import check_output as check_writable
 from .progress import Progress, silent
 from .restorer import file_context, file_tensors, open_restorer
 from .schedule import PredictionType
@@ -31,7 +32,7 @@ def convert(
 
     Args:
         dtype: "fp16", "bf16" or "fp32".
-        text: keep the text tower (0.7 GB in fp16), which only prompts need.
+        text: keep the text tower (0.7 GB in fp16), which prompts and learning a person need.
         on_step: called after each tensor; raise in it to stop.
     Raises:
         ValueError: another ending than .safetensors, a dtype that is none of these, or an output that is
@@ -61,8 +62,10 @@ def convert(
 
 
 def check_output(output: Path, dtype: str) -> None:
-    """Raise ValueError, before any long work, where no restorer can be written to `output` as `dtype`."""
+    """Raise ValueError or OSError, before any long work, where no restorer can be written to `output` as
+    `dtype`."""
     if output.suffix != ".safetensors":
         raise ValueError(f"{output} has to end in .safetensors.")
     if dtype not in DTYPES:
         raise ValueError(f"No dtype named {dtype!r}; choose one of {', '.join(DTYPES)}.")
+    check_writable(output)

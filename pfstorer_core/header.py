@@ -37,7 +37,7 @@ HEADER_TENSOR = "pfstorer.header"
 RULES = {
     "prediction_type": one_of("eps", "v"),
     "scale_factor": number(1e-4, 1e4),
-    "image_size": whole(16, 4096),
+    "image_size": whole(16, 2048),
     "num_head_channels": whole(1, 1024),
     "lq_num_heads": whole(1, 256),
     "norm_groups": whole(1, 256),

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .adapter import fingerprint
 from .checkpoint import check_fit, read_layout
 from .header import HEADER_ENTRY, HEADER_TENSOR, RestorerHeader
 from .layouts import (
@@ -18,6 +19,7 @@ from .layouts import (
     MODEL,
     OWN_WEIGHTS,
     PREFIXES,
+    RESTORER,
     CheckpointError,
     Layout,
     StateDict,
@@ -58,6 +60,7 @@ class Inspection:
         header: what is known besides the tensors; None of an autoencoder. `header_source` says whence:
             "header" or "file name".
         missing: what has to come from elsewhere, and what cannot be done without it.
+        fingerprint: what identity adapters call a restorer by; empty of other files.
         ignored: keys that nothing here uses, such as buffers that are recomputed.
     """
 
@@ -69,6 +72,7 @@ class Inspection:
     header_source: str
     missing: list[str]
     ignored: int
+    fingerprint: str = ""
 
 
 def inspect_checkpoint(path: Path | str) -> Inspection:
@@ -91,7 +95,13 @@ def inspect_checkpoint(path: Path | str) -> Inspection:
         "header" if HEADER_ENTRY in metadata or HEADER_TENSOR in tensors else "file name",
         _missing(layout, tensors),
         len(tensors) - used,
+        _fingerprint(tensors) if layout is RESTORER and not any(n.faults for n in networks) else "",
     )
+
+
+def _fingerprint(tensors: StateDict) -> str:
+    lq_encoder = {f"lq_encoder.{key}": value for key, value in part(tensors, "lq_encoder").items()}
+    return fingerprint(part(tensors, "unet") | lq_encoder)
 
 
 def _networks(tensors: StateDict, header: RestorerHeader) -> list[Network]:

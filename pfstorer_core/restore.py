@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .canvas import prepare_canvas, resize
+from .checkpoint import is_finite
 from .color import COLOR_FIXES
 from .identity import Identity, References, each_in_its_area, named, personalization
 from .pixel_tiles import decode_tiled, encode_tiled
@@ -50,13 +51,17 @@ def restore(
     Returns:
         [B, 3, H·upscale, W·upscale] in [0, 1], fp32 on the CPU.
     Raises:
-        ValueError: a setting out of range, or an identity of another base; the message names it.
+        ValueError: a setting out of range, an identity of another base, or pictures, predictions or a result
+            that hold NaN or infinity; the message names it.
     """
+    if not is_finite(lq):
+        raise ValueError("The picture holds NaN or infinity: give numbers from 0 to 1.")
     unet, autoencoder, header = restorer.unet, restorer.autoencoder, restorer.header
     factor = autoencoder.config.downscale
     acting = [identity for identity in identities if identity.gamma]
     for identity in acting:
         identity.adapter.check_base(restorer.fingerprint)
+        identity.adapter.check_fit(unet, header.image_size)
     acting = [replace(i, adapter=i.adapter.to(restorer.device, restorer.dtype)) for i in acting]
     context = restorer.context(prompt) if prompt else named(restorer.null_context, acting)
     references = [References(unet, identity.adapter) for identity in acting]
@@ -88,7 +93,8 @@ def restore(
 
             return each_in_its_area(predict, [None if area is None else next(of_tile) for area in areas])
 
-        return grid.map(evaluate, x.to(context), latent.to(context), *given, tile_batch=tile_batch)
+        predicted = grid.map(evaluate, x.to(context), latent.to(context), *given, tile_batch=tile_batch)
+        return _checked(predicted, f"The network's prediction at time step {int(t[0])}", context.dtype)
 
     schedule = Schedule.scaled_linear()
     generator = torch.Generator().manual_seed(seed)
@@ -107,4 +113,13 @@ def restore(
         return ((pixels.float() + 1) / 2).cpu()
 
     restored = decode_tiled(decode, x / header.scale_factor, canvas.picture, factor)
-    return canvas.finish(restored, color_fix)
+    return canvas.finish(_checked(restored, "The decoded picture", context.dtype), color_fix)
+
+
+def _checked(values: Tensor, what: str, dtype: torch.dtype) -> Tensor:
+    if is_finite(values):
+        return values
+    raise ValueError(
+        f"{what} holds NaN or infinity: the weights of the restorer or of an identity are damaged, or too "
+        f"large for {str(dtype).removeprefix('torch.')}. Try fp32, without identities, or another file."
+    )

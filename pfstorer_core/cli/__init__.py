@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from ..words import LONGEST, plain
 from . import (  # noqa: F401 - they register their verbs
     checkpoints,
     degrading,
@@ -22,7 +23,7 @@ def main() -> None:
     try:
         app()
     except (OSError, ValueError, ImportError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {plain(error, LONGEST)}\n")
         sys.exit(1)
 
 

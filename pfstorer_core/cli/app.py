@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.progress import (
     BarColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from ..convert import DTYPES
 from ..progress import Progress
 from ..schedule import PredictionType
 
@@ -32,6 +34,30 @@ Addons = Annotated[
     typer.Option("--addon", help="StableSR's own weights on SD 2.1, a CFW autoencoder. Repeatable."),
 ]
 Prediction = Annotated[str | None, typer.Option(help="eps or v, where header and file name do not tell.")]
+
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+
+
+def device_named(name: str) -> torch.device:
+    """The device of that name; raises ValueError where there is none, before anything is loaded."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"No device named {name!r} can be used here: choose cpu, or cuda on a GPU."
+        ) from error
+    if device.type == "meta":
+        raise ValueError("The device meta holds no numbers: choose cpu or cuda.")
+    return device
+
+
+def dtype_named(name: str) -> torch.dtype:
+    """The number format of that name; raises ValueError."""
+    if name not in DTYPES:
+        raise ValueError(f"No dtype named {name!r}; choose one of {', '.join(DTYPES)}.")
+    return DTYPES[name]
 
 
 def prediction_named(name: str | None) -> PredictionType | None:

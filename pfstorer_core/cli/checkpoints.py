@@ -15,6 +15,7 @@ from rich.table import Table
 from ..adapter import is_adapter, load_identity_adapter
 from ..convert import convert
 from ..inspection import Inspection, inspect_checkpoint
+from ..words import bytes_in_words, plain
 from .app import Addons, Prediction, app, bars, prediction_named
 
 
@@ -44,8 +45,11 @@ def _show_adapter(file: Path, as_json: bool) -> None:
         )
         return
     console = Console(markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{file} ({file.stat().st_size / 1e6:,.1f} MB): an identity adapter")
-    console.print(f"{header.steps} steps on the base {header.base}, sites {', '.join(header.sites)}")
+    console.print(f"{plain(file, 300)} ({bytes_in_words(file.stat().st_size)}): an identity adapter")
+    console.print(
+        f"PFStorer, {header.steps} steps on the base {header.base}, which predicts {header.prediction_type}"
+    )
+    console.print(f"sites {', '.join(header.sites)}")
     console.print(f"reference time step {header.reference_timestep}, prompt {header.prompt!r}")
     console.print(header.notice)
 
@@ -62,11 +66,13 @@ def _show(found: Inspection) -> None:
             f"predicts {header.prediction_type} (by {found.header_source}), "
             f"pictures of {header.image_size} pixels, latent scale {header.scale_factor:.5g}"
         )
+    if found.fingerprint:
+        lines.append(f"fingerprint {found.fingerprint}, which identity adapters name as their base")
     lines += [f"missing: {missing}" for missing in found.missing]
     if found.ignored:
         lines.append(f"not used: {found.ignored} other tensors (buffers, optimizer, losses)")
     console = Console(markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{found.path} ({found.bytes / 1e6:,.1f} MB): {found.kind}")
+    console.print(f"{plain(found.path, 300)} ({bytes_in_words(found.bytes)}): {found.kind}")
     console.print(table, soft_wrap=False)
     for line in lines:
         console.print(line)
@@ -79,7 +85,9 @@ def _convert(
     addon: Addons = None,
     dtype: Annotated[str, typer.Option(help="fp16, bf16 or fp32.")] = "fp16",
     prediction_type: Prediction = None,
-    text: Annotated[bool, typer.Option(help="Keep the text tower, which only prompts need.")] = True,
+    text: Annotated[
+        bool, typer.Option(help="Keep the text tower, which prompts and learning a person need.")
+    ] = True,
 ) -> None:
     """Turn published files into one restorer, without loading them."""
     with bars() as show:

@@ -11,15 +11,17 @@ import torch
 import typer
 
 from ..degradation import degradation_sheet, degrade, draw
-from ..files import written
-from ..pictures import read_picture, write_picture
+from ..files import check_output, written
+from ..pictures import check_picture_name, read_picture, write_picture
 from .app import app
 
 
 @app.command("degrade")
 def _degrade(
     picture: Annotated[Path, typer.Argument(help="The good picture.")],
-    output: Annotated[Path, typer.Argument(help="Where the bad picture goes (.png).")],
+    output: Annotated[
+        Path, typer.Argument(help="Where the bad picture goes (.png, .jpg, .webp, .tif, .bmp).")
+    ],
     preset: Annotated[
         str, typer.Option(help="light, moderate, heavy, severe, stablesr or face.")
     ] = "moderate",
@@ -27,6 +29,8 @@ def _degrade(
     keep_size: Annotated[bool, typer.Option(help="Enlarge it back to its size.")] = True,
 ) -> None:
     """Make a bad picture of a good one; prints what was done to it, as JSON."""
+    check_picture_name(output)
+    check_output(output)
     image = read_picture(picture)
     drawn = draw(preset, 1, torch.Generator().manual_seed(seed))
     write_picture(degrade(image, drawn, keep_size=keep_size), output)
@@ -40,6 +44,9 @@ def _sheet(
     seed: Annotated[int, typer.Option(help="Same seed, same sheet.")] = 0,
 ) -> None:
     """Show a picture under every stage and preset of the degradation."""
+    if output.suffix.lower() != ".png":
+        raise ValueError(f"{output} has to end in .png: sheets are written as PNG.")
+    check_output(output)
     sheet = degradation_sheet(read_picture(picture), seed)
     with written(output) as temporary:
         sheet.save(temporary, "PNG")

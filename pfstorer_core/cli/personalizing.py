@@ -14,7 +14,7 @@ from ..pictures import read_picture
 from ..restorer import load_restorer
 from ..training.identity import AdapterTraining
 from ..training.resume import learn
-from .app import Addons, Prediction, app, bars, prediction_named
+from .app import Addons, Device, Prediction, app, bars, device_named, prediction_named
 
 DEFAULTS = AdapterTraining()
 
@@ -34,7 +34,7 @@ def _personalize(
         Path | None, typer.Option(help="YuNet's ONNX file, to be used instead of the built-in detector.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same adapter.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, …")] = "cpu",
+    device: Device = "cpu",
     bf16: Annotated[bool, typer.Option(help="Frozen weights and arithmetic in bf16.")] = True,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was stopped or finished.")] = False,
     addon: Addons = None,
@@ -42,6 +42,7 @@ def _personalize(
 ) -> None:
     """Learn a person from a few good photos; a second call goes on where the first was stopped."""
     check_place(output)
+    place, prediction = device_named(device), prediction_named(prediction_type)
     pictures = [read_picture(path) for path in photos]
     boxes = [largest_face(picture[0], detector) for picture in pictures]
     settings = AdapterTraining(
@@ -50,9 +51,9 @@ def _personalize(
     model = load_restorer(
         restorer,
         *(addon or []),
-        device=device,
+        device=place,
         dtype=torch.bfloat16 if bf16 else torch.float32,
-        prediction_type=prediction_named(prediction_type),
+        prediction_type=prediction,
         text=True,
     )
     with bars() as show:

@@ -8,19 +8,23 @@ from typing import Annotated
 import typer
 
 from ..adapter import load_identity_adapter
+from ..color import COLOR_FIXES
+from ..files import check_output
 from ..identity import Identity
 from ..pictures import read_picture, write_picture
 from ..progress import Progress
 from ..restore import restore
 from ..restorer import load_restorer
-from .app import Addons, Prediction, app, bars, prediction_named
+from .app import Addons, Device, Prediction, app, bars, device_named, dtype_named, prediction_named
 
 
 @app.command("restore")
 def _restore(
     restorer: Annotated[Path, typer.Argument(help="A restorer (.safetensors, .ckpt).")],
-    picture: Annotated[Path, typer.Argument(help="The bad picture.")],
-    output: Annotated[Path, typer.Argument(help="Where the restored picture goes (.png).")],
+    picture: Annotated[Path, typer.Argument(help="The bad picture; the first of several in a file.")],
+    output: Annotated[
+        Path, typer.Argument(help="Where the restored picture goes (.png, .jpg, .webp, .tif, .bmp).")
+    ],
     upscale: Annotated[float, typer.Option(help="Factor of both sides, 1 to 20.")] = 4.0,
     steps: Annotated[int, typer.Option(help="Sampling steps.")] = 50,
     seed: Annotated[int, typer.Option(help="Same seed, same picture.")] = 0,
@@ -30,16 +34,33 @@ def _restore(
         list[Path] | None, typer.Option(help="An identity adapter: whom it shows. Repeatable.")
     ] = None,
     gamma: Annotated[float, typer.Option(help="Strength of the identity, 0 to 2.")] = 1.0,
+    color_fix: Annotated[
+        str, typer.Option(help="Colours of the bad picture: wavelet, adain or none.")
+    ] = "wavelet",
+    tile: Annotated[
+        int, typer.Option(help="Side of a tile in pixels of the result; 0: what the restorer was trained on.")
+    ] = 0,
+    overlap: Annotated[int, typer.Option(help="Pixels that tiles share; -1: half a tile.")] = -1,
+    tile_batch: Annotated[
+        int, typer.Option(help="Tiles at once: more are faster and take memory.", min=1)
+    ] = 4,
+    device: Device = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of weights and arithmetic: fp32, bf16 or fp16.")] = "fp32",
     addon: Addons = None,
     prediction_type: Prediction = None,
 ) -> None:
     """Restore and enlarge a picture."""
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output} has to end in .png: restored pictures are written as PNG.")
+    check_output(output)
+    placement = {"device": device_named(device), "dtype": dtype_named(dtype)}
+    if color_fix not in (*COLOR_FIXES, "none"):
+        raise ValueError(f"No colour fix named {color_fix!r}; choose {', '.join(COLOR_FIXES)} or none.")
     lq = read_picture(picture)
     people = [Identity(load_identity_adapter(path), gamma) for path in identity or []]
+    prediction = prediction_named(prediction_type)
     model = load_restorer(
-        restorer, *(addon or []), prediction_type=prediction_named(prediction_type), text=bool(prompt)
+        restorer, *(addon or []), **placement, prediction_type=prediction, text=bool(prompt)
     )
     with bars() as show:
         image = restore(
@@ -51,6 +72,10 @@ def _restore(
             steps=steps,
             seed=seed,
             fidelity=fidelity,
+            color_fix=color_fix,
+            tile=tile,
+            overlap=overlap,
+            tile_batch=tile_batch,
             on_step=lambda step: show(Progress("restore", step.number + 1, step.total)),
         )
     write_picture(image, output)

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
-from ..pictures import to_rgb
+from ..pictures import open_picture
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TRIES = 50
@@ -103,8 +103,7 @@ class PictureFiles:
         return str(self.entries[index][0])
 
     def read(self, index: int) -> Image.Image:
-        with Image.open(io.BytesIO(self.entries[index][0].read())) as image:
-            return to_rgb(ImageOps.exif_transpose(image))
+        return open_picture(io.BytesIO(self.entries[index][0].read()), self.name(index))
 
     def caption(self, index: int) -> str:
         text = self.entries[index][1]

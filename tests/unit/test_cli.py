@@ -29,8 +29,10 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_restore(tmp_path: Path) -> None:
     write_picture(torch.rand(1, 3, 20, 30), tmp_path / "bad.png")
     result = run(
-        "restore", TINY, tmp_path / "bad.png", tmp_path / "good.png", "--steps", "1", "--upscale", "2"
-    )
+        "restore", TINY, tmp_path / "bad.png", tmp_path / "good.png", "--steps", "1", "--upscale", "2",
+        "--tile", "64", "--overlap", "16", "--tile-batch", "1", "--color-fix", "adain",
+        "--dtype", "bf16", "--device", "cpu",
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert read_picture(tmp_path / "good.png").shape == (1, 3, 40, 60)
 
@@ -48,6 +50,7 @@ def test_inspect_tells_what_a_file_is(tmp_path: Path) -> None:
         assert name in result.stdout
     assert any(line.startswith("predicts v (by header), pictures of 128 pixels, latent") for line in lines)
     assert not any(line.startswith("missing") for line in lines)
+    assert f"fingerprint {load_restorer(TINY).fingerprint}" in result.stdout
 
 
 def test_inspect_for_machines() -> None:
@@ -76,6 +79,10 @@ def test_convert(tmp_path: Path) -> None:
         (("restore", TINY, "none.png", "good.png"), "none.png"),
         (("restore", TINY, "bad.png", "good.jpg"), "good.jpg"),
         (("restore", ROOT / "README.md", PICTURE, "good.png"), "README.md"),
+        (("restore", TINY, PICTURE, "good.png", "--device", "nowhere"), "'nowhere'"),
+        (("restore", TINY, PICTURE, "good.png", "--dtype", "int4"), "'int4'"),
+        (("degrade", PICTURE, "out.xyz"), "out.xyz"),
+        (("degrade", PICTURE, ROOT), "has to end in"),
         (("inspect", ROOT), "is a folder"),
         (("convert", "out.ckpt", TINY), "out.ckpt"),
         (("convert", "out.safetensors", TINY, "--prediction-type", "x0"), "'x0'; choose eps or v"),

@@ -1,5 +1,6 @@
 """Restorers as files, and restoration without a host, with small random networks."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pfstorer_core import CheckpointError, Restorer, load_restorer, restore, save_restorer
+from harness.stand_in_adapter import stand_in_adapter
+from pfstorer_core import CheckpointError, Identity, Restorer, load_restorer, restore, save_restorer
 from pfstorer_core.models import Autoencoder
 from pfstorer_core.sampling import SamplerStep
 
@@ -120,3 +122,26 @@ def test_a_damaged_text_tower_is_named_where_it_makes_the_context(
     save_file(tensors, file, HEADER.to_metadata())
     with pytest.raises(CheckpointError, match=expected):
         load_restorer(file)
+
+
+@pytest.mark.parametrize("place", ["picture", "weights", "decoder"])
+def test_nan_is_an_error_and_never_a_picture(restorer: Restorer, place: str) -> None:
+    broken, lq = copy.deepcopy(restorer), torch.full((1, 3, 8, 8), 0.5)
+    if place == "picture":
+        lq[0, 0, 0, 0] = torch.nan
+    else:
+        network = broken.unet if place == "weights" else broken.autoencoder.decoder
+        torch.nn.init.constant_(list(network.parameters())[-1], 3e38)
+        torch.nn.init.constant_(list(network.parameters())[-2], 3e38)
+    said = {"picture": "The picture", "weights": "prediction", "decoder": "decoded picture"}[place]
+    with pytest.raises(ValueError, match=rf"{said}.* holds NaN or infinity"):
+        restore(broken, lq, upscale=1, steps=1)
+
+
+def test_an_adapter_of_other_sizes_is_refused_before_any_work(restorer: Restorer) -> None:
+    lq, steps = torch.full((1, 3, 8, 8), 0.5), list[object]()
+    for shape in ((1, 5, 4, 4), (1, 4, 99, 4)):
+        identity = Identity(stand_in_adapter(restorer, torch.zeros(shape)))
+        with pytest.raises(ValueError, match="does not fit: its references are"):
+            restore(restorer, lq, upscale=1, steps=1, identities=[identity], on_step=steps.append)
+    assert not steps
