@@ -265,7 +265,7 @@ def test_room_on_the_disk_is_checked_before(
     output.unlink()
     for free in (0, size - 1):
         monkeypatch.setattr(checkpoint_module.shutil, "disk_usage", lambda path, free=free: Usage(0, 0, free))
-        with pytest.raises(OSError, match=r"one\.safetensors cannot be written: it needs \d+\.\d MB, and its disk has \S+ (bytes|MB) left"):
+        with pytest.raises(OSError, match=r"cannot be written: it needs \d+\.\d MB, .* left"):
             convert(output, source, on_step=steps.append)
         assert_nothing_left(output)
     assert steps == []
