@@ -116,12 +116,11 @@ def identify(tensors: Mapping[str, Tensor], name: str) -> Layout:
     tried = "; ".join(f"{layout.name} ({_against(tensors, layout)})" for layout in LAYOUTS)
     if known := foreign(tensors):
         raise CheckpointError(
-            f"{name} is {known}, which cannot restore. Expected StableSR's weights; tried: {tried}. "
-            "Choose a file that the README's table of restorers names."
+            f"{name} is {known}, which cannot restore. Expected StableSR's weights; tried: {tried}."
         )
     raise CheckpointError(
         f"{name} is none of the files that can be loaded. Tried: {tried}. "
-        f"Its own keys: {first(tensors) or 'none'}. Choose a file that the README's table of restorers names."
+        f"Its own keys: {first(tensors) or 'none'}."
     )
 
 
