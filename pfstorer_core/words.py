@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-LONGEST = 580
-"""Characters of an error."""
+LONGEST = 700
+"""Characters of an error: what was tried with an unknown file, and its own keys, find room."""
 
 
 def plain(text: object, most: int = 100) -> str:
