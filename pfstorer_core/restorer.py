@@ -240,7 +240,9 @@ def load_restorer(
     file = open_restorer(path, addons, prediction_type)
     context = file_context(file, Path(path).name)
     if text and not file.text:
-        raise CheckpointError(f"{Path(path).name} has no text tower: it can neither read prompts nor learn a person.")
+        raise CheckpointError(
+            f"{Path(path).name} has no text tower, so it cannot read prompts, nor learn a person."
+        )
     meta = Backend(device="meta")
     unet, autoencoder = file.build(meta)
     tower = TextTower(text_config(file.text), meta) if text else None
