@@ -15,6 +15,8 @@ TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 class TakenError(Exception):
     """Somebody else holds the lock."""
 
+    __module__ = "builtins"  # see layouts.CheckpointError
+
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
