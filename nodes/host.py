@@ -181,8 +181,8 @@ class RestorerModelConfig(comfy.supported_models.SD20):
         return unet_keys(state_dict)
 
     def process_clip_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        """To OpenCLIP's names. The host joins q, k and v there, which it cannot do where it streams weights and
-        hands out stand-ins that are cast as they are written: those are cast first."""
+        """To OpenCLIP's names. The host joins q, k and v there, which it cannot do where it streams weights
+        and hands out stand-ins that are cast as they are written: those are cast first."""
         there = {k: v if isinstance(v.device, torch.device) else v.to("cpu") for k, v in state_dict.items()}
         return super().process_clip_state_dict_for_saving(there)
 

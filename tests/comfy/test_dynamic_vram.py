@@ -60,8 +60,9 @@ def graph(picture: str) -> dict[str, Any]:
         "text": node("CLIPTextEncode", clip=["restorer", 1], text="an old photo"),
         "prompted": sampled(model, positive=["text", 0]),
         "lq": node("RestorationConditioning", model=model, vae=vae, image=["image", 0]),
-        "sampler": node("KSampler", model=model, positive=["lq", 0], negative=["lq", 1], latent_image=["lq", 2],
-                        seed=0, steps=2, cfg=1.0, sampler_name="euler", scheduler="normal", denoise=1.0),
+        "sampler": node("KSampler", model=model, positive=["lq", 0], negative=["lq", 1],
+                        latent_image=["lq", 2], seed=0, steps=2, cfg=1.0, sampler_name="euler",
+                        scheduler="normal", denoise=1.0),
         "native": node("VAEDecode", samples=["sampler", 0], vae=vae),
         "person": node("LoadIdentityAdapter", name=f"{DRAWN_PERSON}.safetensors"),
         "applied": node("ApplyPersonalization", model=model, identity_adapter=["person", 0], gamma=1.0),
@@ -73,7 +74,9 @@ def graph(picture: str) -> dict[str, Any]:
     }  # fmt: skip
     prompt["met"] = sampled(["learned", 0])
     prompt["met"]["inputs"]["vae"] = ["small", 2]
-    prompt["file"] = node("CheckpointSave", filename_prefix="streamed", model=model, clip=["restorer", 1], vae=vae)
+    prompt["file"] = node(
+        "CheckpointSave", filename_prefix="streamed", model=model, clip=["restorer", 1], vae=vae
+    )
     for name in ("tiles", "prompted", "native", "personal", "met"):
         prompt[f"save {name}"] = node("SaveImage", images=[name, 0], filename_prefix=name)
     return prompt

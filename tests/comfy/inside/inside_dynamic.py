@@ -1,7 +1,6 @@
 """Restorers where ComfyUI streams weights (DynamicVRAM, its default on NVIDIA), as far as a CPU goes."""
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +28,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, 
 
 
 @pytest.fixture
-def dynamic(monkeypatch: pytest.MonkeyPatch) -> Iterator[type]:
+def dynamic(monkeypatch: pytest.MonkeyPatch) -> type:
     monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", False)
     monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     sys.modules.pop("dynamic_vram", None)
     import dynamic_vram
 
-    yield dynamic_vram.DynamicOnCPU
+    return dynamic_vram.DynamicOnCPU
 
 
 def stored(folder: Path, layout: str, dtype: torch.dtype = torch.float32) -> tuple[str, tuple[str, ...]]:
