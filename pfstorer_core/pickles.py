@@ -21,6 +21,8 @@ LONGEST = 32_000_000
 """Bytes of the pickle, without the tensors' values."""
 MOST_OPERATIONS = 400_000
 """Some 10,000 tensors."""
+OPERATIONS_A_MEMBER = 60
+"""Where an archive holds more: of each tensor's file in it (an optimizer's state takes about 40)."""
 LARGEST_KEY = 2**60
 """Of numbers as keys: larger ones may all have one hash."""
 
@@ -82,19 +84,20 @@ class Refused(Exception):
     __module__ = "builtins"  # see CheckpointError
 
 
-def check_pickles(data: bytes, name: str, file_size: int, count: int = 1) -> None:
+def check_pickles(data: bytes, name: str, file_size: int, count: int = 1, members: int = 0) -> None:
     """Raise CheckpointError unless the pickles that `data` begins with hold nothing but weights that fit into
     the file.
 
     Args:
         data: the beginning of a file, with `LONGEST` bytes of it at the most.
         count: pickles in a row.
+        members: files in the archive that the pickle is of.
     """
     stream, claimed = io.BytesIO(data), dict[object, int]()
-    left = MOST_OPERATIONS
+    left = most = max(MOST_OPERATIONS, OPERATIONS_A_MEMBER * members)
     try:
         for _ in range(count):
-            left = _follow(stream, left, claimed)
+            left = _follow(stream, left, most, claimed)
     except Refused as error:
         raise CheckpointError(f"{name} {error}") from error
     if sum(claimed.values()) > file_size:
@@ -104,13 +107,13 @@ def check_pickles(data: bytes, name: str, file_size: int, count: int = 1) -> Non
         )
 
 
-def _follow(stream: io.BytesIO, left: int, claimed: dict[object, int]) -> int:
+def _follow(stream: io.BytesIO, left: int, most: int, claimed: dict[object, int]) -> int:
     stack, memo = list[Any](), dict[int, Any]()
     for operation, argument, _ in pickletools.genops(stream):
         left -= 1
         if left < 0:
             raise Refused(
-                f"holds too much beside weights: more than {MOST_OPERATIONS:,} operations to load it."
+                f"holds too much beside weights: more than {most:,} operations to load it."
             )
         _step(operation, argument, stack, memo, claimed)
     return left

@@ -145,7 +145,7 @@ def _check_archive(path: Path, size: int) -> None:
         (pickled,) = (name for name in names if name.endswith("/data.pkl"))
         with archive.open(pickled) as file:
             data = file.read(LONGEST)
-    check_pickles(data, path.name, size)
+    check_pickles(data, path.name, size, members=len(members))
 
 
 def _unpickled(path: Path, zipped: bool) -> object:

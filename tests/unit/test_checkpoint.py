@@ -77,6 +77,17 @@ def test_pickled_weights_are_unwrapped(
     }
 
 
+def test_an_optimizer_s_state_of_thousands_of_tensors_is_no_obstacle(tmp_path: Path) -> None:
+    """Moments and steps of AdamW are more tensors than the weights, and more than a pickle may hold alone."""
+    weights = {f"layer.{number}": torch.zeros(1) for number in range(3500)}
+    moments = {
+        number: {"step": torch.ones(()), "exp_avg": torch.zeros(1), "exp_avg_sq": torch.zeros(1)}
+        for number in range(len(weights))
+    }
+    torch.save({"state_dict": weights, "optimizer_states": [{"state": moments}]}, tmp_path / "last.ckpt")
+    assert set(read_checkpoint(tmp_path / "last.ckpt")[0]) == set(weights)
+
+
 def test_what_a_trainer_pickles_beside_the_weights_is_no_obstacle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
