@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+from typing import Any
 
 from aiohttp import web
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from server import PromptServer
 
 from ..pfstorer_core.adapter import IdentityAdapter, load_identity_adapter
 from ..pfstorer_core.training.resume import place, saved_as
 from .identity import IdentityAdapterType
-from .paths import adapter_file, adapter_names, adapter_path, stamp
+from .notes import said
+from .paths import adapter_file, adapter_names, adapter_path, adapters_stamp, stamp
 
 ROUTE = "/pfstorer/identity_adapters"
 
@@ -64,8 +65,14 @@ class SaveIdentityAdapter(io.ComfyNode):
                 IdentityAdapterType.Input("identity_adapter", tooltip="Of TrainIdentityAdapter."),
                 io.String.Input("name", default="person", tooltip="Of the file in models/identity_adapters."),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str | None = None, **_: Any) -> list[str] | float:
+        """Saves again what was deleted."""
+        return adapters_stamp(name)
 
     @classmethod
     def execute(cls, identity_adapter: IdentityAdapter, name: str) -> io.NodeOutput:
@@ -73,9 +80,7 @@ class SaveIdentityAdapter(io.ComfyNode):
         file = adapter_file(name)
         path, _ = place(file, identity_adapter.header.run_key)
         identity_adapter.save(path)
-        note = saved_as(path, file)
-        logging.getLogger(__name__).info(note)
-        return io.NodeOutput(ui=ui.PreviewText(note))
+        return io.NodeOutput(ui=said(cls.hidden.unique_id, [saved_as(path, file)]))
 
 
 async def _list_adapters(_: web.Request) -> web.Response:

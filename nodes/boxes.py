@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..pfstorer_core.faces import Box, box_of_mask
+from ..pfstorer_core.faces.windows import lies_in
 from .images import from_mask
 
 
@@ -20,7 +22,9 @@ def boxes_of(bboxes: Any, frames: int) -> list[list[Box]]:
     """
     given = [bboxes] if isinstance(bboxes, Mapping) else bboxes
     if not isinstance(given, list | tuple):
-        raise ValueError(f"The input bboxes holds no boxes but a {type(bboxes).__name__}.")
+        raise ValueError(
+            f"The input bboxes holds no boxes but a {type(bboxes).__name__}: connect Find Faces."
+        )
     by_picture = any(not isinstance(one, Mapping) for one in given)
     several: Sequence[Any] = given if by_picture else [given]
     if len(several) not in (1, frames):
@@ -28,7 +32,7 @@ def boxes_of(bboxes: Any, frames: int) -> list[list[Box]]:
             f"The input bboxes has the boxes of {len(several)} pictures, and the image is {frames}: give "
             "those of one for all, or of each."
         )
-    found = [[_box(one) for one in _listed(boxes)] for boxes in several]
+    found = [[box for one in _listed(boxes) if (box := _box(one))] for boxes in several]
     return found * frames if len(found) == 1 else found
 
 
@@ -38,14 +42,32 @@ def _listed(boxes: Any) -> Sequence[Any]:
     return [boxes] if isinstance(boxes, Mapping) else boxes if isinstance(boxes, list | tuple) else [boxes]
 
 
-def _box(box: Any) -> Box:
+def _box(box: Any) -> Box | None:
+    """None where it is empty: so trackers say that they have lost a face."""
     try:
         left, top, width, height = (float(box[name]) for name in ("x", "y", "width", "height"))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             "The input bboxes holds what is no box: each has the numbers x, y, width and height."
         ) from error
-    return left, top, left + width, top + height
+    if not all(map(math.isfinite, (left, top, width, height))):
+        raise ValueError("The input bboxes holds a box with NaN or infinity: find the faces anew.")
+    return (left, top, left + width, top + height) if width > 0 and height > 0 else None
+
+
+def check_boxes(boxes: Sequence[Box | None], size: tuple[int, int]) -> None:
+    """Raise ValueError, with the number of the picture, where a box lies outside of its picture.
+
+    Args:
+        size: height and width of the pictures.
+    """
+    for number, box in enumerate(boxes, start=1):
+        if box is not None and not lies_in(box, size):
+            raise ValueError(
+                f"The face in picture {number}, {tuple(round(side) for side in box)}, does not lie in the "
+                f"picture of {size[1]} x {size[0]} pixels: connect boxes that were found in this very "
+                "picture, at this size."
+            )
 
 
 def masked(masks: Any, frames: int, size: tuple[int, int], face: int) -> list[Box | None]:
@@ -67,7 +89,9 @@ def masked(masks: Any, frames: int, size: tuple[int, int], face: int) -> list[Bo
             "face. Set face to 1, or connect bboxes."
         )
     if not by_picture and face > len(given):
-        raise ValueError(f"There is no face {face} in the input masks, which holds {len(given)}.")
+        raise ValueError(
+            f"There is no face {face} in the input masks, which holds {len(given)}: set face to one of them."
+        )
     boxes = list[Box | None]()
     for mask in given if by_picture else given[face - 1 : face]:
         box = box_of_mask(mask)

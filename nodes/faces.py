@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pfstorer_core.faces import Box, Window, cut, face_finder, face_windows, masks_of_boxes, paste
-from .boxes import boxes_of, masked
+from .boxes import boxes_of, check_boxes, masked
 from .images import from_image, to_image
 from .paths import face_detector, face_detectors, stamp
 
@@ -66,7 +66,9 @@ class RestorationFindFaces(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, detector: str, smallest: int = 0, largest: int = 0) -> io.NodeOutput:
         pictures = from_image(image)
-        find = face_finder(face_detector(detector), smallest, largest)
+        find = face_finder(
+            face_detector(detector), smallest, largest, mm.throw_exception_if_processing_interrupted
+        )
         bar = ProgressBar(len(pictures))
         found = list[list[Box]]()
         for picture in pictures:
@@ -123,6 +125,7 @@ class RestorationCropFace(io.ComfyNode):
             boxes = [of[face - 1] if face <= len(of) else None for of in boxes_of(bboxes, len(pictures))]
         else:
             raise ValueError("Crop Face does not know where the face is: connect bboxes or masks.")
+        check_boxes(boxes, size)
         if not any(boxes):
             raise ValueError(
                 f"There is no face {face} in what was given: connect bboxes of Find Faces, or masks, or "

@@ -391,7 +391,10 @@ class RestorerVAE(comfy.sd.VAE):
 
     def decode(self, samples_in: Tensor, vae_options: dict[str, Any] | None = None) -> Tensor:
         self._guided = bool((vae_options or {}).get("fidelity"))
-        return super().decode(samples_in, vae_options or {})
+        try:
+            return super().decode(samples_in, vae_options or {})
+        finally:
+            self._guided = False
 
     def decode_tiled_(self, samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The host's way out, which passes no options on; nodes.vae.decode takes smaller tiles instead."""

@@ -113,6 +113,13 @@ def adapters_like(name: str) -> list[str]:
     return []
 
 
+def adapters_stamp(name: str | None) -> list[str] | float:
+    """What nodes that write an adapter tell the host: changes where one of that name was deleted or added,
+    and is never the same where there is none. A name that is linked from another node is not known."""
+    # A NaN of its own each time: the host compares what it keeps in tuples, where one object equals itself.
+    return (adapters_like(name) or float("nan")) if name else [""]
+
+
 def _path(name: str, *folders: str) -> str:
     for folder in folders:
         if path := folder_paths.get_full_path(folder, name):

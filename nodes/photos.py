@@ -104,7 +104,7 @@ def _masked(mask: Tensor, image: Tensor, name: str, number: int) -> Box:
 
 def _detected(image: Tensor, number: int, notes: list[str]) -> Box | None:
     """The box of the largest face in photo `number`; says what a user would not expect."""
-    boxes = [face.box for face in find_faces(image)]
+    boxes = [face.box for face in find_faces(image, on_tick=mm.throw_exception_if_processing_interrupted)]
     if not boxes:
         notes.append(
             f"Photo {number}: no face was found, so the square in its middle is learned, whatever it shows. "

@@ -103,11 +103,14 @@ def _cut(lq: Tensor, start: Tensor) -> tuple[list[int], tuple[int, int]] | None:
     channels, height, width = lq.shape[1:]
     if start.shape[1] != channels or start.shape[2] > height or start.shape[3] > width:
         return None
-    found = [next(_places(lq, one, row % len(lq)), None) for row, one in enumerate(start)]
-    corners = {place[1:] for place in found if place is not None}
-    if None in found or len(corners) != 1:
-        return None
-    return [place[0] for place in found if place is not None], corners.pop()
+    pictures, corners = list[int](), set[tuple[int, int]]()
+    for row, one in enumerate(start):
+        if (found := next(_places(lq, one, row % len(lq)), None)) is None:
+            return None  # of a film that was sampled already, no further row needs to be looked for
+        picture, *corner = found
+        pictures.append(picture)
+        corners.add((corner[0], corner[1]))
+    return (pictures, corners.pop()) if len(corners) == 1 else None
 
 
 def _places(lq: Tensor, one: Tensor, likely: int) -> Iterator[tuple[int, int, int]]:

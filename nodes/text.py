@@ -59,6 +59,8 @@ class NoTokenizer:
         return {}
 
     def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):  # also asked of an instance that is only being copied
+            raise AttributeError(name)
         # An AttributeError, since the host asks everything in its cache by hasattr what it can do.
         raise AttributeError(f"{self._checkpoint} has no text tower, so that its CLIP has no {name}.")
 

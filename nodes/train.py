@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,9 +12,8 @@ import comfy.model_management as mm
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from PIL import Image
-from server import PromptServer
 from torch import Tensor
 
 from ..pfstorer_core.adapter import IdentityAdapter, fingerprint, same_base
@@ -30,7 +28,8 @@ from .condition import restorer_of
 from .host import RestorerModel
 from .identity import IdentityAdapterType
 from .images import to_image
-from .paths import adapter_file, adapters_like
+from .notes import said, say
+from .paths import adapter_file, adapters_stamp
 from .photos import Grown, gathered, one
 
 PREVIEW_SIDE = 512
@@ -110,8 +109,7 @@ class TrainIdentityAdapter(io.ComfyNode):
     def fingerprint_inputs(cls, name: Sequence[str | None] = (), **_: Any) -> list[str] | float:
         """Runs again where an adapter of that name was deleted, or one was added to them: what is there
         already is found at once. A name that is linked from another node is not known here."""
-        found = adapters_like(name[0]) if name and name[0] else [""]
-        return found or math.nan
+        return adapters_stamp(name[0] if name else None)
 
     @classmethod
     def execute(cls, photos: Grown, faces: Grown | None = None, **inputs: Sequence[Any]) -> io.NodeOutput:
@@ -123,7 +121,7 @@ class TrainIdentityAdapter(io.ComfyNode):
         bar = ProgressBar(chosen.steps)
 
         def show(progress: Progress) -> None:
-            cls.say(time_left(progress))
+            say(cls.hidden.unique_id, time_left(progress))
             preview = (
                 None if progress.picture is None else ("JPEG", _thumbnail(progress.picture), PREVIEW_SIDE)
             )
@@ -136,21 +134,8 @@ class TrainIdentityAdapter(io.ComfyNode):
                 lambda: training_copy(model), base, pictures, chosen, person.boxes, file,
                 resume == "restart", show, mm.throw_exception_if_processing_interrupted,
             )  # fmt: skip
-        said = cls.said([*learned.notes, *person.notes])
-        return io.NodeOutput(learned.adapter, _loss_map(learned.adapter), to_image(learned.sheet), ui=said)
-
-    @classmethod
-    def say(cls, text: str) -> None:
-        """Show a text below the node."""
-        PromptServer.instance.send_progress_text(text, cls.hidden.unique_id)
-
-    @classmethod
-    def said(cls, notes: Sequence[str]) -> ui.PreviewText:
-        """Show notes on the node, and log them; the result is what the host keeps of it."""
-        for note in notes:
-            logging.getLogger(__name__).info(note)
-        cls.say(text := "\n".join(notes))
-        return ui.PreviewText(text)
+        notes = said(cls.hidden.unique_id, [*learned.notes, *person.notes])
+        return io.NodeOutput(learned.adapter, _loss_map(learned.adapter), to_image(learned.sheet), ui=notes)
 
 
 def settings(given: Mapping[str, Any]) -> AdapterTraining:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,11 +14,14 @@ from .words import plain
 
 try:
     import fcntl
-except ImportError:  # Windows, where a file that somebody writes cannot be removed anyway
+except ImportError:  # Windows
     fcntl = None
 
 PREFIX, SUFFIX = ".pfstorer.", ".part"
 """Of temporary names: short whatever the file is called, since file systems count bytes."""
+
+STALE = 600.0
+"""Seconds after which a writer counts as dead where there are no such locks."""
 
 
 @contextmanager
@@ -29,7 +33,7 @@ def written(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
+    remove_leftovers(path)
     descriptor, name = tempfile.mkstemp(SUFFIX, PREFIX, path.parent)
     temporary = Path(name)
     try:
@@ -48,7 +52,8 @@ def written(path: Path | str) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def _remove_leftovers(path: Path) -> None:
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files beside `path` whose writers died."""
     ours = re.compile(
         rf"{re.escape(PREFIX)}\w+{re.escape(SUFFIX)}|\.{re.escape(path.name)}\.\d+{re.escape(SUFFIX)}"
     )
@@ -61,7 +66,7 @@ def _remove_leftovers(path: Path) -> None:
 
 def _is_being_written(path: str) -> bool:
     if fcntl is None:
-        return False
+        return time.time() - os.stat(path).st_mtime < STALE
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

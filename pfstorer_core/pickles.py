@@ -23,6 +23,8 @@ MOST_OPERATIONS = 400_000
 """Some 10,000 tensors."""
 OPERATIONS_A_MEMBER = 60
 """Where an archive holds more: of each tensor's file in it (an optimizer's state takes about 40)."""
+LONGEST_BYTES = 1024
+"""Of a numpy scalar, which is all that is pickled so beside the weights."""
 LARGEST_KEY = 2**60
 """Of numbers as keys: larger ones may all have one hash."""
 
@@ -37,6 +39,7 @@ INERT = (
 CALLED = {
     *INERT,
     "_codecs.encode",
+    "collections.Counter",
     "collections.OrderedDict",
     "torch.Size",
     "torch.device",
@@ -112,9 +115,7 @@ def _follow(stream: io.BytesIO, left: int, most: int, claimed: dict[object, int]
     for operation, argument, _ in pickletools.genops(stream):
         left -= 1
         if left < 0:
-            raise Refused(
-                f"holds too much beside weights: more than {most:,} operations to load it."
-            )
+            raise Refused(f"holds too much beside weights: more than {most:,} operations to load it.")
         _step(operation, argument, stack, memo, claimed)
     return left
 
@@ -160,12 +161,19 @@ def _step(
 
 def _popped(stack: list, count: int | None) -> list:
     """The last values of the stack, or those above its last mark."""
-    start = len(stack) - count if count is not None else len(stack) - stack[::-1].index(MARK)
+    start = len(stack) - count if count is not None else _above_mark(stack)
     if start < 0:
         raise IndexError("the stack is empty")
     values = stack[start:]
     del stack[start if count is not None else start - 1 :]
     return values
+
+
+def _above_mark(stack: list) -> int:
+    for place in range(len(stack) - 1, -1, -1):
+        if stack[place] is MARK:
+            return place + 1
+    raise IndexError("no mark is on the stack")
 
 
 def _named(name: str) -> Named:
@@ -187,6 +195,14 @@ def _called(function: Any, arguments: Any) -> Any:
     name = function.name
     if name == "collections.OrderedDict" and arguments != ():
         _refuse(name)
+    if name == "collections.Counter" and arguments not in ((), (SOMETHING,)):
+        _refuse(name)
+    if name == "_codecs.encode" and not _is_short_latin(arguments):
+        _refuse(name)
+    if name == "torch._tensor._rebuild_from_type_v2":
+        if not (isinstance(arguments, tuple) and len(arguments) > 2):
+            _refuse(name)
+        _called(arguments[0], arguments[2])
     if name in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3"):
         storage, _, size, *_ = arguments
         if not isinstance(storage, Storage) or not _are_sizes(size):
@@ -199,8 +215,16 @@ def _called(function: Any, arguments: Any) -> Any:
     return SOMETHING
 
 
+def _is_short_latin(arguments: Any) -> bool:
+    """How old Pythons pickle a few bytes; other codecs make more of what they get, and that again."""
+    if not (isinstance(arguments, tuple) and len(arguments) == 2):
+        return False
+    value, codec = arguments
+    return codec == "latin1" and isinstance(value, str) and len(value) <= LONGEST_BYTES
+
+
 def _are_sizes(size: Any) -> bool:
-    return isinstance(size, tuple) and len(size) < 16 and all(type(n) is int and n >= 0 for n in size)
+    return isinstance(size, tuple) and len(size) < 16 and all(type(n) is int and 0 <= n < 2**63 for n in size)
 
 
 def _storage(identity: Any, claimed: dict[object, int]) -> Storage:

@@ -33,6 +33,8 @@ WRITTEN = {
 }
 """Format and settings of a picture that is written, by the ending of its name."""
 
+STRIP = 256
+"""Rows of a grey picture that are converted at once."""
 STRAY = 0.01
 """Share of a picture's values that may be above its range."""
 FLOAT_PEAKS = ((1.0, 2.0), (255.0, 300.0), (65535.0, np.inf))
@@ -50,8 +52,9 @@ def read_picture(path: Path | str) -> Tensor:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No picture at {plain(path, 200)}.")
-    pixels = np.asarray(open_picture(path, path), dtype=np.float32)
-    return torch.from_numpy(pixels / 255).permute(2, 0, 1)[None]
+    pixels = np.array(open_picture(path, path), dtype=np.float32)
+    pixels /= 255
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
 def known_formats() -> list[str]:
@@ -107,7 +110,7 @@ def to_rgb(image: Image.Image, kind: str | None = None) -> Image.Image:
         ValueError: NaN or infinity among the values.
     """
     if image.mode[0] in "IF":  # 16 and 32 bits a value, which Pillow would clip at 255
-        values = np.asarray(image, np.float64)
+        values = np.asarray(image)
         if not np.isfinite(values).all():
             raise ValueError("there is NaN or infinity among its values")
         if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):
@@ -115,8 +118,11 @@ def to_rgb(image: Image.Image, kind: str | None = None) -> Image.Image:
         else:
             peaks = FLOAT_PEAKS if image.mode == "F" else INTEGER_PEAKS
             peak = next(white for white, above in peaks if (values > above).mean() <= STRAY)
-        scaled = (values * (255 / peak)).round().clip(0, 255)
-        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+        scaled = np.empty(values.shape, np.uint8)
+        for top in range(0, len(values), STRIP):  # the wide numbers of a large picture would take gigabytes
+            strip = values[top : top + STRIP].astype(np.float64)
+            scaled[top : top + STRIP] = (strip * (255 / peak)).round().clip(0, 255)
+        return Image.fromarray(scaled).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -22,3 +23,11 @@ class Progress:
 
 def silent(progress: Progress) -> None:
     """A caller that does not listen."""
+
+
+OnTick = Callable[[], object]
+"""Called every little while; raises where the work is to stop."""
+
+
+def never() -> None:
+    """Of a caller who does not stop anything."""

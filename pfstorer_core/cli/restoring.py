@@ -11,7 +11,7 @@ from ..adapter import load_identity_adapter
 from ..color import COLOR_FIXES
 from ..files import check_output
 from ..identity import Identity
-from ..pictures import read_picture, write_picture
+from ..pictures import check_picture_name, read_picture, write_picture
 from ..progress import Progress
 from ..restore import restore
 from ..restorer import load_restorer
@@ -50,8 +50,7 @@ def _restore(
     prediction_type: Prediction = None,
 ) -> None:
     """Restore and enlarge a picture."""
-    if output.suffix.lower() != ".png":
-        raise ValueError(f"{output} has to end in .png: restored pictures are written as PNG.")
+    check_picture_name(output)
     check_output(output)
     placement = {"device": device_named(device), "dtype": dtype_named(dtype)}
     if color_fix not in (*COLOR_FIXES, "none"):

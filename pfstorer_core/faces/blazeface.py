@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..canvas import resize
 from ..models.blazeface import SIDE, BlazeFace
+from ..progress import OnTick, never
 from .answers import Answers, answers_of, merge
 from .face import Box, Face
 
@@ -73,7 +74,9 @@ def load_blazeface(path: Path = WEIGHTS) -> BlazeFace:
 
 
 @torch.no_grad()
-def detect(network: BlazeFace, image: Tensor, smallest: float = 0, largest: float = 0) -> list[Face]:
+def detect(
+    network: BlazeFace, image: Tensor, smallest: float = 0, largest: float = 0, on_tick: OnTick = never
+) -> list[Face]:
     """The faces in a picture [3, H, W] in [0, 1], each once, in no order.
 
     A picture without a face is turned by 180, 90 and 270 degrees until there is one; one whose faces lie on
@@ -82,27 +85,29 @@ def detect(network: BlazeFace, image: Tensor, smallest: float = 0, largest: floa
     Args:
         smallest: pixels of the smallest face that is looked for; 0: what can be found.
         largest: pixels of the largest one; 0: no limit.
+        on_tick: called again and again; raise in it to stop.
     """
     image = image.detach().cpu().float().clamp(0, 1)
     found, turned = Answers.none(), 0
     for turned in TURNS:
-        found = _find(network, image.rot90(turned, (1, 2)), smallest, largest)
+        found = _find(network, image.rot90(turned, (1, 2)), smallest, largest, on_tick)
         if len(found):
             break
     further = (turned + _quarters(found)) % 4
     if len(found) and further != turned:
-        again = _find(network, image.rot90(further, (1, 2)), smallest, largest)
+        again = _find(network, image.rot90(further, (1, 2)), smallest, largest, on_tick)
         if again.scores.sum() > found.scores.sum():
             found, turned = again, further
     return _faces(found, turned, (image.shape[-2], image.shape[-1]))
 
 
-def _find(network: BlazeFace, image: Tensor, smallest: float, largest: float) -> Answers:
+def _find(network: BlazeFace, image: Tensor, smallest: float, largest: float, on_tick: OnTick) -> Answers:
     """The faces in a picture that are not upside down."""
     levels = _levels(image, smallest, largest)
-    likely = Answers.joined([_look_through(network, level, level is levels[-1]) for level in levels])
+    seen = [_look_through(network, level, level is levels[-1], on_tick) for level in levels]
+    likely = Answers.joined(seen)
     looked_at = merge(likely)
-    sure = merge(Answers.joined([Answers.none(), *_look_again(network, levels, looked_at)]))
+    sure = merge(Answers.joined([Answers.none(), *_look_again(network, levels, looked_at, on_tick)]))
     sizes = sure.sides * max(WIDE, ABOVE + BELOW)
     chosen = (sure.scores >= SURE) & (sizes >= smallest) & (sizes <= (largest or math.inf))
     return sure[chosen]
@@ -122,13 +127,14 @@ def _levels(image: Tensor, smallest: float, largest: float) -> list[Level]:
         scale /= 2
 
 
-def _look_through(network: BlazeFace, level: Level, last: bool) -> Answers:
+def _look_through(network: BlazeFace, level: Level, last: bool, on_tick: OnTick) -> Answers:
     """What may be a face in a level, in pixels of the picture."""
     height, width = level.pixels.shape[-2:]
     (tall, tops), (wide, lefts) = _tiles(height), _tiles(width)
     padded = F.pad(level.pixels, (0, lefts[-1] + wide - width, 0, tops[-1] + tall - height))
     found = []
     for top in tops:
+        on_tick()
         tiles = torch.stack([padded[:, top : top + tall, left : left + wide] for left in lefts])
         for left, answers in zip(lefts, answers_of(network, tiles), strict=True):
             likely = (answers.scores >= LIKELY) & (answers.sides <= (math.inf if last else MOST_SIDE))
@@ -143,11 +149,14 @@ def _tiles(length: int) -> tuple[int, list[int]]:
     return side, [n * (side - OVERLAP) for n in range(count)]
 
 
-def _look_again(network: BlazeFace, levels: Sequence[Level], likely: Answers) -> list[Answers]:
+def _look_again(
+    network: BlazeFace, levels: Sequence[Level], likely: Answers, on_tick: OnTick
+) -> list[Answers]:
     """The same faces, each by itself, upright, in `VIEWS` and mirrored: means of all that was said."""
     looked = []
     eyes = likely.landmarks[:, 1] - likely.landmarks[:, 0]
     for n, (x, y) in enumerate(F.normalize(eyes, dim=1)):
+        on_tick()
         one = likely[torch.tensor([n])]
         turn = torch.stack([torch.stack([x, y]), torch.stack([-y, x])])
         steps = [one.sides[0] * view / SIDE for view in VIEWS]

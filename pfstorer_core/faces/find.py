@@ -9,13 +9,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..progress import OnTick, never
 from .blazeface import detect, load_blazeface
 from .face import Box, Face
 from .yunet import yunet
 
 
 def face_finder(
-    model: Path | str | None = None, smallest: float = 0, largest: float = 0
+    model: Path | str | None = None, smallest: float = 0, largest: float = 0, on_tick: OnTick = never
 ) -> Callable[[Tensor], list[Face]]:
     """What finds the faces in a picture [3, H, W] in [0, 1], from left to right: for many pictures in a row.
 
@@ -24,6 +25,7 @@ def face_finder(
             of 24 pixels and more in pictures of up to 2048 pixels, and larger ones in proportion.
         smallest: longer side of the box of the smallest face, in pixels; 0 for no limit.
         largest: that of the largest face; 0 for no limit.
+        on_tick: called again and again by the built-in one; raise in it to stop.
     Raises:
         ImportError: a model is given and OpenCV is not installed.
         ValueError: the largest is smaller than the smallest. What is given back raises it where OpenCV cannot
@@ -35,7 +37,7 @@ def face_finder(
             "size larger than the smallest, or 0 for no limit."
         )
     if model is None:
-        find = partial(detect, load_blazeface(), smallest=smallest, largest=largest)
+        find = partial(detect, load_blazeface(), smallest=smallest, largest=largest, on_tick=on_tick)
     else:
         find = yunet(model)
 
@@ -47,10 +49,11 @@ def face_finder(
 
 
 def find_faces(
-    image: Tensor, model: Path | str | None = None, smallest: float = 0, largest: float = 0
-) -> list[Face]:
+    image: Tensor, model: Path | str | None = None, smallest: float = 0, largest: float = 0,
+    on_tick: OnTick = never,
+) -> list[Face]:  # fmt: skip
     """The faces in one picture; arguments and errors as `face_finder` has them."""
-    return face_finder(model, smallest, largest)(image)
+    return face_finder(model, smallest, largest, on_tick)(image)
 
 
 def largest_face(image: Tensor, model: Path | str | None = None) -> tuple[int, int, int, int] | None:

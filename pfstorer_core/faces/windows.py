@@ -71,7 +71,7 @@ def face_windows(
     largest face, so that the face neither grows nor shrinks by itself."""
     height, width = size
     for box in boxes:
-        if box is not None and not _lies_in(box, size):
+        if box is not None and not lies_in(box, size):
             raise ValueError(f"The face {box} does not lie in the picture of {width} x {height} pixels.")
     sides = [max(box[2] - box[0], box[3] - box[1]) for box in boxes if box is not None]
     side = round(max(sides, default=0) * (1 + context))
@@ -87,7 +87,8 @@ def face_windows(
     return tuple(windows)
 
 
-def _lies_in(box: Box, size: tuple[int, int]) -> bool:
+def lies_in(box: Box, size: tuple[int, int]) -> bool:
+    """Whether any of a box is inside a picture of that size (height, width)."""
     left, top, right, bottom = box
     return (
         all(map(math.isfinite, box))

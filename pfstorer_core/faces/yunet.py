@@ -30,7 +30,7 @@ def yunet(model: Path | str) -> Callable[[Tensor], list[Face]]:
     except ImportError as error:
         raise ImportError(
             f"Faces cannot be found with {Path(model).name}: OpenCV is not installed. "
-            "pip install opencv-python-headless, or choose the detector blazeface."
+            "pip install opencv-python, or choose the detector blazeface."
         ) from error
 
     def find(image: Tensor) -> list[Face]:

@@ -25,7 +25,7 @@ from ..adapter_header import check_choices
 from ..identity import Identity, References, as_seen, personalization
 from ..models.personalization import Influence, Personalization, PersonalizationBlock
 from ..pixel_tiles import decode_tiled
-from ..progress import Progress, silent
+from ..progress import OnTick, Progress, never, silent
 from ..prompts import MAIN, PROMPTS, person_prompts, word_id
 from ..reference import attention_loss, otsu_mask, reference_features, site_block, token_maps
 from ..restorer import Restorer
@@ -33,7 +33,7 @@ from ..sampling import sample_ddpm, start_latent
 from ..schedule import Schedule
 from .damage import check_shares, damage
 from .data import Batch, collate, generators, normal
-from .interrupts import OnTick, asking, never
+from .interrupts import asking
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit, learning_rate, to_device
 from .photos import Box, Pairs, Photos, encode, paired
@@ -51,6 +51,10 @@ STEP_OVER_FORWARD = 3.0
 
 RATES = {256: (5e-5, 1e-2), 0: (2e-3, 2e-2)}
 """Peak learning rates of (blocks, γ) by the least width of the U-Net: SD 2.1's, and the tiny restorer's."""
+
+
+MOST_STEPS = 100_000
+"""Of a training, whose losses go into the adapter's header."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ class AdapterTraining:
             raise ValueError(f"No gradients {self.gradients!r}; choose truncated or full.")
         check_choices(self.null_lq, self.reference_timestep)
         damage(self.degradation, 0)
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise ValueError(f"steps must be from 1 to {MOST_STEPS:,}, got {self.steps}.")
         if self.pool < 1:
             raise ValueError(f"pool must be 1 or more, got {self.pool}.")
 

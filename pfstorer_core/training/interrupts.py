@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-OnTick = Callable[[], object]
-"""Called every little while; raises where the work is to stop."""
-
-
-def never() -> None:
-    """Of a caller who does not stop anything."""
+from ..progress import OnTick
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def read_preview(path: Path, key: str) -> Tensor | None:
 def preview_key(path: Path) -> str | None:
     """Of which training a picture is; None for one that is not ours."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
-            return image.info.get(MARK)
-    except (OSError, SyntaxError, ValueError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a large picture, which is not read
+            with Image.open(path, formats=("PNG",)) as image:
+                return image.info.get(MARK)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None

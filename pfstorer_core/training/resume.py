@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,20 +15,20 @@ from torch import Tensor
 
 from ..adapter import IdentityAdapter, load_identity_adapter
 from ..adapter_header import HEADER_ENTRY
+from ..files import remove_leftovers
 from ..layouts import CheckpointError
 from ..names import numbered
-from ..progress import Progress, silent
+from ..progress import OnTick, Progress, never, silent
 from ..restorer import Restorer
 from .identity import STAGE, AdapterTraining, run_key, train_identity_adapter
-from .interrupts import OnTick, never
 from .lock import TakenError, locked
 from .photos import Box, squares
 from .previews import preview_path, read_preview, with_crops, write_preview
 
 UNFINISHED = ".unfinished"
 """Folder beside the adapters; a training in it is named by its run key."""
-STALE = 600.0
-"""Seconds after which a file that is half written has been given up."""
+RUN_KEY = re.compile("[0-9a-f]{8,64}")
+"""What names the trainings in it: all else there is somebody else's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ def learn(
     key = run_key(base, photos, settings, boxes)
     path, done = place(file, key)
     unfinished = file.parent / UNFINISHED / key
-    clean(file)
+    clean(file, keep=key if done is None else "")
     if done is not None and not restart:
         sheet = read_preview(preview_path(path), key)
         sheet = with_crops(crops, boxes, None) if sheet is None else sheet
@@ -163,26 +163,29 @@ def _shorter(
     return None
 
 
-def clean(file: Path) -> None:
+def clean(file: Path, keep: str = "") -> None:
     """Remove what processes that died have left beside an adapter: it is as biometric as these are. What a
-    training can still go on from stays."""
-    folder, own = file.parent, (f".{file.stem}.", f".{file.stem}_")
-    for left in [*folder.glob(".*.part"), *(folder / UNFINISHED).glob("*/.*.part")]:
-        with suppress(OSError):
-            if left.name.startswith(own) or time.time() - left.stat().st_mtime > STALE:
-                left.unlink()
-    finished = {_run_key_of(path) for path in folder.glob("*.safetensors")}
-    for lock in (folder / UNFINISHED).glob("*.lock"):
+    training can still go on from stays, and so does whatever is none of ours.
+
+    Args:
+        keep: run key of a training that is to go on, though an adapter of it lies there by another name.
+    """
+    remove_leftovers(file)
+    finished = {_run_key_of(path) for path in file.parent.glob("*.safetensors")} - {keep}
+    ours = [path for path in (file.parent / UNFINISHED).glob("*") if RUN_KEY.fullmatch(path.stem)]
+    for lock in (path for path in ours if path.suffix == ".lock"):
         with suppress(TakenError, OSError), locked(lock):
             pass
-    for run in [run for run in (folder / UNFINISHED).glob("*") if run.is_dir()]:
+    for run in (path for path in ours if not path.suffix and path.is_dir()):
+        state = run / f"{STAGE}.state.safetensors"
         with suppress(TakenError, OSError), locked(run.with_suffix(".lock")):
+            remove_leftovers(state)
             for pictures in ("sheets", "tensorboard"):
                 shutil.rmtree(run / pictures, ignore_errors=True)
-            if run.name in finished or not (run / f"{STAGE}.state.safetensors").exists():
+            if run.name in finished or not state.exists():
                 shutil.rmtree(run, ignore_errors=True)
     with suppress(OSError):
-        (folder / UNFINISHED).rmdir()  # only where nothing is in it
+        (file.parent / UNFINISHED).rmdir()  # only where nothing is in it
 
 
 def _run_key_of(path: Path) -> str:

@@ -157,6 +157,19 @@ def nested_keys(depth: int) -> bytes:
     return made + b"K\x01s."
 
 
+DOUBLING = b"c_codecs\nencode\n" * 40 + b"X\x01\x00\x00\x00a" + b"X\x03\x00\x00\x00hex\x86R" * 40 + b"."
+"""Each call makes twice as much of what the one before made."""
+
+
+def huge_sides() -> bytes:
+    """A tensor whose sides are numbers of a million digits: their product takes for ever."""
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x10tQ"
+    side = b"\x8b" + (2**20).to_bytes(4, "little") + b"\x01" * 2**20 + b"q\x05"
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00(" + side + b"h\x05" * 13 + b"t)\x89}tR."
+    )
+
+
 def saved(value: object, **settings: Any) -> bytes:
     file = io.BytesIO()
     torch.save(value, file, **settings)
@@ -212,7 +225,7 @@ def pickles(tensors: dict[str, torch.Tensor], rng: random.Random) -> Iterator[tu
                  b"ccollections\nCounter\n)R.", b"(" * 100_000 + b".", b")" + b"\x85" * 300_000 + b".", b"X\xff\xff\xff\x7fabc.",
                  b"\x8b\xff\xff\xff\x7f1.", b"h\x07.", b"}K\x01.", b"0.", b"R.", b"s.", b"u.", b"Q.", b"ctorch._utils\n_rebuild_tensor_v2\n)R.",
                  b"}(" + b"".join(b"\x8a\x0a" + ((2**61 - 1) * n).to_bytes(10, "little") + b"N" for n in range(1, 50_000)) + b"u.",
-                 b"]" + b"N0" * 500_000 + b"."):  # fmt: skip
+                 b"]" + b"N0" * 500_000 + b".", DOUBLING, b"N" * 100_000 + b"(t" * 100_000 + b".", huge_sides()):  # fmt: skip
         yield f"pickle {made[:16]!r}", b"\x80\x02" + made
         yield f"in an archive {made[:16]!r}", repacked(whole, lambda m, made=made: m.update(
             {next(n for n in m if n.endswith("data.pkl")): b"\x80\x02" + made}))  # fmt: skip

@@ -77,7 +77,7 @@ def test_convert(tmp_path: Path) -> None:
     [
         (("restore", "none.safetensors", PICTURE, "good.png"), "none.safetensors"),
         (("restore", TINY, "none.png", "good.png"), "none.png"),
-        (("restore", TINY, "bad.png", "good.jpg"), "good.jpg"),
+        (("restore", TINY, "bad.png", "good.psd"), "good.psd"),
         (("restore", ROOT / "README.md", PICTURE, "good.png"), "README.md"),
         (("restore", TINY, PICTURE, "good.png", "--device", "nowhere"), "'nowhere'"),
         (("restore", TINY, PICTURE, "good.png", "--dtype", "int4"), "'int4'"),

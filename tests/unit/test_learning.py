@@ -187,28 +187,40 @@ def test_what_died_leaves_no_pictures_of_a_person(
     assert sorted(path.suffix for path in state.parent.iterdir()) == [".csv", ".safetensors"]
 
     done = learned(restorer, person, tmp_path / "bob.safetensors").adapter.header.run_key
-    dead = [tmp_path / UNFINISHED / name for name in (done, "stateless")]
+    dead = [tmp_path / UNFINISHED / name for name in (done, "0" * 32)]
     for folder in (*dead, state.parent):
         (folder / "sheets").mkdir(parents=True)
         (folder / "sheets" / "identity-0000100.png").touch()
     (dead[0] / "identity.state.safetensors").touch()
-    (tmp_path / UNFINISHED / "gone.lock").touch()
-    for name in (".ada.safetensors.1.part", ".ada_2.png.77.part", ".cleo.safetensors.1.part"):
+    (tmp_path / UNFINISHED / f"{'1' * 32}.lock").touch()
+    for name in (".ada.safetensors.1.part", ".pfstorer.dead.part", ".a download.part"):
         (tmp_path / name).touch()
-    with locked(tmp_path / UNFINISHED / "stateless.lock"):
+    (tmp_path / UNFINISHED / "my sketches" / "sheets").mkdir(parents=True)
+    with locked(tmp_path / UNFINISHED / f"{'0' * 32}.lock"):
         learned(restorer, person[1:], file)
         assert (dead[1] / "sheets").exists(), "of one that is alive"
     assert not dead[0].exists()
     assert state.exists(), "what can be gone on with stays"
     assert not (state.parent / "sheets").exists()
-    assert [path.name for path in tmp_path.glob(".*.part")] == [".cleo.safetensors.1.part"], "being written"
-    resume.STALE = 0.0  # as ten minutes later
-    try:
-        resume.clean(file)
-    finally:
-        resume.STALE = 600.0
-    assert not list(tmp_path.glob(".*.part"))
-    assert [path.name for path in (tmp_path / UNFINISHED).iterdir()] == [state.parent.name]
+    assert [path.name for path in tmp_path.glob(".*.part")] == [".a download.part"], "none of ours"
+    resume.clean(file)
+    kept = {path.name for path in (tmp_path / UNFINISHED).iterdir()}
+    assert kept == {state.parent.name, "my sketches"}
+    assert (tmp_path / UNFINISHED / "my sketches" / "sheets").exists()
+
+
+def test_what_another_name_has_learned_already_can_still_be_gone_on_with(
+    tmp_path: Path, restorer: Restorer, person: list[Tensor]
+) -> None:
+    """A training that was stopped is not taken for the leftovers of the same one that lies there, copied."""
+    learned(restorer, person, tmp_path / "ada.safetensors")
+    (tmp_path / "ada.safetensors").rename(tmp_path / "copy.safetensors")
+    (tmp_path / "ada.png").unlink()
+    with pytest.raises(Stopped):
+        learned(restorer, person, tmp_path / "ada.safetensors", on_progress=stop_at(2))
+    steps: list[int] = []
+    learned(restorer, person, tmp_path / "ada.safetensors", on_progress=lambda p: steps.append(p.step))
+    assert min(steps) >= 2
 
 
 def test_one_that_was_killed_at_its_very_end_gets_its_preview(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from pfstorer.nodes import faces
-from pfstorer.nodes.boxes import boxes_of, masked
+from pfstorer.nodes.boxes import boxes_of, check_boxes, masked
 from pfstorer.nodes.faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
 from pfstorer.nodes.paths import register_model_folders
 from pfstorer.pfstorer_core.faces import Face
@@ -209,3 +209,17 @@ def test_what_does_not_belong_together_is_refused() -> None:
             RestorationPasteFace.execute(*inputs, crop, 0.1)
     one, of_one = RestorationCropFace.execute(film()[:1], 1, 0.5, bboxes=BOX).result
     assert RestorationPasteFace.execute(film(), one, of_one, 0.1).result[0].shape == film().shape
+
+
+def test_an_empty_box_is_a_lost_face_and_one_outside_is_named() -> None:
+    lost = {"x": 0, "y": 0, "width": 0, "height": 0}
+    assert boxes_of([[BOX], [lost], [OTHER]], 3) == [[FIRST], [], [SECOND]]
+    image = torch.rand(3, 64, 96, 3)
+    crops, _ = RestorationCropFace.execute(image, 1, 0.0, [[BOX], [lost], [OTHER]]).result
+    assert len(crops) == 2
+    far = {**BOX, "x": 500}
+    with pytest.raises(ValueError, match=r"picture 2.*does not lie in the picture of 96 x 64.*at this size"):
+        RestorationCropFace.execute(image, 1, 0.0, [[BOX], [far], [OTHER]])
+    with pytest.raises(ValueError, match="NaN"):
+        boxes_of({**BOX, "x": float("nan")}, 1)
+    check_boxes([None, (0, 0, 5, 5)], (8, 8))

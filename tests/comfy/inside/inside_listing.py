@@ -4,13 +4,14 @@ import asyncio
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import folder_paths
 import pytest
 import torch
 from pfstorer.nodes import adapters as nodes
-from pfstorer.nodes import listing
+from pfstorer.nodes import listing, notes
 from pfstorer.nodes.adapters import LoadIdentityAdapter, SaveIdentityAdapter
 from pfstorer.nodes.load import LoadBaseRestorer
 from pfstorer.nodes.paths import (
@@ -143,16 +144,20 @@ def test_a_person_learned_since_is_offered_and_taken(models: Path) -> None:
         LoadIdentityAdapter.execute("later.safetensors")
 
 
-def test_saving_checks_the_name_and_says_where(models: Path) -> None:
+def test_saving_checks_the_name_and_says_where(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = load_identity_adapter(adapter_path(DRAWN))
     folder = models / "identity_adapters"
     (folder / "ada.safetensors").write_bytes(b"another person's")
+    shown: list[tuple[str, object]] = []
+    monkeypatch.setattr(notes, "say", lambda node, text: shown.append((node, text)))
+    monkeypatch.setattr(SaveIdentityAdapter, "hidden", SimpleNamespace(unique_id="7"))
     output = SaveIdentityAdapter.execute(adapter, "ada")
     assert output.ui.as_dict()["text"] == (
         f"Saved as ada_2.safetensors in {folder}, since ada.safetensors is another person or another "
         "training.",
     )
     assert (folder / "ada_2.safetensors").is_file()
+    assert shown == [("7", output.ui.as_dict()["text"][0])]
     assert "Saved as bob.safetensors" in SaveIdentityAdapter.execute(adapter, "bob").ui.as_dict()["text"][0]
     before = sorted(folder.iterdir())
     for bad in ("", "CON", "a/b", "人" * 79, "x."):

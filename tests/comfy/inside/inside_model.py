@@ -277,6 +277,9 @@ def test_the_host_s_vae_does_not_forget_the_fidelity_where_memory_is_short(
     assert vae.decode(latent[..., :9]).shape == (1, 32, 36, 3)
     with pytest.raises(mm.OOM_EXCEPTION, match="no room for this tile"):
         vae.decode(latent, vae_options={"lq": lq, "fidelity": 0.5})
+    assert vae.decode_tiled(latent[..., :9], tile_x=8, tile_y=8).shape == (1, 32, 36, 3), (
+        "asked for by itself"
+    )
 
 
 def test_lora_keys_of_every_attention_map(model: Any) -> None:
