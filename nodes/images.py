@@ -21,9 +21,9 @@ def from_image(image: Any, name: str = "image") -> Tensor:
         ValueError: no IMAGE, another number of channels, no picture, or values that are not numbers.
     """
     if not isinstance(image, Tensor) or image.ndim != 4 or not image.is_floating_point():
-        raise ValueError(f"{_of(name)} is no IMAGE [B, H, W, 3] in 0…1 but {_seen(image)}: {_LOOK}.")
+        raise ValueError(f"{_of(name)} is no IMAGE [B, H, W, 3] in 0…1 but {_seen(image)}; {_LOOK}.")
     if not image.numel():
-        raise ValueError(f"{_of(name)} holds no picture, it is {_seen(image)}: {_LOOK}.")
+        raise ValueError(f"{_of(name)} holds no picture: it is {_seen(image)}; {_LOOK}.")
     if image.shape[-1] not in (1, 3, 4):
         raise ValueError(
             f"{_of(name)} has {image.shape[-1]} channels. An IMAGE has 3 (RGB), 4 (with alpha, which is left "
@@ -42,9 +42,9 @@ def from_mask(mask: Any, name: str = "mask") -> Tensor:
         ValueError: no MASK, no pixels, or values that are not numbers.
     """
     if not isinstance(mask, Tensor) or mask.ndim < 2:
-        raise ValueError(f"{_of(name)} is no MASK [B, H, W] but {_seen(mask)}: {_LOOK}.")
+        raise ValueError(f"{_of(name)} is no MASK [B, H, W] but {_seen(mask)}; {_LOOK}.")
     if not mask.numel():
-        raise ValueError(f"{_of(name)} holds no mask, it is {_seen(mask)}: {_LOOK}.")
+        raise ValueError(f"{_of(name)} holds no mask: it is {_seen(mask)}; {_LOOK}.")
     values = mask.reshape(-1, 1, *mask.shape[-2:]).to(intermediate_device(), torch.float32)
     return finite(values, name, "mask").clamp(0, 1)
 

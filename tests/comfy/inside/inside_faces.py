@@ -177,7 +177,7 @@ def test_a_face_that_is_in_no_picture_is_named(face: int) -> None:
         RestorationCropFace.execute(film(), 1, 0.5)
 
 
-@pytest.mark.parametrize("box", [{"x": 200}, {"y": -50}, {"width": 0}, {"height": -3}, {"x": float("nan")}])
+@pytest.mark.parametrize("box", [{"x": 200}, {"y": -50}, {"x": -31}])
 def test_a_box_outside_of_its_picture_is_refused(box: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="does not lie in the picture of 96 x 64 pixels"):
         RestorationCropFace.execute(film(), 1, 0.5, bboxes=[{**BOX, **box}])

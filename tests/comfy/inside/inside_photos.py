@@ -25,7 +25,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[Any]]:
     """Boxes of faces by the height of the picture that they are found in."""
     boxes: dict[int, list[Any]] = {}
 
-    def find(image: torch.Tensor) -> list[Face]:
+    def find(image: torch.Tensor, **_: Any) -> list[Face]:
         return [Face(box, torch.zeros(6, 2), 1.0) for box in boxes.get(image.shape[-2], [])]
 
     monkeypatch.setattr(photos_, "find_faces", find)

@@ -11,7 +11,7 @@ import folder_paths
 import pytest
 import torch
 from comfy_api.latest import io
-from pfstorer.nodes import photos, train
+from pfstorer.nodes import notes, photos, train
 from pfstorer.nodes.load import LoadBaseRestorer
 from pfstorer.nodes.paths import register_model_folders
 from pfstorer.nodes.train import TrainIdentityAdapter, training_copy
@@ -36,7 +36,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     register_model_folders()
     write_restorer(tmp_path, 0.0)
     said = SimpleNamespace(instance=SimpleNamespace(send_progress_text=lambda text, node: None))
-    monkeypatch.setattr(train, "PromptServer", said)
+    monkeypatch.setattr(notes, "PromptServer", said)
     return tmp_path
 
 
@@ -118,7 +118,7 @@ def test_a_list_of_photos_is_one_person_and_what_was_done_is_said(
     folders: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     face = Face((5, 5, 25, 20), torch.zeros(6, 2), 1.0)
-    monkeypatch.setattr(photos, "find_faces", lambda image: [face] * (image.shape[-2] // 20))
+    monkeypatch.setattr(photos, "find_faces", lambda image, **_: [face] * (image.shape[-2] // 20))
     restorer = loaded()
     given = {"photo_0": [photo(40), photo(25, 33, 1), torch.cat([photo(19, seed=2)])], "photo_2": [photo(60)]}
     with caplog.at_level("INFO"):
