@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..pfstorer_core.faces import Box, box_of_mask
-from ..pfstorer_core.faces.windows import lies_in
 from .images import from_mask
 
 
@@ -53,21 +52,6 @@ def _box(box: Any) -> Box | None:
     if not all(map(math.isfinite, (left, top, width, height))):
         raise ValueError("The input bboxes holds a box with NaN or infinity: find the faces anew.")
     return (left, top, left + width, top + height) if width > 0 and height > 0 else None
-
-
-def check_boxes(boxes: Sequence[Box | None], size: tuple[int, int]) -> None:
-    """Raise ValueError, with the number of the picture, where a box lies outside of its picture.
-
-    Args:
-        size: height and width of the pictures.
-    """
-    for number, box in enumerate(boxes, start=1):
-        if box is not None and not lies_in(box, size):
-            raise ValueError(
-                f"The face in picture {number}, {tuple(round(side) for side in box)}, does not lie in the "
-                f"picture of {size[1]} x {size[0]} pixels: connect boxes that were found in this very "
-                "picture, at this size."
-            )
 
 
 def masked(masks: Any, frames: int, size: tuple[int, int], face: int) -> list[Box | None]:

@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pfstorer_core.faces import Box, Window, cut, face_finder, face_windows, masks_of_boxes, paste
-from .boxes import boxes_of, check_boxes, masked
+from .boxes import boxes_of, masked
 from .images import from_image, to_image
 from .paths import face_detector, face_detectors, stamp
 
@@ -125,7 +125,6 @@ class RestorationCropFace(io.ComfyNode):
             boxes = [of[face - 1] if face <= len(of) else None for of in boxes_of(bboxes, len(pictures))]
         else:
             raise ValueError("Crop Face does not know where the face is: connect bboxes or masks.")
-        check_boxes(boxes, size)
         if not any(boxes):
             raise ValueError(
                 f"There is no face {face} in what was given: connect bboxes of Find Faces, or masks, or "

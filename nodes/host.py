@@ -297,9 +297,8 @@ def build_model(
     model.device = mm.unet_inital_load_device(parameters, chosen)
     offload_device = mm.unet_offload_device()
     patcher = patcher_class(disable_dynamic)(model, load_device=device, offload_device=offload_device)
-    expected, _ = file.build(Backend(device="meta"))
     placement = None if patcher.is_dynamic() else {"dtype": chosen, "device": model.device}
-    load_weights(model.diffusion_model, file.unet, "U-Net", expected, placement)
+    load_weights(model.diffusion_model, file.unet, "U-Net", file.expected[0], placement)
     if null_context is not None:
         model.null_context = null_context
     return patcher
@@ -314,7 +313,7 @@ def load_weights(
     module: torch.nn.Module,
     tensors: dict[str, Tensor],
     what: str,
-    expected: torch.nn.Module,
+    expected: dict[str, Tensor],
     placement: dict[str, Any] | None,
 ) -> None:
     """Give a module that was built on the meta device its weights.
@@ -323,12 +322,10 @@ def load_weights(
     loaded, and afterwards they keep the file's own mapped tensors, which it converts when it needs them.
 
     Args:
-        expected: the same network of plain layers, which tells what the file has to hold.
+        expected: what the file has to hold, told by the same network of plain layers.
         placement: dtype and device of the weights; None where the host streams them.
     """
-    load_exactly(
-        module, tensors, what, expected=expected.state_dict(), assign=placement is None, placement=placement
-    )
+    load_exactly(module, tensors, what, expected=expected, assign=placement is None, placement=placement)
     if placement is not None and mm.force_channels_last():
         module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -368,9 +365,8 @@ def build_vae(file: RestorerFile, disable_dynamic: bool = False) -> comfy.sd.VAE
     vae.patcher = patcher_class(disable_dynamic)(
         autoencoder, load_device=vae.device, offload_device=mm.vae_offload_device()
     )
-    _, expected = file.build(Backend(device="meta"))
     placement = None if vae.patcher.is_dynamic() else {"dtype": vae.vae_dtype, "device": "cpu"}
-    load_weights(autoencoder, file.autoencoder, "autoencoder", expected, placement)
+    load_weights(autoencoder, file.autoencoder, "autoencoder", file.expected[1], placement)
     vae.downscale_ratio = vae.upscale_ratio = config.downscale
     vae.latent_channels = config.embed_dim
     # The host's estimates are for Stable Diffusion's width and its factor of 8.

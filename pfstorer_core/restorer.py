@@ -65,13 +65,18 @@ class RestorerFile:
 
     def check_fit(self) -> None:
         """Raise CheckpointError, with the keys, where a network is not complete or of another shape."""
-        meta = Backend(device="meta")
-        unet, autoencoder = self.build(meta)
-        check_fit(unet.state_dict(), self.unet, "U-Net")
-        check_fit(autoencoder.state_dict(), self.autoencoder, "autoencoder")
+        unet, autoencoder = self.expected
+        check_fit(unet, self.unet, "U-Net")
+        check_fit(autoencoder, self.autoencoder, "autoencoder")
         if self.text:
-            tower = TextTower(text_config(self.text), meta)
+            tower = TextTower(text_config(self.text), Backend(device="meta"))
             check_fit(tower.state_dict(), text_weights(self.text), "text tower")
+
+    @cached_property
+    def expected(self) -> tuple[StateDict, StateDict]:
+        """What `unet` and `autoencoder` have to hold, told by the networks on the meta device."""
+        unet, autoencoder = self.build(Backend(device="meta"))
+        return unet.state_dict(), autoencoder.state_dict()
 
     def build(self, backend: Backend) -> tuple[UNet, Autoencoder]:
         """The networks, without their weights."""

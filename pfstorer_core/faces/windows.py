@@ -70,9 +70,12 @@ def face_windows(
     """`face_window` for each frame of a film; None where there is no face. All are of one size, that of the
     largest face, so that the face neither grows nor shrinks by itself."""
     height, width = size
-    for box in boxes:
-        if box is not None and not lies_in(box, size):
-            raise ValueError(f"The face {box} does not lie in the picture of {width} x {height} pixels.")
+    for number, box in enumerate(boxes, start=1):
+        if box is not None and not _lies_in(box, size):
+            raise ValueError(
+                f"The face in picture {number}, {box}, does not lie in the picture of {width} x {height} "
+                "pixels: give boxes that were found in this very picture, at this size."
+            )
     sides = [max(box[2] - box[0], box[3] - box[1]) for box in boxes if box is not None]
     side = round(max(sides, default=0) * (1 + context))
     wide, tall = (max(1, min(side, limit)) for limit in (width, height))
@@ -87,8 +90,7 @@ def face_windows(
     return tuple(windows)
 
 
-def lies_in(box: Box, size: tuple[int, int]) -> bool:
-    """Whether any of a box is inside a picture of that size (height, width)."""
+def _lies_in(box: Box, size: tuple[int, int]) -> bool:
     left, top, right, bottom = box
     return (
         all(map(math.isfinite, box))

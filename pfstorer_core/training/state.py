@@ -39,8 +39,6 @@ def save_state(
     history: Sequence[tuple[float, float]],
 ) -> None:
     """Write the state after `step` steps. See `write_safetensors` for the errors."""
-    for left in path.parent.glob(f".{path.name}.*.part"):  # of a training that was killed while it wrote
-        left.unlink(missing_ok=True)
     tensors = {f"trained.{name}": value for name, value in trained.items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
     for name, parameter in trained.items():

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from pfstorer.nodes import faces
-from pfstorer.nodes.boxes import boxes_of, check_boxes, masked
+from pfstorer.nodes.boxes import boxes_of, masked
 from pfstorer.nodes.faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
 from pfstorer.nodes.paths import register_model_folders
 from pfstorer.pfstorer_core.faces import Face
@@ -222,4 +222,6 @@ def test_an_empty_box_is_a_lost_face_and_one_outside_is_named() -> None:
         RestorationCropFace.execute(image, 1, 0.0, [[BOX], [far], [OTHER]])
     with pytest.raises(ValueError, match="NaN"):
         boxes_of({**BOX, "x": float("nan")}, 1)
-    check_boxes([None, (0, 0, 5, 5)], (8, 8))
+    for empty in ({"width": 0}, {"height": -3}):
+        with pytest.raises(ValueError, match="There is no face 1"):
+            RestorationCropFace.execute(image, 1, 0.0, [{**BOX, **empty}])
