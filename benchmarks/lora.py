@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pfstorer_core.checkpoint import read_checkpoint, write_safetensors
+from pfstorer_core.diffusion.schedule import PredictionType, Schedule
 from pfstorer_core.models import UNet
 from pfstorer_core.progress import silent
 from pfstorer_core.restorer import Restorer
-from pfstorer_core.schedule import PredictionType, Schedule
 from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Batch, generators, normal
 from pfstorer_core.training.identity import AdapterTraining

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from .checkpoint import write_safetensors
+from .diffusion.schedule import PredictionType
 from .files import check_output as check_writable
 from .progress import Progress, silent
 from .restorer import file_context, file_tensors, open_restorer
-from .schedule import PredictionType
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .diffusion.schedule import PredictionType
 from .fields import (
     LONGEST_HEADER,
     anything,
@@ -24,7 +25,6 @@ from .fields import (
     whole,
 )
 from .layouts import CheckpointError
-from .schedule import PredictionType
 
 FORMAT = "pfstorer.restorer"
 FORMAT_VERSION = "1"

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from .adapter import IdentityAdapter
+from .diffusion.schedule import Schedule
 from .models import UNet
 from .models.personalization import Influence, Personalization, Reference
 from .reference import otsu_mask, reference_features, site_block, token_maps
-from .schedule import Schedule
 
 KEY_BUDGET = 2
 """Keys at a site as a multiple of one reference's tokens: more photos cost no more time."""

@@ -11,11 +11,11 @@ from torch import Tensor
 from .canvas import prepare_canvas, resize
 from .checkpoint import is_finite
 from .color import COLOR_FIXES
+from .diffusion.sampling import SamplerStep, sample_ddpm, start_latent
+from .diffusion.schedule import Schedule
 from .identity import Identity, References, each_in_its_area, named, personalization
 from .pixel_tiles import decode_tiled, encode_tiled
 from .restorer import Restorer
-from .sampling import SamplerStep, sample_ddpm, start_latent
-from .schedule import Schedule
 from .tiling import TileGrid, tile_cells
 
 

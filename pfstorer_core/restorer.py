@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .adapter import fingerprint
 from .checkpoint import check_fit, is_finite, load_exactly, read_layout, write_safetensors
 from .context import null_context
+from .diffusion.schedule import PredictionType
 from .header import RestorerHeader
 from .layouts import (
     BASE,
@@ -28,7 +29,6 @@ from .layouts import (
     part,
 )
 from .models import Autoencoder, AutoencoderConfig, Backend, TextTower, UNet, UNetConfig
-from .schedule import PredictionType
 from .sizes import LONGEST_TEXT, autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
 from .tokenizer import tokenize
 from .words import plain

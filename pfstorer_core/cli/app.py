@@ -20,8 +20,8 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 
 from ..convert import DTYPES
+from ..diffusion.schedule import PredictionType
 from ..progress import Progress
-from ..schedule import PredictionType
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..diffusion.sampling import sample_ddpm, start_latent
+from ..diffusion.schedule import PredictionType, Schedule
 from ..header import RestorerHeader
 from ..models import UNet
 from ..progress import Progress, silent
-from ..sampling import sample_ddpm, start_latent
-from ..schedule import PredictionType, Schedule
 from .damage import Damage, check_shares, damage
 from .data import Batch, Samples, generators, normal
 from .logs import rows_of

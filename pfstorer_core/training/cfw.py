@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import check_fit, load_exactly, read_checkpoint, write_safetensors
+from ..diffusion.sampling import sample_ddpm, start_latent
+from ..diffusion.schedule import Schedule
 from ..header import RestorerHeader
 from ..models import Autoencoder
 from ..progress import Progress, silent
 from ..restorer import Restorer
-from ..sampling import sample_ddpm, start_latent
-from ..schedule import Schedule
 from .autoencoder import reconstruction_loss
 from .damage import Damage, check_shares, damage
 from .data import Batch, Crops, Samples

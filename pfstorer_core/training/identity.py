@@ -22,6 +22,8 @@ from ..adapter import (
     new_blocks,
 )
 from ..adapter_header import check_choices
+from ..diffusion.sampling import sample_ddpm, start_latent
+from ..diffusion.schedule import Schedule
 from ..identity import Identity, References, as_seen, personalization
 from ..models.personalization import Influence, Personalization, PersonalizationBlock
 from ..pixel_tiles import decode_tiled
@@ -29,8 +31,6 @@ from ..progress import OnTick, Progress, never, silent
 from ..prompts import MAIN, PROMPTS, person_prompts, word_id
 from ..reference import attention_loss, otsu_mask, reference_features, site_block, token_maps
 from ..restorer import Restorer
-from ..sampling import sample_ddpm, start_latent
-from ..schedule import Schedule
 from .damage import check_shares, damage
 from .data import Batch, collate, generators, normal
 from .interrupts import asking

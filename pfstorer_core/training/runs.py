@@ -11,9 +11,9 @@ import torch
 
 from ..checkpoint import write_safetensors
 from ..convert import DTYPES, check_output
+from ..diffusion.schedule import PredictionType
 from ..progress import silent
 from ..restorer import file_context, file_tensors, load_restorer, open_restorer
-from ..schedule import PredictionType
 from .autoencoder import AutoencoderTraining, load_autoencoder, train_autoencoder
 from .base import EMPTY_PROMPT, BaseTraining, train_base
 from .cfw import CFWTraining, Perceptual, restored, train_cfw

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import check_fit, is_finite, load_exactly, read_layout, write_safetensors
 from ..context import null_context
+from ..diffusion.schedule import PredictionType
 from ..header import RestorerHeader
 from ..layouts import BASE, CheckpointError, StateDict, part
 from ..models import Autoencoder, Backend, LQEncoderConfig, TextTower, TextTowerConfig, UNet, UNetConfig
@@ -21,7 +22,6 @@ from ..models.lq_encoder import AttentionBlock
 from ..models.sft import SFT
 from ..models.transformer import SpatialTransformer
 from ..restorer import RestorerFile, file_context, file_tensors, open_restorer
-from ..schedule import PredictionType
 from ..sizes import autoencoder_config, text_config, text_weights, unet_config
 from ..tokenizer import tokenize
 from .data import Crops

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pfstorer_core.schedule import Schedule
+from pfstorer_core.diffusion.schedule import Schedule
 
 HERE = Path(__file__).resolve().parent
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pfstorer_core.diffusion.sampling import Denoiser, SamplerStep, cfg_combine, sample_ddpm
+from pfstorer_core.diffusion.schedule import PredictionType, Schedule
 from pfstorer_core.models import LQEncoder, LQEncoderConfig, UNet, UNetConfig
-from pfstorer_core.sampling import Denoiser, SamplerStep, cfg_combine, sample_ddpm
-from pfstorer_core.schedule import PredictionType, Schedule
 
 from . import golden
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pfstorer_core.sampling import start_latent
-from pfstorer_core.schedule import space_timesteps
+from pfstorer_core.diffusion.sampling import start_latent
+from pfstorer_core.diffusion.schedule import space_timesteps
 
 from . import golden, networks
 

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from pfstorer_core.sampling import guide_towards, start_latent
-from pfstorer_core.schedule import BUFFERS, PredictionType, Schedule, space_timesteps
+from pfstorer_core.diffusion.sampling import guide_towards, start_latent
+from pfstorer_core.diffusion.schedule import BUFFERS, PredictionType, Schedule, space_timesteps
 
 from . import golden
 

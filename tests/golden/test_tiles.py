@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfstorer_core.schedule import space_timesteps
+from pfstorer_core.diffusion.schedule import space_timesteps
 from pfstorer_core.tiling import TileGrid, gaussian_window
 
 from . import golden, networks

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from harness.stand_in_adapter import stand_in_adapter
 from pfstorer_core import CheckpointError, Identity, Restorer, load_restorer, restore, save_restorer
+from pfstorer_core.diffusion.sampling import SamplerStep
 from pfstorer_core.models import Autoencoder
-from pfstorer_core.sampling import SamplerStep
 
 from .small import AUTOENCODER, HEADER, SIZES, TEXT, small_restorer
 

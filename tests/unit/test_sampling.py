@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfstorer_core.sampling import (
+from pfstorer_core.diffusion.sampling import (
     Denoiser,
     SamplerStep,
     cfg_combine,
@@ -12,7 +12,7 @@ from pfstorer_core.sampling import (
     sample_ddpm,
     start_latent,
 )
-from pfstorer_core.schedule import PredictionType, Schedule
+from pfstorer_core.diffusion.schedule import PredictionType, Schedule
 
 FULL = Schedule.scaled_linear()
 SHAPE = (2, 4, 6, 5)

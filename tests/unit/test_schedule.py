@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfstorer_core.schedule import BUFFERS, PredictionType, Schedule, space_timesteps
+from pfstorer_core.diffusion.schedule import BUFFERS, PredictionType, Schedule, space_timesteps
 
 FULL = Schedule.scaled_linear()
 

@@ -1,0 +1,1 @@
+"""Noise schedules, samplers and guidance: what holds for every diffusion model."""
