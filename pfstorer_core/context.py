@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from .checkpoint import check_fit, is_finite
 from .layouts import CheckpointError, StateDict
 from .models import Backend, TextTower
+from .models.tokenizer import tokenize
 from .sizes import text_config, text_weights
-from .tokenizer import tokenize
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .models import TextTower
-from .tokenizer import tokenize
+from .models.tokenizer import tokenize
 
 PLACEHOLDER = "*"
 """Stands in a prompt where S* is to be."""

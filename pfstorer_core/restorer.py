@@ -29,8 +29,8 @@ from .layouts import (
     part,
 )
 from .models import Autoencoder, AutoencoderConfig, Backend, TextTower, UNet, UNetConfig
+from .models.tokenizer import tokenize
 from .sizes import LONGEST_TEXT, autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
-from .tokenizer import tokenize
 from .words import plain
 
 NULL_CONTEXT = "null_context"

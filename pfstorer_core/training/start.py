@@ -20,10 +20,10 @@ from ..models import Autoencoder, Backend, LQEncoderConfig, TextTower, TextTower
 from ..models.blocks import ResBlock
 from ..models.lq_encoder import AttentionBlock
 from ..models.sft import SFT
+from ..models.tokenizer import tokenize
 from ..models.transformer import SpatialTransformer
 from ..restorer import RestorerFile, file_context, file_tensors, open_restorer
 from ..sizes import autoencoder_config, text_config, text_weights, unet_config
-from ..tokenizer import tokenize
 from .data import Crops
 
 TINY = UNetConfig(

@@ -19,10 +19,10 @@ from harness.picture import encode
 NEEDED = {
     "__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "nodes/__init__.py",
     "assets/pfstorer_tiny.safetensors", "assets/identity_adapters/drawn_person.safetensors",
-    "pfstorer_core/data/clip_merges.txt.gz", "workflows/Restore and upscale.json",
+    "pfstorer_core/models/data/clip_merges.txt.gz", "workflows/Restore and upscale.json",
     "workflows/Restore and upscale.jpg", "workflows/api/restore_and_upscale.json",
     "web/docs/LoadBaseRestorer.md", "assets/face_detection/blazeface.safetensors",
-    "assets/face_detection/blazeface.LICENSE.txt", "pfstorer_core/data/clip_merges.LICENSE.txt",
+    "assets/face_detection/blazeface.LICENSE.txt", "pfstorer_core/models/data/clip_merges.LICENSE.txt",
 }  # fmt: skip
 UNWANTED = (
     "tests/*", "harness/*", "benchmarks/*", ".*", "assets/*judges*", "docs/*.png", "docs/*.json",

@@ -10,8 +10,8 @@ from pfstorer_core.checkpoint import check_fit, load_exactly
 from pfstorer_core.layouts import PREFIXES
 from pfstorer_core.models import TextTower, TextTowerConfig
 from pfstorer_core.models.ops import Backend
+from pfstorer_core.models.tokenizer import tokenize
 from pfstorer_core.sizes import text_config, text_weights
-from pfstorer_core.tokenizer import tokenize
 
 from . import golden
 

@@ -11,8 +11,8 @@ from pfstorer_core.checkpoint import load_exactly
 from pfstorer_core.layouts import CheckpointError
 from pfstorer_core.models import TextTower, TextTowerConfig
 from pfstorer_core.models.ops import Backend
+from pfstorer_core.models.tokenizer import tokenize
 from pfstorer_core.sizes import text_config, text_weights
-from pfstorer_core.tokenizer import tokenize
 
 START, END = 49406, 49407
 SIZES = TextTowerConfig(width=32, heads=2, layers=3, vocab=50, context_length=8)

@@ -16,8 +16,8 @@ from pfstorer.nodes import load as loading
 from pfstorer.nodes.load import LoadBaseRestorer
 from pfstorer.pfstorer_core.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import TextTower, TextTowerConfig
+from pfstorer.pfstorer_core.models.tokenizer import tokenize
 from pfstorer.pfstorer_core.restorer import Restorer, load_restorer, open_restorer, save_restorer
-from pfstorer.pfstorer_core.tokenizer import tokenize
 from safetensors.torch import load_file, save_file
 
 import nodes as host
