@@ -27,7 +27,7 @@ from benchmarks.step import stopwatch
 from harness import ROOT
 from pfstorer_core import load_restorer, restore
 from pfstorer_core.files import written
-from pfstorer_core.tiling import TileGrid
+from pfstorer_core.imaging.tiling import TileGrid
 
 TINY = ROOT / "assets" / "pfstorer_tiny.safetensors"
 TILES = (1, 4, 16, 64)

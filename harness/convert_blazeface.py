@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from pfstorer_core.faces.blazeface import WEIGHTS
+from pfstorer_core.imaging.faces.blazeface import WEIGHTS
 from pfstorer_core.models.blazeface import BlazeFace
 
 from .console import run_main, say

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from pfstorer_core.files import written
-from pfstorer_core.pictures import known_formats, to_rgb
+from pfstorer_core.imaging.pictures import known_formats, to_rgb
 
 from .console import HarnessError
 

@@ -6,7 +6,7 @@ from comfy.model_management import throw_exception_if_processing_interrupted as 
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.color import COLOR_FIXES, color_fix
+from ..pfstorer_core.imaging.color import COLOR_FIXES, color_fix
 from .images import from_image, to_image
 
 

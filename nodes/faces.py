@@ -11,7 +11,7 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.faces import Box, Window, cut, face_finder, face_windows, masks_of_boxes, paste
+from ..pfstorer_core.imaging.faces import Box, Window, cut, face_finder, face_windows, masks_of_boxes, paste
 from .boxes import boxes_of, masked
 from .images import from_image, to_image
 from .paths import face_detector, face_detectors, stamp

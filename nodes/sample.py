@@ -15,10 +15,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.canvas import MAX_UPSCALE, Canvas, prepare_canvas, resize
-from ..pfstorer_core.color import COLOR_FIXES
-from ..pfstorer_core.pixel_tiles import pixel_grid
-from ..pfstorer_core.tiling import tile_cells
+from ..pfstorer_core.imaging.canvas import MAX_UPSCALE, Canvas, prepare_canvas, resize
+from ..pfstorer_core.imaging.color import COLOR_FIXES
+from ..pfstorer_core.imaging.tiled_autoencoder import pixel_grid
+from ..pfstorer_core.imaging.tiling import tile_cells
 from .bar import TileBar
 from .condition import Conditioning, prompts_for, restorer_of, with_lq
 from .identity import check_masks

@@ -16,7 +16,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.tiling import TileGrid, tile_cells
+from ..pfstorer_core.imaging.tiling import TileGrid, tile_cells
 from .host import LQ_LATENT
 
 KEY = "pfstorer.tiles"

@@ -8,15 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .canvas import prepare_canvas, resize
 from .checkpoint import is_finite
-from .color import COLOR_FIXES
 from .diffusion.sampling import SamplerStep, sample_ddpm, start_latent
 from .diffusion.schedule import Schedule
 from .identity import Identity, References, each_in_its_area, named, personalization
-from .pixel_tiles import decode_tiled, encode_tiled
+from .imaging.canvas import prepare_canvas, resize
+from .imaging.color import COLOR_FIXES
+from .imaging.tiled_autoencoder import decode_tiled, encode_tiled
+from .imaging.tiling import TileGrid, tile_cells
 from .restorer import Restorer
-from .tiling import TileGrid, tile_cells
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import typer
 
 from ..degradation import degradation_sheet, degrade, draw
 from ..files import check_output, written
-from ..pictures import check_picture_name, read_picture, write_picture
+from ..imaging.pictures import check_picture_name, read_picture, write_picture
 from .app import app
 
 

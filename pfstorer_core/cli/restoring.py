@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from ..adapter import load_identity_adapter
-from ..color import COLOR_FIXES
 from ..files import check_output
 from ..identity import Identity
-from ..pictures import check_picture_name, read_picture, write_picture
+from ..imaging.color import COLOR_FIXES
+from ..imaging.pictures import check_picture_name, read_picture, write_picture
 from ..progress import Progress
 from ..restore import restore
 from ..restorer import load_restorer

@@ -16,9 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..canvas import resize
 from ..drawing import LANDMARKS, draw_person, draw_shot, photograph
 from ..files import written
+from ..imaging.canvas import resize
 from ..progress import Progress, silent
 from .align import CROP, FIVE, align
 from .cases import drawing

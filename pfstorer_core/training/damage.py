@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..canvas import resize
 from ..degradation import LARGE, PRESETS, Preset, applied_at, degrade, draw, ground_truth
+from ..imaging.canvas import resize
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..pictures import open_picture
+from ..imaging.pictures import open_picture
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TRIES = 50

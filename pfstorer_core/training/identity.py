@@ -25,8 +25,8 @@ from ..adapter_header import check_choices
 from ..diffusion.sampling import sample_ddpm, start_latent
 from ..diffusion.schedule import Schedule
 from ..identity import Identity, References, as_seen, personalization
+from ..imaging.tiled_autoencoder import decode_tiled
 from ..models.personalization import Influence, Personalization, PersonalizationBlock
-from ..pixel_tiles import decode_tiled
 from ..progress import OnTick, Progress, never, silent
 from ..prompts import MAIN, PROMPTS, person_prompts, word_id
 from ..reference import attention_loss, otsu_mask, reference_features, site_block, token_maps

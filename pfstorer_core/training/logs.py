@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..files import written
-from ..pictures import write_picture
+from ..imaging.pictures import write_picture
 from .data import Batch
 
 if TYPE_CHECKING:

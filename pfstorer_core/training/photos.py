@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..canvas import resize
+from ..imaging.canvas import resize
 from ..progress import OnTick, never
 from ..restorer import Restorer
 from .damage import Damage

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..canvas import resize
-from ..pictures import read_picture, write_picture
+from ..imaging.canvas import resize
+from ..imaging.pictures import read_picture, write_picture
 from .photos import Box
 
 MARK = "pfstorer.run_key"

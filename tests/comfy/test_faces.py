@@ -16,7 +16,7 @@ from harness.host import ComfyServer
 from harness.picture import decode
 from harness.shipped.group import PEOPLE, RESTORE_A_GROUP
 from harness.stand_in_adapter import stand_in_adapter
-from pfstorer_core.faces import face_window
+from pfstorer_core.imaging.faces import face_window
 
 from ..unit.small import small_restorer
 from ..unit.yunet import FACE, write_yunet

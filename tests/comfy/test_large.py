@@ -15,8 +15,8 @@ from skimage.data import astronaut
 from harness.client import ComfyClient, Event, ExecutionInterrupted
 from harness.host import ComfyServer
 from harness.picture import decode
-from pfstorer_core.pixel_tiles import pixel_grid
-from pfstorer_core.tiling import TileGrid
+from pfstorer_core.imaging.tiled_autoencoder import pixel_grid
+from pfstorer_core.imaging.tiling import TileGrid
 
 from .prompts import node, png
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pfstorer_core.color import adain_color_fix, blur, wavelet_color_fix, wavelet_split
+from pfstorer_core.imaging.color import adain_color_fix, blur, wavelet_color_fix, wavelet_split
 
 from . import golden
 

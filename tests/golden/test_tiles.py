@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pfstorer_core.diffusion.schedule import space_timesteps
-from pfstorer_core.tiling import TileGrid, gaussian_window
+from pfstorer_core.imaging.tiling import TileGrid, gaussian_window
 
 from . import golden, networks
 

@@ -9,11 +9,11 @@ import torch
 from skimage import data
 from torch import Tensor
 
-from pfstorer_core.canvas import resize
 from pfstorer_core.drawing import LANDMARKS, dead_leaves, draw_person, draw_shot, photograph
-from pfstorer_core.faces import Face, face_finder, find_faces, largest_face
-from pfstorer_core.faces.blazeface import WEIGHTS, load_blazeface
-from pfstorer_core.faces.face import Box
+from pfstorer_core.imaging.canvas import resize
+from pfstorer_core.imaging.faces import Face, face_finder, find_faces, largest_face
+from pfstorer_core.imaging.faces.blazeface import WEIGHTS, load_blazeface
+from pfstorer_core.imaging.faces.face import Box
 
 
 def as_picture(pixels: np.ndarray) -> Tensor:

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfstorer_core import resizing
-from pfstorer_core.canvas import MAX_ASPECT, MAX_UPSCALE, prepare_canvas, resize
+from pfstorer_core.imaging import resizing
+from pfstorer_core.imaging.canvas import MAX_ASPECT, MAX_UPSCALE, prepare_canvas, resize
 
 
 @given(

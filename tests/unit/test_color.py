@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pfstorer_core.color import (
+from pfstorer_core.imaging.color import (
     COLOR_FIXES,
     adain_color_fix,
     blur,
@@ -129,7 +129,7 @@ def test_an_unknown_fix_is_named() -> None:
 def test_strips_leave_no_trace(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     content, style = image(2, 3, 90, 21), image(1, 3, 90, 21, seed=1)
     whole = wavelet_color_fix(content, style)
-    monkeypatch.setattr("pfstorer_core.color.STRIP", rows)
+    monkeypatch.setattr("pfstorer_core.imaging.color.STRIP", rows)
     assert torch.equal(wavelet_color_fix(content, style), whole)
 
 

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from harness import ROOT
 from pfstorer_core import load_restorer, restore
-from pfstorer_core.canvas import resize
 from pfstorer_core.cli import app
 from pfstorer_core.drawing import LANDMARKS
 from pfstorer_core.evaluation.cases import CaseSettings, draw_case
@@ -31,6 +30,7 @@ from pfstorer_core.evaluation.methods import standard_methods
 from pfstorer_core.evaluation.metrics import HIGHER_IS_BETTER
 from pfstorer_core.evaluation.scoreboard import EvaluationSettings, Scoreboard, evaluate
 from pfstorer_core.evaluation.traits import trait_names
+from pfstorer_core.imaging.canvas import resize
 from pfstorer_core.training.loop import LoopSettings
 
 TINY = ROOT / "assets" / "pfstorer_tiny.safetensors"

@@ -9,15 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfstorer_core.faces import (
+from pfstorer_core.imaging.faces import (  # fmt: skip
     box_of_mask,
     cut,
     face_window,
     find_faces,
     masks_of_boxes,
     paste,
-)  # fmt: skip
-from pfstorer_core.faces.yunet import DETECTION_SIDE
+)
+from pfstorer_core.imaging.faces.yunet import DETECTION_SIDE
 
 from .yunet import FACE, write_yunet
 

@@ -11,7 +11,7 @@ from PIL import EpsImagePlugin, Image
 
 from harness import ROOT
 from pfstorer_core.files import check_output, written
-from pfstorer_core.pictures import read_picture, write_picture
+from pfstorer_core.imaging.pictures import read_picture, write_picture
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

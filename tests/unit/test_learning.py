@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness import ROOT
 from pfstorer_core import Restorer, load_identity_adapter
-from pfstorer_core.pictures import read_picture, write_picture
+from pfstorer_core.imaging.pictures import read_picture, write_picture
 from pfstorer_core.progress import Progress
 from pfstorer_core.training import resume
 from pfstorer_core.training.damage import damage

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfstorer_core.canvas import prepare_canvas
-from pfstorer_core.pixel_tiles import decode_tiled, encode_tiled
-from pfstorer_core.tiling import TileGrid, tile_cells
+from pfstorer_core.imaging.canvas import prepare_canvas
+from pfstorer_core.imaging.tiled_autoencoder import decode_tiled, encode_tiled
+from pfstorer_core.imaging.tiling import TileGrid, tile_cells
 
 
 @settings(max_examples=40, deadline=None)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfstorer_core.pixel_tiles import decode_tiled, encode_tiled
+from pfstorer_core.imaging.tiled_autoencoder import decode_tiled, encode_tiled
 
 FACTOR, TILE = 4, 8
 

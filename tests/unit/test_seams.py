@@ -11,9 +11,9 @@ from torch import Tensor
 
 from harness import ROOT
 from pfstorer_core import load_restorer, restore
-from pfstorer_core.pixel_tiles import decode_tiled, encode_tiled
+from pfstorer_core.imaging.tiled_autoencoder import decode_tiled, encode_tiled
+from pfstorer_core.imaging.tiling import TileGrid
 from pfstorer_core.restorer import Restorer
-from pfstorer_core.tiling import TileGrid
 
 SIDE, UPSCALE, FACTOR = 256, 4, 4
 Grid = tuple[int, int]

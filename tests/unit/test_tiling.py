@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pfstorer_core.tiling import TileGrid, gaussian_window, tile_cells
+from pfstorer_core.imaging.tiling import TileGrid, gaussian_window, tile_cells
 
 sides = st.integers(1, 90)
 

@@ -9,7 +9,7 @@ from pfstorer.nodes import faces
 from pfstorer.nodes.boxes import boxes_of, masked
 from pfstorer.nodes.faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
 from pfstorer.nodes.paths import register_model_folders
-from pfstorer.pfstorer_core.faces import Face
+from pfstorer.pfstorer_core.imaging.faces import Face
 
 BOX = {"x": 10, "y": 20, "width": 30, "height": 40}
 OTHER = {**BOX, "x": 50}

@@ -7,7 +7,7 @@ import torch
 from pfstorer.nodes import photos as photos_
 from pfstorer.nodes.photos import gathered, one
 from pfstorer.nodes.train import TrainIdentityAdapter
-from pfstorer.pfstorer_core.faces import Face
+from pfstorer.pfstorer_core.imaging.faces import Face
 
 
 def photo(height: int = 40, width: int = 40, count: int = 1) -> torch.Tensor:

@@ -18,7 +18,7 @@ from pfstorer.nodes.degrade import DegradeImage
 from pfstorer.nodes.host import build_model, build_vae
 from pfstorer.nodes.images import from_image, from_mask, to_image
 from pfstorer.nodes.sample import TiledSRSampler, check_samples
-from pfstorer.pfstorer_core import resizing
+from pfstorer.pfstorer_core.imaging import resizing
 from pfstorer.pfstorer_core.restorer import open_restorer
 from torch import Tensor
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..models.blazeface import BlazeFace, anchors
+from ...models.blazeface import BlazeFace, anchors
 
 SAME = 0.3
 """Overlap (intersection over union) from which two squares are of one face; MediaPipe's."""

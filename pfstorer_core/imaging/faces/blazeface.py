@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ...models.blazeface import SIDE, BlazeFace
+from ...progress import OnTick, never
 from ..canvas import resize
-from ..models.blazeface import SIDE, BlazeFace
-from ..progress import OnTick, never
 from .answers import Answers, answers_of, merge
 from .face import Box, Face
 

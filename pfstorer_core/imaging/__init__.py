@@ -1,0 +1,1 @@
+"""Pictures: their files, sizes, tiles, colours and faces."""
