@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pfstorer_core.checkpoint import read_checkpoint, write_safetensors
+from pfstorer_core.checkpoints.tensors import read_checkpoint, write_safetensors
 from pfstorer_core.diffusion.schedule import PredictionType, Schedule
 from pfstorer_core.models import UNet
 from pfstorer_core.progress import silent

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also 
 
 from harness import ROOT
 from harness.stand_ins import stand_in
-from pfstorer_core.files import written
+from pfstorer_core.checkpoints.files import written
 
 CHECKPOINT = "stablesr_000117.ckpt"
 

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also 
 
 from benchmarks.lora import LoRA, train_lora
 from pfstorer_core.adapter import IdentityAdapter, default_sites, load_identity_adapter, new_blocks
+from pfstorer_core.checkpoints.files import written
 from pfstorer_core.evaluation import CaseSettings, EvaluationSettings, draw_case, evaluate, load_judges
 from pfstorer_core.evaluation.align import align
 from pfstorer_core.evaluation.cases import Case
@@ -39,7 +40,6 @@ from pfstorer_core.evaluation.figures import tables, write_plot, write_sheet
 from pfstorer_core.evaluation.judges import Judges
 from pfstorer_core.evaluation.methods import Method, standard_methods
 from pfstorer_core.evaluation.scoreboard import Scoreboard
-from pfstorer_core.files import written
 from pfstorer_core.identity import Identity
 from pfstorer_core.restore import restore
 from pfstorer_core.restorer import Restorer, load_restorer

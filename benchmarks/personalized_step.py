@@ -27,8 +27,8 @@ from benchmarks.memory import status
 from benchmarks.step import DTYPES, randomized, stopwatch
 from harness.stand_in_adapter import stand_in_adapter
 from pfstorer_core.adapter import IdentityAdapter
-from pfstorer_core.files import written
-from pfstorer_core.header import RestorerHeader
+from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.identity import Identity, personalization, read_references, site_factor
 from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, TextTower, UNet, UNetConfig
 from pfstorer_core.models.ops import Backend

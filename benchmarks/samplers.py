@@ -25,6 +25,7 @@ from harness import ROOT
 from harness.client import ComfyClient
 from harness.host import ComfyServer
 from harness.picture import decode, encode, image_of
+from pfstorer_core.checkpoints.files import written
 from pfstorer_core.evaluation import (
     Case,
     CaseSettings,
@@ -35,7 +36,6 @@ from pfstorer_core.evaluation import (
     load_judges,
 )
 from pfstorer_core.evaluation.commands import JUDGES
-from pfstorer_core.files import written
 
 WORKFLOW = ROOT / "workflows" / "api" / "restore_and_upscale.json"
 

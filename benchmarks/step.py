@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs by its path
 
 from harness import HOST
-from pfstorer_core.files import written
+from pfstorer_core.checkpoints.files import written
 from pfstorer_core.models import LQEncoderConfig, UNet, UNetConfig
 from pfstorer_core.models.ops import Backend
 

@@ -26,7 +26,7 @@ from benchmarks.memory import status
 from benchmarks.step import stopwatch
 from harness import ROOT
 from pfstorer_core import load_restorer, restore
-from pfstorer_core.files import written
+from pfstorer_core.checkpoints.files import written
 from pfstorer_core.imaging.tiling import TileGrid
 
 TINY = ROOT / "assets" / "pfstorer_tiny.safetensors"

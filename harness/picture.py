@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from pfstorer_core.files import written
+from pfstorer_core.checkpoints.files import written
 from pfstorer_core.imaging.pictures import known_formats, to_rgb
 
 from .console import HarnessError

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pfstorer_core.files import written
+from pfstorer_core.checkpoints.files import written
 
 from . import CACHE, ROOT
 

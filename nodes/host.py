@@ -23,9 +23,9 @@ from comfy.ldm.modules.attention import BasicTransformerBlock, optimized_attenti
 from torch import Tensor
 
 from ..pfstorer_core.adapter import fingerprint
-from ..pfstorer_core.checkpoint import load_exactly
+from ..pfstorer_core.checkpoints.header import HEADER_TENSOR
+from ..pfstorer_core.checkpoints.tensors import load_exactly
 from ..pfstorer_core.diffusion.schedule import PredictionType
-from ..pfstorer_core.header import HEADER_TENSOR
 from ..pfstorer_core.models import Autoencoder, Backend, BlockHooks, UNet, UNetConfig
 from ..pfstorer_core.restorer import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from .identity import AREA, apply_identities, identity_conds, patches_of

@@ -9,9 +9,9 @@ Pictures are float tensors [B, 3, H, W] in [0, 1].
 """
 
 from .adapter import IdentityAdapter, load_identity_adapter
-from .header import RestorerHeader
+from .checkpoints.header import RestorerHeader
+from .checkpoints.layouts import CheckpointError
 from .identity import Identity
-from .layouts import CheckpointError
 from .restore import restore
 from .restorer import Restorer, load_restorer, save_restorer
 from .training.identity import AdapterTraining, train_identity_adapter

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from .adapter_header import FORMAT, LATENTS, AdapterHeader, check_tensors
-from .checkpoint import load_exactly, read_checkpoint, write_safetensors
-from .layouts import CheckpointError
+from .checkpoints.layouts import CheckpointError
+from .checkpoints.reading import DamagedFile
+from .checkpoints.tensors import load_exactly, read_checkpoint, write_safetensors
 from .models import Backend, UNet
 from .models.blocks import Upsample
 from .models.personalization import PersonalizationBlock
 from .models.unet import Block
-from .reading import DamagedFile
 from .reference import text_attention_of
 
 BEGINNING = 2**16

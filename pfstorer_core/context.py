@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import check_fit, is_finite
-from .layouts import CheckpointError, StateDict
+from .checkpoints.layouts import CheckpointError, StateDict
+from .checkpoints.sizes import text_config, text_weights
+from .checkpoints.tensors import check_fit, is_finite
 from .models import Backend, TextTower
 from .models.tokenizer import tokenize
-from .sizes import text_config, text_weights
 
 
 @torch.no_grad()

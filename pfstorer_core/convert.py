@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import write_safetensors
+from .checkpoints.files import check_output as check_writable
+from .checkpoints.tensors import write_safetensors
 from .diffusion.schedule import PredictionType
-from .files import check_output as check_writable
 from .progress import Progress, silent
 from .restorer import file_context, file_tensors, open_restorer
 

@@ -11,9 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from .adapter import fingerprint
-from .checkpoint import check_fit, read_layout
-from .header import HEADER_ENTRY, HEADER_TENSOR, RestorerHeader
-from .layouts import (
+from .checkpoints.header import HEADER_ENTRY, HEADER_TENSOR, RestorerHeader
+from .checkpoints.layouts import (
     BASE,
     CFW,
     MODEL,
@@ -25,9 +24,10 @@ from .layouts import (
     StateDict,
     part,
 )
+from .checkpoints.sizes import autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
+from .checkpoints.tensors import check_fit, read_layout
 from .models import Autoencoder, Backend, LQEncoder, TextTower, UNet
 from .restorer import NULL_CONTEXT
-from .sizes import autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
 
 META = Backend(device="meta")
 OWN_TENSORS = {NULL_CONTEXT, HEADER_TENSOR}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .checkpoint import is_finite
+from .checkpoints.tensors import is_finite
 from .diffusion.sampling import SamplerStep, sample_ddpm, start_latent
 from .diffusion.schedule import Schedule
 from .identity import Identity, References, each_in_its_area, named, personalization

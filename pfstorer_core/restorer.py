@@ -12,11 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from .adapter import fingerprint
-from .checkpoint import check_fit, is_finite, load_exactly, read_layout, write_safetensors
-from .context import null_context
-from .diffusion.schedule import PredictionType
-from .header import RestorerHeader
-from .layouts import (
+from .checkpoints.header import RestorerHeader
+from .checkpoints.layouts import (
     BASE,
     CFW,
     MODEL,
@@ -28,10 +25,20 @@ from .layouts import (
     StateDict,
     part,
 )
+from .checkpoints.sizes import (
+    LONGEST_TEXT,
+    autoencoder_config,
+    lq_encoder_config,
+    text_config,
+    text_weights,
+    unet_config,
+)
+from .checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
+from .checkpoints.words import plain
+from .context import null_context
+from .diffusion.schedule import PredictionType
 from .models import Autoencoder, AutoencoderConfig, Backend, TextTower, UNet, UNetConfig
 from .models.tokenizer import tokenize
-from .sizes import LONGEST_TEXT, autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
-from .words import plain
 
 NULL_CONTEXT = "null_context"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ..words import LONGEST, plain
+from ..checkpoints.words import LONGEST, plain
 from . import (  # noqa: F401 - they register their verbs
     checkpoints,
     degrading,

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..adapter import is_adapter, load_identity_adapter
+from ..checkpoints.words import bytes_in_words, plain
 from ..convert import convert
 from ..inspection import Inspection, inspect_checkpoint
-from ..words import bytes_in_words, plain
 from .app import Addons, Prediction, app, bars, prediction_named
 
 

@@ -10,8 +10,8 @@ from typing import Annotated
 import torch
 import typer
 
+from ..checkpoints.files import check_output, written
 from ..degradation import degradation_sheet, degrade, draw
-from ..files import check_output, written
 from ..imaging.pictures import check_picture_name, read_picture, write_picture
 from .app import app
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import torch
 import typer
 
+from ..checkpoints.names import check_place
 from ..imaging.faces import largest_face
 from ..imaging.pictures import read_picture
-from ..names import check_place
 from ..restorer import load_restorer
 from ..training.identity import AdapterTraining
 from ..training.resume import learn

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..adapter import load_identity_adapter
-from ..files import check_output
+from ..checkpoints.files import check_output
 from ..identity import Identity
 from ..imaging.color import COLOR_FIXES
 from ..imaging.pictures import check_picture_name, read_picture, write_picture

@@ -16,8 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..checkpoints.files import written
 from ..drawing import LANDMARKS, draw_person, draw_shot, photograph
-from ..files import written
 from ..imaging.canvas import resize
 from ..progress import Progress, silent
 from .align import CROP, FIVE, align

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..files import written
+from ..checkpoints.files import written
 from .cases import Case
 from .methods import Method
 from .metrics import HIGHER_IS_BETTER, IDENTICAL

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import load_exactly, read_checkpoint, write_safetensors
+from ..checkpoints.layouts import CheckpointError
+from ..checkpoints.tensors import load_exactly, read_checkpoint, write_safetensors
 from ..drawing import LANDMARKS
-from ..layouts import CheckpointError
 from .align import align, without_colour
 from .cases import Case
 from .identity import OWN_ZOOM, Embedder, FaceNetwork

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import written
+from ..checkpoints.files import written
 from ..progress import Progress, silent
 from .cases import CLEAN, Case, CaseSettings, draw_case, drawing
 from .identity import Embedder

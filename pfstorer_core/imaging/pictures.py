@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from ..files import written
-from ..words import plain
+from ..checkpoints.files import written
+from ..checkpoints.words import plain
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 """What is read. Pillow knows more, and some of them, such as PostScript, start other programs."""

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checkpoint import load_exactly, read_checkpoint, write_safetensors
+from ..checkpoints.sizes import autoencoder_config
+from ..checkpoints.tensors import load_exactly, read_checkpoint, write_safetensors
 from ..models import Autoencoder, AutoencoderConfig
 from ..progress import Progress, silent
-from ..sizes import autoencoder_config
 from .data import Batch, Samples, generators, normal
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checkpoints.header import RestorerHeader
 from ..diffusion.sampling import sample_ddpm, start_latent
 from ..diffusion.schedule import PredictionType, Schedule
-from ..header import RestorerHeader
 from ..models import UNet
 from ..progress import Progress, silent
 from .damage import Damage, check_shares, damage

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import check_fit, load_exactly, read_checkpoint, write_safetensors
+from ..checkpoints.header import RestorerHeader
+from ..checkpoints.tensors import check_fit, load_exactly, read_checkpoint, write_safetensors
 from ..diffusion.sampling import sample_ddpm, start_latent
 from ..diffusion.schedule import Schedule
-from ..header import RestorerHeader
 from ..models import Autoencoder
 from ..progress import Progress, silent
 from ..restorer import Restorer

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..files import written
+from ..checkpoints.files import written
 from ..progress import Progress, silent
 from .captions import SCENES, caption
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from ..files import written
+from ..checkpoints.files import written
 from ..imaging.pictures import write_picture
 from .data import Batch
 

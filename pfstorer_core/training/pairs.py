@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoint import read_checkpoint, write_safetensors
+from ..checkpoints.tensors import read_checkpoint, write_safetensors
 from ..models import Autoencoder
 from ..progress import Progress, silent
 from .damage import Damage

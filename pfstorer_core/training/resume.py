@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..adapter import IdentityAdapter, load_identity_adapter
 from ..adapter_header import HEADER_ENTRY
-from ..files import remove_leftovers
-from ..layouts import CheckpointError
-from ..names import numbered
+from ..checkpoints.files import remove_leftovers
+from ..checkpoints.layouts import CheckpointError
+from ..checkpoints.names import numbered
 from ..progress import OnTick, Progress, never, silent
 from ..restorer import Restorer
 from .identity import STAGE, AdapterTraining, run_key, train_identity_adapter

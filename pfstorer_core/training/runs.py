@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..checkpoint import write_safetensors
+from ..checkpoints.tensors import write_safetensors
 from ..convert import DTYPES, check_output
 from ..diffusion.schedule import PredictionType
 from ..progress import silent

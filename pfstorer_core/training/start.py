@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoint import check_fit, is_finite, load_exactly, read_layout, write_safetensors
+from ..checkpoints.header import RestorerHeader
+from ..checkpoints.layouts import BASE, CheckpointError, StateDict, part
+from ..checkpoints.sizes import autoencoder_config, text_config, text_weights, unet_config
+from ..checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
 from ..context import null_context
 from ..diffusion.schedule import PredictionType
-from ..header import RestorerHeader
-from ..layouts import BASE, CheckpointError, StateDict, part
 from ..models import Autoencoder, Backend, LQEncoderConfig, TextTower, TextTowerConfig, UNet, UNetConfig
 from ..models.blocks import ResBlock
 from ..models.lq_encoder import AttentionBlock
@@ -23,7 +24,6 @@ from ..models.sft import SFT
 from ..models.tokenizer import tokenize
 from ..models.transformer import SpatialTransformer
 from ..restorer import RestorerFile, file_context, file_tensors, open_restorer
-from ..sizes import autoencoder_config, text_config, text_weights, unet_config
 from .data import Crops
 
 TINY = UNetConfig(

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import is_finite, read_checkpoint, write_safetensors
-from ..layouts import CheckpointError, StateDict
+from ..checkpoints.layouts import CheckpointError, StateDict
+from ..checkpoints.tensors import is_finite, read_checkpoint, write_safetensors
 
 Names = dict[str, str]
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")

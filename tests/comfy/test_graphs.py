@@ -13,7 +13,7 @@ from harness.client import ComfyClient
 from harness.host import ComfyServer
 from harness.picture import decode
 from harness.stand_in_adapter import stand_in_adapter
-from pfstorer_core.layouts import PREFIXES
+from pfstorer_core.checkpoints.layouts import PREFIXES
 
 from ..unit.small import small_restorer
 from .prompts import add_small_restorer, node, png

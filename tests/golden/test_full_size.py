@@ -2,7 +2,7 @@
 
 import torch
 
-from pfstorer_core import layouts
+from pfstorer_core.checkpoints import layouts
 from pfstorer_core.models import (
     Autoencoder,
     AutoencoderConfig,

@@ -4,9 +4,9 @@ import pytest
 from torch import nn
 
 from harness import stand_ins
+from pfstorer_core.checkpoints.sizes import autoencoder_config, lq_encoder_config, unet_config
 from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoder, LQEncoderConfig, UNet, UNetConfig
 from pfstorer_core.models.ops import Backend
-from pfstorer_core.sizes import autoencoder_config, lq_encoder_config, unet_config
 
 from .formula import PREFIXES
 

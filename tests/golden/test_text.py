@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from harness import stand_ins
-from pfstorer_core.checkpoint import check_fit, load_exactly
-from pfstorer_core.layouts import PREFIXES
+from pfstorer_core.checkpoints.layouts import PREFIXES
+from pfstorer_core.checkpoints.sizes import text_config, text_weights
+from pfstorer_core.checkpoints.tensors import check_fit, load_exactly
 from pfstorer_core.models import TextTower, TextTowerConfig
 from pfstorer_core.models.ops import Backend
 from pfstorer_core.models.tokenizer import tokenize
-from pfstorer_core.sizes import text_config, text_weights
 
 from . import golden
 

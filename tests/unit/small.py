@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.stand_ins import own
 from pfstorer_core import Restorer, RestorerHeader
-from pfstorer_core.layouts import PREFIXES
+from pfstorer_core.checkpoints.layouts import PREFIXES
 from pfstorer_core.models import (
     Autoencoder,
     AutoencoderConfig,

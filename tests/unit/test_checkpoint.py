@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pfstorer_core import CheckpointError
-from pfstorer_core.checkpoint import is_finite, load_exactly, read_checkpoint, write_safetensors
+from pfstorer_core.checkpoints.tensors import is_finite, load_exactly, read_checkpoint, write_safetensors
 
 WEIGHTS = {f"layer.{i}.weight": torch.arange(3.0 + i).reshape(-1, 1) / 7 for i in range(4)}
 NOBODY = 65534

@@ -11,7 +11,7 @@ import torch
 
 from harness import ROOT
 from pfstorer_core import load_identity_adapter, load_restorer
-from pfstorer_core.checkpoint import read_checkpoint
+from pfstorer_core.checkpoints.tensors import read_checkpoint
 from pfstorer_core.imaging.pictures import read_picture, write_picture
 from pfstorer_core.restorer import save_restorer
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from harness import ROOT
 from harness.stand_ins import own
 from pfstorer_core import CheckpointError, Restorer, load_restorer
-from pfstorer_core import checkpoint as checkpoint_module
+from pfstorer_core.checkpoints import tensors as checkpoint_module
+from pfstorer_core.checkpoints.layouts import PREFIXES, UNET
 from pfstorer_core.convert import DTYPES, convert
-from pfstorer_core.layouts import PREFIXES, UNET
 from pfstorer_core.progress import Progress
 from pfstorer_core.restorer import NULL_CONTEXT
 

@@ -3,8 +3,8 @@
 import ast
 import builtins
 
-from pfstorer_core.layouts import CheckpointError
-from pfstorer_core.reading import DamagedFile
+from pfstorer_core.checkpoints.layouts import CheckpointError
+from pfstorer_core.checkpoints.reading import DamagedFile
 
 from .test_house import CORE, NODES, parse
 

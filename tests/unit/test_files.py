@@ -10,7 +10,7 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 from harness import ROOT
-from pfstorer_core.files import check_output, written
+from pfstorer_core.checkpoints.files import check_output, written
 from pfstorer_core.imaging.pictures import read_picture, write_picture
 
 
@@ -142,7 +142,7 @@ def test_another_ending_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    script = "import os, sys\nfrom pfstorer_core.files import written\n"
+    script = "import os, sys\nfrom pfstorer_core.checkpoints.files import written\n"
     script += "with written(sys.argv[1]) as t: t.write_text('half'); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.txt")], cwd=ROOT, check=False)
     assert len(list(tmp_path.iterdir())) == 1

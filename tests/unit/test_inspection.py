@@ -10,9 +10,9 @@ from torch import Tensor
 
 from harness.stand_ins import own
 from pfstorer_core import CheckpointError, Restorer
-from pfstorer_core.header import HEADER_TENSOR
+from pfstorer_core.checkpoints.header import HEADER_TENSOR
+from pfstorer_core.checkpoints.layouts import BASE, CFW, OWN_WEIGHTS, RESTORER, UNET
 from pfstorer_core.inspection import Inspection, inspect_checkpoint
-from pfstorer_core.layouts import BASE, CFW, OWN_WEIGHTS, RESTORER, UNET
 from pfstorer_core.restorer import NULL_CONTEXT
 
 from . import small

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from harness.stand_ins import manifest, own
 from pfstorer_core import CheckpointError, Restorer, RestorerHeader
-from pfstorer_core.header import HEADER_TENSOR
-from pfstorer_core.layouts import (
+from pfstorer_core.checkpoints.header import HEADER_TENSOR
+from pfstorer_core.checkpoints.layouts import (
     AUTOENCODER,
     BASE,
     CFW,
@@ -25,8 +25,8 @@ from pfstorer_core.layouts import (
     identify,
     with_prefixes,
 )
+from pfstorer_core.checkpoints.sizes import autoencoder_config, lq_encoder_config, text_config, unet_config
 from pfstorer_core.restorer import NULL_CONTEXT, RestorerFile, open_restorer
-from pfstorer_core.sizes import autoencoder_config, lq_encoder_config, text_config, unet_config
 
 from . import small
 from .small import bare, base_keys, is_autoencoder, is_fusion, select, write

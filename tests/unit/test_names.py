@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pfstorer_core.names import LONGEST, check_place, checked_name, is_hidden, numbered
+from pfstorer_core.checkpoints.names import LONGEST, check_place, checked_name, is_hidden, numbered
 
 SUFFIX = ".safetensors"
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfstorer_core.checkpoint import load_exactly
-from pfstorer_core.layouts import CheckpointError
+from pfstorer_core.checkpoints.layouts import CheckpointError
+from pfstorer_core.checkpoints.sizes import text_config, text_weights
+from pfstorer_core.checkpoints.tensors import load_exactly
 from pfstorer_core.models import TextTower, TextTowerConfig
 from pfstorer_core.models.ops import Backend
 from pfstorer_core.models.tokenizer import tokenize
-from pfstorer_core.sizes import text_config, text_weights
 
 START, END = 49406, 49407
 SIZES = TextTowerConfig(width=32, heads=2, layers=3, vocab=50, context_length=8)

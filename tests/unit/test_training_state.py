@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pfstorer_core.checkpoint import read_checkpoint
+from pfstorer_core.checkpoints.tensors import read_checkpoint
 from pfstorer_core.training.state import Resumed, kept_losses, load_state, save_state
 
 HISTORY = [(0.5, 0.1)]

@@ -14,7 +14,7 @@ import torch
 from pfstorer.nodes.host import build_model, build_vae, load_model, load_vae
 from pfstorer.nodes.text import build_clip
 from pfstorer.pfstorer_core.adapter import fingerprint
-from pfstorer.pfstorer_core.layouts import CheckpointError
+from pfstorer.pfstorer_core.checkpoints.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import TextTower, TextTowerConfig
 from pfstorer.pfstorer_core.restorer import RestorerFile, open_restorer
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .diffusion.schedule import PredictionType
+from ..diffusion.schedule import PredictionType
 from .fields import (
     LONGEST_HEADER,
     anything,

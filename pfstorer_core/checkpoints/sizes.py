@@ -8,8 +8,8 @@ from functools import partial
 
 from torch import Tensor
 
+from ..models import AutoencoderConfig, LQEncoderConfig, TextTowerConfig, UNetConfig
 from .layouts import PREFIXES, CheckpointError, StateDict
-from .models import AutoencoderConfig, LQEncoderConfig, TextTowerConfig, UNetConfig
 
 NETWORKS = {
     "unet": "U-Net",
