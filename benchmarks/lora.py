@@ -15,13 +15,13 @@ from torch.nn.utils import parametrize
 from pfstorer_core.checkpoints.tensors import read_checkpoint, write_safetensors
 from pfstorer_core.diffusion.schedule import PredictionType, Schedule
 from pfstorer_core.models import UNet
-from pfstorer_core.progress import silent
 from pfstorer_core.restorer import Restorer
 from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Batch, generators, normal
 from pfstorer_core.training.identity import AdapterTraining
 from pfstorer_core.training.loop import Objective, OnProgress, fit
 from pfstorer_core.training.photos import Pairs, Photos
+from pfstorer_core.training.progress import silent
 
 
 class LowRank(nn.Module):

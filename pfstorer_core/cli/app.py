@@ -21,7 +21,7 @@ from rich.progress import Progress as Bars
 
 from ..convert import DTYPES
 from ..diffusion.schedule import PredictionType
-from ..progress import Progress
+from ..training.progress import Progress
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..progress import Progress, silent
 from ..restorer import load_restorer
+from ..training.progress import Progress, silent
 from .cases import CaseSettings, draw_case
 from .figures import write_plot, write_sheet
 from .identity import load_embedder

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..checkpoints.files import written
 from ..drawing import LANDMARKS, draw_person, draw_shot, photograph
 from ..imaging.canvas import resize
-from ..progress import Progress, silent
+from ..training.progress import Progress, silent
 from .align import CROP, FIVE, align
 from .cases import drawing
 from .identity import OWN_ZOOM

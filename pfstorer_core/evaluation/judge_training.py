@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..drawing import LANDMARKS
-from ..progress import Progress, silent
 from ..training.data import Batch
 from ..training.loop import LoopSettings, Objective, fit
+from ..training.progress import Progress, silent
 from .align import CROP, without_colour
 from .cases import drawing
 from .faces import RIM, DrawnFaces, FaceSamples, PhotoSamples, drawn_faces

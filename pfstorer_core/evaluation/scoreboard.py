@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..checkpoints.files import written
-from ..progress import Progress, silent
+from ..training.progress import Progress, silent
 from .cases import CLEAN, Case, CaseSettings, draw_case, drawing
 from .identity import Embedder
 from .judges import Judges

@@ -15,12 +15,12 @@ from ..checkpoints.header import RestorerHeader
 from ..diffusion.sampling import sample_ddpm, start_latent
 from ..diffusion.schedule import PredictionType, Schedule
 from ..models import UNet
-from ..progress import Progress, silent
 from .damage import Damage, check_shares, damage
 from .data import Batch, Samples, generators, normal
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit
 from .pairs import moments
+from .progress import Progress, silent
 from .start import Start, contexts
 
 SHEET_STEPS = 20

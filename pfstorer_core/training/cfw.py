@@ -16,13 +16,13 @@ from ..checkpoints.tensors import check_fit, load_exactly, read_checkpoint, writ
 from ..diffusion.sampling import sample_ddpm, start_latent
 from ..diffusion.schedule import Schedule
 from ..models import Autoencoder
-from ..progress import Progress, silent
 from ..restorer import Restorer
 from .autoencoder import reconstruction_loss
 from .damage import Damage, check_shares, damage
 from .data import Batch, Crops, Samples
 from .logs import rows_of
 from .loop import LoopSettings, Objective, fit
+from .progress import Progress, silent
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """(output, target), [B, 3, H, W] in [-1, 1] each -> distance; `lpips.LPIPS()` is one."""

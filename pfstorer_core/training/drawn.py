@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from ..checkpoints.files import written
-from ..progress import Progress, silent
 from .captions import SCENES, caption
+from .progress import Progress, silent
 
 PEOPLE = 2000
 

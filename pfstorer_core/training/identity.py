@@ -27,7 +27,6 @@ from ..diffusion.schedule import Schedule
 from ..identity import Identity, References, as_seen, personalization
 from ..imaging.tiled_autoencoder import decode_tiled
 from ..models.personalization import Influence, Personalization, PersonalizationBlock
-from ..progress import OnTick, Progress, never, silent
 from ..prompts import MAIN, PROMPTS, person_prompts, word_id
 from ..reference import attention_loss, otsu_mask, reference_features, site_block, token_maps
 from ..restorer import Restorer
@@ -38,6 +37,7 @@ from .logs import rows_of
 from .loop import LoopSettings, Objective, fit, learning_rate, to_device
 from .photos import Box, Pairs, Photos, encode, paired
 from .processes import Processes
+from .progress import OnTick, Progress, never, silent
 from .state import kept_losses
 
 STAGE = "identity"

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..progress import OnTick
+from .progress import OnTick
 
 
 @contextmanager

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..progress import Progress, silent
 from .data import Batch, Samples, collate
 from .logs import Log
 from .processes import Processes, launched_processes
+from .progress import Progress, silent
 from .state import load_state, save_state
 
 OnProgress = Callable[[Progress], None]

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..checkpoints.tensors import read_checkpoint, write_safetensors
 from ..models import Autoencoder
-from ..progress import Progress, silent
 from .damage import Damage
 from .data import Crops
+from .progress import Progress, silent
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..imaging.canvas import resize
-from ..progress import OnTick, never
 from ..restorer import Restorer
 from .damage import Damage
+from .progress import OnTick, never
 
 MAX_PHOTOS = 10
 MARGIN = 0.6

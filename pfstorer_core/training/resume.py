@@ -18,12 +18,12 @@ from ..adapter_header import HEADER_ENTRY
 from ..checkpoints.files import remove_leftovers
 from ..checkpoints.layouts import CheckpointError
 from ..checkpoints.names import numbered
-from ..progress import OnTick, Progress, never, silent
 from ..restorer import Restorer
 from .identity import STAGE, AdapterTraining, run_key, train_identity_adapter
 from .lock import TakenError, locked
 from .photos import Box, squares
 from .previews import preview_path, read_preview, with_crops, write_preview
+from .progress import OnTick, Progress, never, silent
 
 UNFINISHED = ".unfinished"
 """Folder beside the adapters; a training in it is named by its run key."""

@@ -12,7 +12,6 @@ import torch
 from ..checkpoints.tensors import write_safetensors
 from ..convert import DTYPES, check_output
 from ..diffusion.schedule import PredictionType
-from ..progress import silent
 from ..restorer import file_context, file_tensors, load_restorer, open_restorer
 from .autoencoder import AutoencoderTraining, load_autoencoder, train_autoencoder
 from .base import EMPTY_PROMPT, BaseTraining, train_base
@@ -23,6 +22,7 @@ from .drawn import PEOPLE, DrawnPictures, drawn_pictures
 from .loop import LoopSettings, OnProgress
 from .pairs import LatentPairs, latent_pairs
 from .processes import launched_processes
+from .progress import silent
 from .start import Start, new_start, open_start
 
 TINY_LOOP = LoopSettings(steps=3000, lr=8e-4)

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfstorer_core.progress import Progress
 from pfstorer_core.training import loop
 from pfstorer_core.training.data import Batch
 from pfstorer_core.training.logs import Log
 from pfstorer_core.training.loop import LoopSettings, Objective, fit, learning_rate
 from pfstorer_core.training.processes import LAUNCHED, Accelerated, Processes
+from pfstorer_core.training.progress import Progress
 from pfstorer_core.training.state import kept_losses
 
 LOOP = LoopSettings(steps=6, lr=1e-2, batch=4, warmup=2, save_every=2, bf16=False)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...models.blazeface import SIDE, BlazeFace
-from ...progress import OnTick, never
+from ...training.progress import OnTick, never
 from ..canvas import resize
 from .answers import Answers, answers_of, merge
 from .face import Box, Face

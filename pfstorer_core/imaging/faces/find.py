@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...progress import OnTick, never
+from ...training.progress import OnTick, never
 from .blazeface import detect, load_blazeface
 from .face import Box, Face
 from .yunet import yunet
