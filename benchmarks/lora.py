@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from pfstorer_core.checkpoints.tensors import read_checkpoint, write_safetensors
 from pfstorer_core.diffusion.schedule import PredictionType, Schedule
 from pfstorer_core.models import UNet
-from pfstorer_core.restorer import Restorer
+from pfstorer_core.restorers.base import Restorer
 from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Batch, generators, normal
 from pfstorer_core.training.identity import AdapterTraining

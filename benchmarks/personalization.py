@@ -42,7 +42,7 @@ from pfstorer_core.evaluation.methods import Method, standard_methods
 from pfstorer_core.evaluation.scoreboard import Scoreboard
 from pfstorer_core.identity import Identity
 from pfstorer_core.restore import restore
-from pfstorer_core.restorer import Restorer, load_restorer
+from pfstorer_core.restorers.base import Restorer, load_restorer
 from pfstorer_core.training.identity import AdapterTraining, train_identity_adapter
 from pfstorer_core.training.photos import Photos
 

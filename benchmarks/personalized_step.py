@@ -33,7 +33,7 @@ from pfstorer_core.identity import Identity, personalization, read_references, s
 from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, TextTower, UNet, UNetConfig
 from pfstorer_core.models.ops import Backend
 from pfstorer_core.models.text import TextTowerConfig
-from pfstorer_core.restorer import Restorer
+from pfstorer_core.restorers.base import Restorer
 from pfstorer_core.training.identity import AdapterTraining, IdentityLoss
 from pfstorer_core.training.photos import Photos
 

@@ -18,7 +18,7 @@ from pfstorer_core.diffusion.sampling import sample_ddpm
 from pfstorer_core.diffusion.schedule import Schedule
 from pfstorer_core.drawing import draw_person
 from pfstorer_core.evaluation import CaseSettings, draw_case
-from pfstorer_core.restorer import load_restorer
+from pfstorer_core.restorers.base import load_restorer
 from pfstorer_core.training.captions import caption
 from pfstorer_core.training.logs import rows_of
 

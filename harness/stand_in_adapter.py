@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pfstorer_core.adapter import AdapterHeader, IdentityAdapter, default_sites, new_blocks
-from pfstorer_core.restorer import Restorer
+from pfstorer_core.restorers.base import Restorer
 
 
 def stand_in_adapter(

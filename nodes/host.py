@@ -27,7 +27,7 @@ from ..pfstorer_core.checkpoints.header import HEADER_TENSOR
 from ..pfstorer_core.checkpoints.tensors import load_exactly
 from ..pfstorer_core.diffusion.schedule import PredictionType
 from ..pfstorer_core.models import Autoencoder, Backend, BlockHooks, UNet, UNetConfig
-from ..pfstorer_core.restorer import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
+from ..pfstorer_core.restorers.base import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from .identity import AREA, apply_identities, identity_conds, patches_of
 from .placement import Placement, check_latent, place
 

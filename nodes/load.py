@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..pfstorer_core.restorer import open_restorer
+from ..pfstorer_core.restorers.base import open_restorer
 from .host import build_model, build_vae, load_model, load_vae
 from .paths import ADDONS, NONE, VAES, addon_names, addon_paths, restorer_names, restorer_path, stamp
 from .text import build_clip, null_context

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..pfstorer_core.adapter import IdentityAdapter, fingerprint, same_base
 from ..pfstorer_core.adapter_header import NULL_LQ, REFERENCE_TIMESTEPS
-from ..pfstorer_core.restorer import Restorer, load_restorer, open_restorer
+from ..pfstorer_core.restorers.base import Restorer, load_restorer, open_restorer
 from ..pfstorer_core.training.formats import calculates_bf16, training_dtype
 from ..pfstorer_core.training.identity import AdapterTraining
 from ..pfstorer_core.training.photos import MAX_PHOTOS

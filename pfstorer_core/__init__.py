@@ -13,7 +13,7 @@ from .checkpoints.header import RestorerHeader
 from .checkpoints.layouts import CheckpointError
 from .identity import Identity
 from .restore import restore
-from .restorer import Restorer, load_restorer, save_restorer
+from .restorers.base import Restorer, load_restorer, save_restorer
 from .training.identity import AdapterTraining, train_identity_adapter
 
 __all__ = [

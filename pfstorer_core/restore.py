@@ -16,7 +16,7 @@ from .imaging.canvas import prepare_canvas, resize
 from .imaging.color import COLOR_FIXES
 from .imaging.tiled_autoencoder import decode_tiled, encode_tiled
 from .imaging.tiling import TileGrid, tile_cells
-from .restorer import Restorer
+from .restorers.base import Restorer
 
 
 @torch.no_grad()

@@ -19,8 +19,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
-from ..convert import DTYPES
 from ..diffusion.schedule import PredictionType
+from ..restorers.convert import DTYPES
 from ..training.progress import Progress
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

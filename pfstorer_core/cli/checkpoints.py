@@ -14,8 +14,8 @@ from rich.table import Table
 
 from ..adapter import is_adapter, load_identity_adapter
 from ..checkpoints.words import bytes_in_words, plain
-from ..convert import convert
-from ..inspection import Inspection, inspect_checkpoint
+from ..restorers.convert import convert
+from ..restorers.inspection import Inspection, inspect_checkpoint
 from .app import Addons, Prediction, app, bars, prediction_named
 
 

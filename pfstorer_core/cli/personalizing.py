@@ -11,7 +11,7 @@ import typer
 from ..checkpoints.names import check_place
 from ..imaging.faces import largest_face
 from ..imaging.pictures import read_picture
-from ..restorer import load_restorer
+from ..restorers.base import load_restorer
 from ..training.identity import AdapterTraining
 from ..training.resume import learn
 from .app import Addons, Device, Prediction, app, bars, device_named, prediction_named

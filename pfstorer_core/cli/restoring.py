@@ -13,7 +13,7 @@ from ..identity import Identity
 from ..imaging.color import COLOR_FIXES
 from ..imaging.pictures import check_picture_name, read_picture, write_picture
 from ..restore import restore
-from ..restorer import load_restorer
+from ..restorers.base import load_restorer
 from ..training.progress import Progress
 from .app import Addons, Device, Prediction, app, bars, device_named, dtype_named, prediction_named
 

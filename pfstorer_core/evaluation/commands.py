@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..restorer import load_restorer
+from ..restorers.base import load_restorer
 from ..training.progress import Progress, silent
 from .cases import CaseSettings, draw_case
 from .figures import write_plot, write_sheet

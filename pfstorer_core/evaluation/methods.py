@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..restore import restore
-from ..restorer import Restorer
+from ..restorers.base import Restorer
 from .cases import Case
 
 Method = Callable[[Case], Tensor]

@@ -16,7 +16,7 @@ from ..checkpoints.tensors import check_fit, load_exactly, read_checkpoint, writ
 from ..diffusion.sampling import sample_ddpm, start_latent
 from ..diffusion.schedule import Schedule
 from ..models import Autoencoder
-from ..restorer import Restorer
+from ..restorers.base import Restorer
 from .autoencoder import reconstruction_loss
 from .damage import Damage, check_shares, damage
 from .data import Batch, Crops, Samples

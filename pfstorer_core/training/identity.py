@@ -29,7 +29,7 @@ from ..imaging.tiled_autoencoder import decode_tiled
 from ..models.personalization import Influence, Personalization, PersonalizationBlock
 from ..prompts import MAIN, PROMPTS, person_prompts, word_id
 from ..reference import attention_loss, otsu_mask, reference_features, site_block, token_maps
-from ..restorer import Restorer
+from ..restorers.base import Restorer
 from .damage import check_shares, damage
 from .data import Batch, collate, generators, normal
 from .interrupts import asking

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..imaging.canvas import resize
-from ..restorer import Restorer
+from ..restorers.base import Restorer
 from .damage import Damage
 from .progress import OnTick, never
 

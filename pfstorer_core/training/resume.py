@@ -18,7 +18,7 @@ from ..adapter_header import HEADER_ENTRY
 from ..checkpoints.files import remove_leftovers
 from ..checkpoints.layouts import CheckpointError
 from ..checkpoints.names import numbered
-from ..restorer import Restorer
+from ..restorers.base import Restorer
 from .identity import STAGE, AdapterTraining, run_key, train_identity_adapter
 from .lock import TakenError, locked
 from .photos import Box, squares

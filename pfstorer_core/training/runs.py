@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from ..checkpoints.tensors import write_safetensors
-from ..convert import DTYPES, check_output
 from ..diffusion.schedule import PredictionType
-from ..restorer import file_context, file_tensors, load_restorer, open_restorer
+from ..restorers.base import file_context, file_tensors, load_restorer, open_restorer
+from ..restorers.convert import DTYPES, check_output
 from .autoencoder import AutoencoderTraining, load_autoencoder, train_autoencoder
 from .base import EMPTY_PROMPT, BaseTraining, train_base
 from .cfw import CFWTraining, Perceptual, restored, train_cfw

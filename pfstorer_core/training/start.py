@@ -15,7 +15,6 @@ from ..checkpoints.header import RestorerHeader
 from ..checkpoints.layouts import BASE, CheckpointError, StateDict, part
 from ..checkpoints.sizes import autoencoder_config, text_config, text_weights, unet_config
 from ..checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
-from ..context import null_context
 from ..diffusion.schedule import PredictionType
 from ..models import Autoencoder, Backend, LQEncoderConfig, TextTower, TextTowerConfig, UNet, UNetConfig
 from ..models.blocks import ResBlock
@@ -23,7 +22,8 @@ from ..models.lq_encoder import AttentionBlock
 from ..models.sft import SFT
 from ..models.tokenizer import tokenize
 from ..models.transformer import SpatialTransformer
-from ..restorer import RestorerFile, file_context, file_tensors, open_restorer
+from ..restorers.base import RestorerFile, file_context, file_tensors, open_restorer
+from ..restorers.context import null_context
 from .data import Crops
 
 TINY = UNetConfig(

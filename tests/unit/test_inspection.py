@@ -12,8 +12,8 @@ from harness.stand_ins import own
 from pfstorer_core import CheckpointError, Restorer
 from pfstorer_core.checkpoints.header import HEADER_TENSOR
 from pfstorer_core.checkpoints.layouts import BASE, CFW, OWN_WEIGHTS, RESTORER, UNET
-from pfstorer_core.inspection import Inspection, inspect_checkpoint
-from pfstorer_core.restorer import NULL_CONTEXT
+from pfstorer_core.restorers.base import NULL_CONTEXT
+from pfstorer_core.restorers.inspection import Inspection, inspect_checkpoint
 
 from . import small
 from .small import bare, base_keys, is_autoencoder, is_fusion, select, write

@@ -26,7 +26,7 @@ from pfstorer_core.checkpoints.layouts import (
     with_prefixes,
 )
 from pfstorer_core.checkpoints.sizes import autoencoder_config, lq_encoder_config, text_config, unet_config
-from pfstorer_core.restorer import NULL_CONTEXT, RestorerFile, open_restorer
+from pfstorer_core.restorers.base import NULL_CONTEXT, RestorerFile, open_restorer
 
 from . import small
 from .small import bare, base_keys, is_autoencoder, is_fusion, select, write

@@ -13,7 +13,7 @@ from harness import ROOT
 from pfstorer_core import load_restorer, restore
 from pfstorer_core.imaging.tiled_autoencoder import decode_tiled, encode_tiled
 from pfstorer_core.imaging.tiling import TileGrid
-from pfstorer_core.restorer import Restorer
+from pfstorer_core.restorers.base import Restorer
 
 SIDE, UPSCALE, FACTOR = 256, 4, 4
 Grid = tuple[int, int]

@@ -20,7 +20,7 @@ from pfstorer_core import load_restorer, restore
 from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.checkpoints.tensors import read_checkpoint
 from pfstorer_core.models import Autoencoder, AutoencoderConfig
-from pfstorer_core.restorer import save_restorer
+from pfstorer_core.restorers.base import save_restorer
 from pfstorer_core.training.autoencoder import (
     AutoencoderTraining,
     load_autoencoder,

@@ -16,7 +16,7 @@ from pfstorer.nodes.text import build_clip
 from pfstorer.pfstorer_core.adapter import fingerprint
 from pfstorer.pfstorer_core.checkpoints.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import TextTower, TextTowerConfig
-from pfstorer.pfstorer_core.restorer import RestorerFile, open_restorer
+from pfstorer.pfstorer_core.restorers.base import RestorerFile, open_restorer
 
 ROOT = Path(__file__).resolve().parents[3]
 # Behind the host's modules, whose names go first.

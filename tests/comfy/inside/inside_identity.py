@@ -14,7 +14,7 @@ from pfstorer.nodes.host import build_model
 from pfstorer.nodes.tiles import Tiles, with_tiles
 from pfstorer.pfstorer_core import identity as core
 from pfstorer.pfstorer_core.adapter import AdapterHeader, IdentityAdapter, default_sites, new_blocks
-from pfstorer.pfstorer_core.restorer import Restorer, open_restorer
+from pfstorer.pfstorer_core.restorers.base import Restorer, open_restorer
 from torch import Tensor
 
 

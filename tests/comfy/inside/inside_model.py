@@ -25,7 +25,7 @@ from pfstorer.pfstorer_core.models import (
     UNet,
     UNetConfig,
 )
-from pfstorer.pfstorer_core.restorer import (
+from pfstorer.pfstorer_core.restorers.base import (
     Restorer,
     RestorerHeader,
     load_restorer,

@@ -19,7 +19,7 @@ from pfstorer.nodes.host import build_model, build_vae
 from pfstorer.nodes.images import from_image, from_mask, to_image
 from pfstorer.nodes.sample import TiledSRSampler, check_samples
 from pfstorer.pfstorer_core.imaging import resizing
-from pfstorer.pfstorer_core.restorer import open_restorer
+from pfstorer.pfstorer_core.restorers.base import open_restorer
 from torch import Tensor
 
 MADE = {"upscale": 1.0, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "seed": 0}

@@ -17,7 +17,7 @@ from pfstorer.nodes.condition import prompts_for, with_lq
 from pfstorer.nodes.host import build_model, build_vae
 from pfstorer.nodes.sample import TiledSRSampler
 from pfstorer.nodes.tiles import Tiles, with_tiles
-from pfstorer.pfstorer_core.restorer import open_restorer
+from pfstorer.pfstorer_core.restorers.base import open_restorer
 from torch import Tensor
 
 from nodes import ConditioningSetArea, LatentCrop, LatentUpscaleBy, RepeatLatentBatch

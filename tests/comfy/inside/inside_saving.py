@@ -17,7 +17,7 @@ from pfstorer.nodes.load import LoadBaseRestorer
 from pfstorer.pfstorer_core.checkpoints.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import TextTower, TextTowerConfig
 from pfstorer.pfstorer_core.models.tokenizer import tokenize
-from pfstorer.pfstorer_core.restorer import Restorer, load_restorer, open_restorer, save_restorer
+from pfstorer.pfstorer_core.restorers.base import Restorer, load_restorer, open_restorer, save_restorer
 from safetensors.torch import load_file, save_file
 
 import nodes as host

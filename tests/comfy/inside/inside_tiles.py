@@ -12,7 +12,7 @@ from inside_model import SIZES, inputs, path, restorer  # noqa: F401 - fixtures
 from pfstorer.nodes.host import build_model, build_vae
 from pfstorer.nodes.sample import TiledSRSampler
 from pfstorer.nodes.tiles import RestorationTiling, Tiles, with_tiles
-from pfstorer.pfstorer_core.restorer import open_restorer
+from pfstorer.pfstorer_core.restorers.base import open_restorer
 from torch import Tensor
 
 SIZE = (16, 24)

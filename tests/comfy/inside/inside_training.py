@@ -16,7 +16,7 @@ from pfstorer.nodes.load import LoadBaseRestorer
 from pfstorer.nodes.paths import register_model_folders
 from pfstorer.nodes.train import TrainIdentityAdapter, training_copy
 from pfstorer.pfstorer_core.imaging.faces import Face
-from pfstorer.pfstorer_core.restorer import RestorerSource
+from pfstorer.pfstorer_core.restorers.base import RestorerSource
 
 ROOT = Path(__file__).resolve().parents[3]
 # Behind the host's modules, whose names go first.

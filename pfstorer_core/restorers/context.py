@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .checkpoints.layouts import CheckpointError, StateDict
-from .checkpoints.sizes import text_config, text_weights
-from .checkpoints.tensors import check_fit, is_finite
-from .models import Backend, TextTower
-from .models.tokenizer import tokenize
+from ..checkpoints.layouts import CheckpointError, StateDict
+from ..checkpoints.sizes import text_config, text_weights
+from ..checkpoints.tensors import check_fit, is_finite
+from ..models import Backend, TextTower
+from ..models.tokenizer import tokenize
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .adapter import fingerprint
-from .checkpoints.header import RestorerHeader
-from .checkpoints.layouts import (
+from ..adapter import fingerprint
+from ..checkpoints.header import RestorerHeader
+from ..checkpoints.layouts import (
     BASE,
     CFW,
     MODEL,
@@ -25,7 +25,7 @@ from .checkpoints.layouts import (
     StateDict,
     part,
 )
-from .checkpoints.sizes import (
+from ..checkpoints.sizes import (
     LONGEST_TEXT,
     autoencoder_config,
     lq_encoder_config,
@@ -33,12 +33,12 @@ from .checkpoints.sizes import (
     text_weights,
     unet_config,
 )
-from .checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
-from .checkpoints.words import plain
+from ..checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
+from ..checkpoints.words import plain
+from ..diffusion.schedule import PredictionType
+from ..models import Autoencoder, AutoencoderConfig, Backend, TextTower, UNet, UNetConfig
+from ..models.tokenizer import tokenize
 from .context import null_context
-from .diffusion.schedule import PredictionType
-from .models import Autoencoder, AutoencoderConfig, Backend, TextTower, UNet, UNetConfig
-from .models.tokenizer import tokenize
 
 NULL_CONTEXT = "null_context"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .adapter import fingerprint
-from .checkpoints.header import HEADER_ENTRY, HEADER_TENSOR, RestorerHeader
-from .checkpoints.layouts import (
+from ..adapter import fingerprint
+from ..checkpoints.header import HEADER_ENTRY, HEADER_TENSOR, RestorerHeader
+from ..checkpoints.layouts import (
     BASE,
     CFW,
     MODEL,
@@ -24,10 +24,10 @@ from .checkpoints.layouts import (
     StateDict,
     part,
 )
-from .checkpoints.sizes import autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
-from .checkpoints.tensors import check_fit, read_layout
-from .models import Autoencoder, Backend, LQEncoder, TextTower, UNet
-from .restorer import NULL_CONTEXT
+from ..checkpoints.sizes import autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
+from ..checkpoints.tensors import check_fit, read_layout
+from ..models import Autoencoder, Backend, LQEncoder, TextTower, UNet
+from .base import NULL_CONTEXT
 
 META = Backend(device="meta")
 OWN_TENSORS = {NULL_CONTEXT, HEADER_TENSOR}
