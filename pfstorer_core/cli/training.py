@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ..training.drawn import PEOPLE
-from ..training.runs import BaseRun, Changes, Data, run_autoencoder, run_base, run_cfw
 from .app import Addons, Folder, Prediction, app, bars, prediction_named
+from .runs import BaseRun, Changes, Data, run_autoencoder, run_base, run_cfw
 
 Result = Annotated[Path, typer.Argument(help="The restorer to write (.safetensors).")]
 DataPaths = Annotated[

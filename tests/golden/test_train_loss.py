@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pfstorer_core.training.base import denoising_loss
+from pfstorer_core.restorers.stablesr.train import denoising_loss
 
 from . import golden
 from .networks import load_lq_encoder, load_unet

@@ -19,23 +19,23 @@ from harness import ROOT
 from pfstorer_core import load_restorer, restore
 from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.checkpoints.tensors import read_checkpoint
+from pfstorer_core.cli.runs import BaseRun, Changes, Data, run_base, run_cfw
 from pfstorer_core.models import Autoencoder, AutoencoderConfig
 from pfstorer_core.restorers.base import save_restorer
-from pfstorer_core.training.autoencoder import (
+from pfstorer_core.restorers.first_stage.low_pass import start_as_low_pass
+from pfstorer_core.restorers.first_stage.train import (
     AutoencoderTraining,
     load_autoencoder,
     normalize_latents,
     train_autoencoder,
 )
-from pfstorer_core.training.base import BaseTraining, DenoisingLoss, train_base
-from pfstorer_core.training.cfw import CFWTraining, restored
+from pfstorer_core.restorers.stablesr.cfw import CFWTraining, restored
+from pfstorer_core.restorers.stablesr.start import TINY, TINY_TEXT, new_start, open_start
+from pfstorer_core.restorers.stablesr.train import BaseTraining, DenoisingLoss, train_base
 from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Crops, collate, find_pictures
 from pfstorer_core.training.loop import LoopSettings
-from pfstorer_core.training.low_pass import start_as_low_pass
 from pfstorer_core.training.pairs import LatentPairs, latent_pairs
-from pfstorer_core.training.runs import BaseRun, Changes, Data, run_base, run_cfw
-from pfstorer_core.training.start import TINY, TINY_TEXT, new_start, open_start
 
 from .small import AUTOENCODER, SIZES, TEXT, base_keys, published, select, small_restorer, write
 from .test_training import written_losses

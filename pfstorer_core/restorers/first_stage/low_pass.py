@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..models import Autoencoder
-from ..models.autoencoder import AttnBlock
-from ..models.blocks import ResnetBlock
+from ...models import Autoencoder
+from ...models.autoencoder import AttnBlock
+from ...models.blocks import ResnetBlock
 
 ANCHOR = 4.0
 """Size of the constants that keep a group's deviation what it is, whatever the picture."""

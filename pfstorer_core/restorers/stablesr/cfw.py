@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints.header import RestorerHeader
-from ..checkpoints.tensors import check_fit, load_exactly, read_checkpoint, write_safetensors
-from ..diffusion.sampling import sample_ddpm, start_latent
-from ..diffusion.schedule import Schedule
-from ..models import Autoencoder
-from ..restorers.base import Restorer
-from .autoencoder import reconstruction_loss
-from .damage import Damage, check_shares, damage
-from .data import Batch, Crops, Samples
-from .logs import rows_of
-from .loop import LoopSettings, Objective, fit
-from .progress import Progress, silent
+from ...checkpoints.header import RestorerHeader
+from ...checkpoints.tensors import check_fit, load_exactly, read_checkpoint, write_safetensors
+from ...diffusion.sampling import sample_ddpm, start_latent
+from ...diffusion.schedule import Schedule
+from ...models import Autoencoder
+from ...training.damage import Damage, check_shares, damage
+from ...training.data import Batch, Crops, Samples
+from ...training.logs import rows_of
+from ...training.loop import LoopSettings, Objective, fit
+from ...training.progress import Progress, silent
+from ..base import Restorer
+from ..first_stage.train import reconstruction_loss
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """(output, target), [B, 3, H, W] in [-1, 1] each -> distance; `lpips.LPIPS()` is one."""

@@ -11,20 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoints.header import RestorerHeader
-from ..checkpoints.layouts import BASE, CheckpointError, StateDict, part
-from ..checkpoints.sizes import autoencoder_config, text_config, text_weights, unet_config
-from ..checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
-from ..diffusion.schedule import PredictionType
-from ..models import Autoencoder, Backend, LQEncoderConfig, TextTower, TextTowerConfig, UNet, UNetConfig
-from ..models.blocks import ResBlock
-from ..models.lq_encoder import AttentionBlock
-from ..models.sft import SFT
-from ..models.tokenizer import tokenize
-from ..models.transformer import SpatialTransformer
-from ..restorers.base import RestorerFile, file_context, file_tensors, open_restorer
-from ..restorers.context import null_context
-from .data import Crops
+from ...checkpoints.header import RestorerHeader
+from ...checkpoints.layouts import BASE, CheckpointError, StateDict, part
+from ...checkpoints.sizes import autoencoder_config, text_config, text_weights, unet_config
+from ...checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
+from ...diffusion.schedule import PredictionType
+from ...models import Autoencoder, Backend, LQEncoderConfig, TextTower, TextTowerConfig, UNet, UNetConfig
+from ...models.blocks import ResBlock
+from ...models.lq_encoder import AttentionBlock
+from ...models.sft import SFT
+from ...models.tokenizer import tokenize
+from ...models.transformer import SpatialTransformer
+from ...training.data import Crops
+from ..base import RestorerFile, file_context, file_tensors, open_restorer
+from ..context import null_context
 
 TINY = UNetConfig(
     in_channels=8,

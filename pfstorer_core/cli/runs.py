@@ -13,17 +13,17 @@ from ..checkpoints.tensors import write_safetensors
 from ..diffusion.schedule import PredictionType
 from ..restorers.base import file_context, file_tensors, load_restorer, open_restorer
 from ..restorers.convert import DTYPES, check_output
-from .autoencoder import AutoencoderTraining, load_autoencoder, train_autoencoder
-from .base import EMPTY_PROMPT, BaseTraining, train_base
-from .cfw import CFWTraining, Perceptual, restored, train_cfw
-from .damage import damage
-from .data import Crops, find_pictures, hold_back
-from .drawn import PEOPLE, DrawnPictures, drawn_pictures
-from .loop import LoopSettings, OnProgress
-from .pairs import LatentPairs, latent_pairs
-from .processes import launched_processes
-from .progress import silent
-from .start import Start, new_start, open_start
+from ..restorers.first_stage.train import AutoencoderTraining, load_autoencoder, train_autoencoder
+from ..restorers.stablesr.cfw import CFWTraining, Perceptual, restored, train_cfw
+from ..restorers.stablesr.start import Start, new_start, open_start
+from ..restorers.stablesr.train import EMPTY_PROMPT, BaseTraining, train_base
+from ..training.damage import damage
+from ..training.data import Crops, find_pictures, hold_back
+from ..training.drawn import PEOPLE, DrawnPictures, drawn_pictures
+from ..training.loop import LoopSettings, OnProgress
+from ..training.pairs import LatentPairs, latent_pairs
+from ..training.processes import launched_processes
+from ..training.progress import silent
 
 TINY_LOOP = LoopSettings(steps=3000, lr=8e-4)
 WIDE = 256

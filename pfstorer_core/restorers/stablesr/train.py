@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checkpoints.header import RestorerHeader
-from ..diffusion.sampling import sample_ddpm, start_latent
-from ..diffusion.schedule import PredictionType, Schedule
-from ..models import UNet
-from .damage import Damage, check_shares, damage
-from .data import Batch, Samples, generators, normal
-from .logs import rows_of
-from .loop import LoopSettings, Objective, fit
-from .pairs import moments
-from .progress import Progress, silent
+from ...checkpoints.header import RestorerHeader
+from ...diffusion.sampling import sample_ddpm, start_latent
+from ...diffusion.schedule import PredictionType, Schedule
+from ...models import UNet
+from ...training.damage import Damage, check_shares, damage
+from ...training.data import Batch, Samples, generators, normal
+from ...training.logs import rows_of
+from ...training.loop import LoopSettings, Objective, fit
+from ...training.pairs import moments
+from ...training.progress import Progress, silent
 from .start import Start, contexts
 
 SHEET_STEPS = 20

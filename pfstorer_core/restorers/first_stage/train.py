@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checkpoints.sizes import autoencoder_config
-from ..checkpoints.tensors import load_exactly, read_checkpoint, write_safetensors
-from ..models import Autoencoder, AutoencoderConfig
-from .data import Batch, Samples, generators, normal
-from .logs import rows_of
-from .loop import LoopSettings, Objective, fit
+from ...checkpoints.sizes import autoencoder_config
+from ...checkpoints.tensors import load_exactly, read_checkpoint, write_safetensors
+from ...models import Autoencoder, AutoencoderConfig
+from ...training.data import Batch, Samples, generators, normal
+from ...training.logs import rows_of
+from ...training.loop import LoopSettings, Objective, fit
+from ...training.progress import Progress, silent
 from .low_pass import start_as_low_pass
-from .progress import Progress, silent
 
 FINISHED = "autoencoder.safetensors"
 GROUPS = "norm_groups"

@@ -1,0 +1,1 @@
+"""Training of autoencoders, the first stage of every latent restorer."""
