@@ -15,12 +15,12 @@ from torch.nn.utils import parametrize
 from pfstorer_core.checkpoints.tensors import read_checkpoint, write_safetensors
 from pfstorer_core.diffusion.schedule import PredictionType, Schedule
 from pfstorer_core.models import UNet
+from pfstorer_core.personalization.pfstorer.train import AdapterTraining
+from pfstorer_core.personalization.photos import Pairs, Photos
 from pfstorer_core.restorers.base import Restorer
 from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Batch, generators, normal
-from pfstorer_core.training.identity import AdapterTraining
 from pfstorer_core.training.loop import Objective, OnProgress, fit
-from pfstorer_core.training.photos import Pairs, Photos
 from pfstorer_core.training.progress import silent
 
 

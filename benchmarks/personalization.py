@@ -30,7 +30,6 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs by its path
 
 from benchmarks.lora import LoRA, train_lora
-from pfstorer_core.adapter import IdentityAdapter, default_sites, load_identity_adapter, new_blocks
 from pfstorer_core.checkpoints.files import written
 from pfstorer_core.evaluation import CaseSettings, EvaluationSettings, draw_case, evaluate, load_judges
 from pfstorer_core.evaluation.align import align
@@ -40,11 +39,17 @@ from pfstorer_core.evaluation.figures import tables, write_plot, write_sheet
 from pfstorer_core.evaluation.judges import Judges
 from pfstorer_core.evaluation.methods import Method, standard_methods
 from pfstorer_core.evaluation.scoreboard import Scoreboard
-from pfstorer_core.identity import Identity
+from pfstorer_core.personalization.pfstorer.adapter import (
+    IdentityAdapter,
+    default_sites,
+    load_identity_adapter,
+    new_blocks,
+)
+from pfstorer_core.personalization.pfstorer.apply import Identity
+from pfstorer_core.personalization.pfstorer.train import AdapterTraining, train_identity_adapter
+from pfstorer_core.personalization.photos import Photos
 from pfstorer_core.restore import restore
 from pfstorer_core.restorers.base import Restorer, load_restorer
-from pfstorer_core.training.identity import AdapterTraining, train_identity_adapter
-from pfstorer_core.training.photos import Photos
 
 Whose = Callable[[Case], Case]
 """Whose adapter is taken for a case's pictures."""

@@ -26,16 +26,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also 
 from benchmarks.memory import status
 from benchmarks.step import DTYPES, randomized, stopwatch
 from harness.stand_in_adapter import stand_in_adapter
-from pfstorer_core.adapter import IdentityAdapter
 from pfstorer_core.checkpoints.files import written
 from pfstorer_core.checkpoints.header import RestorerHeader
-from pfstorer_core.identity import Identity, personalization, read_references, site_factor
 from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, TextTower, UNet, UNetConfig
 from pfstorer_core.models.ops import Backend
 from pfstorer_core.models.text import TextTowerConfig
+from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
+from pfstorer_core.personalization.pfstorer.apply import (
+    Identity,
+    personalization,
+    read_references,
+    site_factor,
+)
+from pfstorer_core.personalization.pfstorer.train import AdapterTraining, IdentityLoss
+from pfstorer_core.personalization.photos import Photos
 from pfstorer_core.restorers.base import Restorer
-from pfstorer_core.training.identity import AdapterTraining, IdentityLoss
-from pfstorer_core.training.photos import Photos
 
 TILES = 9
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pfstorer_core.adapter import AdapterHeader, IdentityAdapter, default_sites, new_blocks
+from pfstorer_core.personalization.pfstorer.adapter import (
+    AdapterHeader,
+    IdentityAdapter,
+    default_sites,
+    new_blocks,
+)
 from pfstorer_core.restorers.base import Restorer
 
 

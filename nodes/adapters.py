@@ -8,8 +8,8 @@ from aiohttp import web
 from comfy_api.latest import io
 from server import PromptServer
 
-from ..pfstorer_core.adapter import IdentityAdapter, load_identity_adapter
-from ..pfstorer_core.training.resume import place, saved_as
+from ..pfstorer_core.personalization.learn import place, saved_as
+from ..pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter, load_identity_adapter
 from .identity import IdentityAdapterType
 from .notes import said
 from .paths import adapter_file, adapter_names, adapter_path, adapters_stamp, stamp

@@ -8,9 +8,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.adapter import IdentityAdapter
-from ..pfstorer_core.identity import MAX_GAMMA, Identity
 from ..pfstorer_core.models import UNet
+from ..pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
+from ..pfstorer_core.personalization.pfstorer.apply import MAX_GAMMA, Identity
 from .host import RestorerModel
 from .identity import IdentityAdapterType, IdentityPatch, with_identity
 from .images import from_mask

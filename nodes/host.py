@@ -22,11 +22,11 @@ from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.ldm.modules.attention import BasicTransformerBlock, optimized_attention
 from torch import Tensor
 
-from ..pfstorer_core.adapter import fingerprint
 from ..pfstorer_core.checkpoints.header import HEADER_TENSOR
 from ..pfstorer_core.checkpoints.tensors import load_exactly
 from ..pfstorer_core.diffusion.schedule import PredictionType
 from ..pfstorer_core.models import Autoencoder, Backend, BlockHooks, UNet, UNetConfig
+from ..pfstorer_core.personalization.pfstorer.adapter import fingerprint
 from ..pfstorer_core.restorers.base import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from .identity import AREA, apply_identities, identity_conds, patches_of
 from .placement import Placement, check_latent, place

@@ -13,7 +13,8 @@ from comfy.patcher_extension import CallbacksMP
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.identity import (
+from ..pfstorer_core.models import UNet
+from ..pfstorer_core.personalization.pfstorer.apply import (
     Identity,
     References,
     each_in_its_area,
@@ -21,7 +22,6 @@ from ..pfstorer_core.identity import (
     of_one_length,
     personalization,
 )
-from ..pfstorer_core.models import UNet
 from .placement import Placement
 
 PATCH = "pfstorer_identity"

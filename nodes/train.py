@@ -16,14 +16,14 @@ from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
-from ..pfstorer_core.adapter import IdentityAdapter, fingerprint, same_base
-from ..pfstorer_core.adapter_header import NULL_LQ, REFERENCE_TIMESTEPS
+from ..pfstorer_core.personalization.learn import learn
+from ..pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter, fingerprint, same_base
+from ..pfstorer_core.personalization.pfstorer.header import NULL_LQ, REFERENCE_TIMESTEPS
+from ..pfstorer_core.personalization.pfstorer.train import AdapterTraining
+from ..pfstorer_core.personalization.photos import MAX_PHOTOS
 from ..pfstorer_core.restorers.base import Restorer, load_restorer, open_restorer
 from ..pfstorer_core.training.formats import calculates_bf16, training_dtype
-from ..pfstorer_core.training.identity import AdapterTraining
-from ..pfstorer_core.training.photos import MAX_PHOTOS
 from ..pfstorer_core.training.progress import Progress
-from ..pfstorer_core.training.resume import learn
 from .condition import restorer_of
 from .host import RestorerModel
 from .identity import IdentityAdapterType

@@ -8,13 +8,13 @@
 Pictures are float tensors [B, 3, H, W] in [0, 1].
 """
 
-from .adapter import IdentityAdapter, load_identity_adapter
 from .checkpoints.header import RestorerHeader
 from .checkpoints.layouts import CheckpointError
-from .identity import Identity
+from .personalization.pfstorer.adapter import IdentityAdapter, load_identity_adapter
+from .personalization.pfstorer.apply import Identity
+from .personalization.pfstorer.train import AdapterTraining, train_identity_adapter
 from .restore import restore
 from .restorers.base import Restorer, load_restorer, save_restorer
-from .training.identity import AdapterTraining, train_identity_adapter
 
 __all__ = [
     "AdapterTraining",

@@ -11,11 +11,11 @@ from torch import Tensor
 from .checkpoints.tensors import is_finite
 from .diffusion.sampling import SamplerStep, sample_ddpm, start_latent
 from .diffusion.schedule import Schedule
-from .identity import Identity, References, each_in_its_area, named, personalization
 from .imaging.canvas import prepare_canvas, resize
 from .imaging.color import COLOR_FIXES
 from .imaging.tiled_autoencoder import decode_tiled, encode_tiled
 from .imaging.tiling import TileGrid, tile_cells
+from .personalization.pfstorer.apply import Identity, References, each_in_its_area, named, personalization
 from .restorers.base import Restorer
 
 

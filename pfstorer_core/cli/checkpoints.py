@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..adapter import is_adapter, load_identity_adapter
 from ..checkpoints.words import bytes_in_words, plain
+from ..personalization.pfstorer.adapter import is_adapter, load_identity_adapter
 from ..restorers.convert import convert
 from ..restorers.inspection import Inspection, inspect_checkpoint
 from .app import Addons, Prediction, app, bars, prediction_named

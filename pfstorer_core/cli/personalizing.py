@@ -11,9 +11,9 @@ import typer
 from ..checkpoints.names import check_place
 from ..imaging.faces import largest_face
 from ..imaging.pictures import read_picture
+from ..personalization.learn import learn
+from ..personalization.pfstorer.train import AdapterTraining
 from ..restorers.base import load_restorer
-from ..training.identity import AdapterTraining
-from ..training.resume import learn
 from .app import Addons, Device, Prediction, app, bars, device_named, prediction_named
 
 DEFAULTS = AdapterTraining()

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from ..adapter import load_identity_adapter
 from ..checkpoints.files import check_output
-from ..identity import Identity
 from ..imaging.color import COLOR_FIXES
 from ..imaging.pictures import check_picture_name, read_picture, write_picture
+from ..personalization.pfstorer.adapter import load_identity_adapter
+from ..personalization.pfstorer.apply import Identity
 from ..restore import restore
 from ..restorers.base import load_restorer
 from ..training.progress import Progress

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..adapter import fingerprint
 from ..checkpoints.header import RestorerHeader
 from ..checkpoints.layouts import (
     BASE,
@@ -38,6 +37,7 @@ from ..checkpoints.words import plain
 from ..diffusion.schedule import PredictionType
 from ..models import Autoencoder, AutoencoderConfig, Backend, TextTower, UNet, UNetConfig
 from ..models.tokenizer import tokenize
+from ..personalization.pfstorer.adapter import fingerprint
 from .context import null_context
 
 NULL_CONTEXT = "null_context"

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ..adapter import fingerprint
 from ..checkpoints.header import HEADER_ENTRY, HEADER_TENSOR, RestorerHeader
 from ..checkpoints.layouts import (
     BASE,
@@ -27,6 +26,7 @@ from ..checkpoints.layouts import (
 from ..checkpoints.sizes import autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
 from ..checkpoints.tensors import check_fit, read_layout
 from ..models import Autoencoder, Backend, LQEncoder, TextTower, UNet
+from ..personalization.pfstorer.adapter import fingerprint
 from .base import NULL_CONTEXT
 
 META = Backend(device="meta")

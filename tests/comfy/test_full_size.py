@@ -12,7 +12,7 @@ from PIL import Image
 from benchmarks.memory import status
 from harness.host import ComfyServer
 from harness.stand_ins import FOLDER, stand_in
-from pfstorer_core.adapter import load_identity_adapter
+from pfstorer_core.personalization.pfstorer.adapter import load_identity_adapter
 from pfstorer_core.restorers.convert import convert
 
 from .prompts import node, png

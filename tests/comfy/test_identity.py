@@ -12,8 +12,8 @@ from harness.host import ComfyServer
 from harness.person import BAD_SIDE, bad_picture, case
 from harness.picture import encode
 from harness.shipped.person import DRAWN_PERSON
-from pfstorer_core.adapter import load_identity_adapter
-from pfstorer_core.training.identity import written_losses
+from pfstorer_core.personalization.pfstorer.adapter import load_identity_adapter
+from pfstorer_core.personalization.pfstorer.train import written_losses
 
 from .prompts import add_small_restorer, node
 from .prompts import png as png_of

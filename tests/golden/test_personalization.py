@@ -7,9 +7,15 @@ import torch
 from torch import Tensor
 
 from pfstorer_core.models import Backend, UNet
-from pfstorer_core.models.personalization import Influence, Personalization
 from pfstorer_core.models.transformer import SpatialTransformer
-from pfstorer_core.reference import at, attention_loss, otsu_mask, reference_features, token_maps
+from pfstorer_core.personalization.pfstorer.block import Influence, Personalization
+from pfstorer_core.personalization.pfstorer.reference import (
+    at,
+    attention_loss,
+    otsu_mask,
+    reference_features,
+    token_maps,
+)
 
 from . import golden
 from .vico import IMAGE, block_of, split, weights

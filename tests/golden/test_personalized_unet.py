@@ -3,9 +3,14 @@
 import torch
 
 from pfstorer_core.models import UNet, UNetConfig
-from pfstorer_core.models.personalization import Influence, Personalization
 from pfstorer_core.models.transformer import CrossAttention
-from pfstorer_core.reference import attention_loss, otsu_mask, reference_features, token_maps
+from pfstorer_core.personalization.pfstorer.block import Influence, Personalization
+from pfstorer_core.personalization.pfstorer.reference import (
+    attention_loss,
+    otsu_mask,
+    reference_features,
+    token_maps,
+)
 
 from . import golden
 from .vico import IMAGE, block_of, split, weights

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pfstorer_core.models.personalization import PersonalizationBlock
+from pfstorer_core.personalization.pfstorer.block import PersonalizationBlock
 
 from . import golden
 

@@ -27,9 +27,9 @@ import torch
 
 from harness.stand_in_adapter import stand_in_adapter
 from pfstorer_core import CheckpointError, Identity, Restorer, load_identity_adapter, load_restorer, restore
-from pfstorer_core.adapter_header import RULES as ADAPTER_RULES
 from pfstorer_core.checkpoints.header import RULES as RESTORER_RULES
 from pfstorer_core.checkpoints.reading import read_checkpoint
+from pfstorer_core.personalization.pfstorer.header import RULES as ADAPTER_RULES
 from pfstorer_core.restorers.base import save_restorer
 from pfstorer_core.restorers.inspection import inspect_checkpoint
 

@@ -9,8 +9,8 @@ from harness import ROOT
 from harness.person import REFERENCES
 from harness.shipped.person import DRAWN_PERSON
 from pfstorer_core import load_restorer
-from pfstorer_core.adapter import load_identity_adapter
 from pfstorer_core.evaluation import load_judges
+from pfstorer_core.personalization.pfstorer.adapter import load_identity_adapter
 
 ASSETS = ROOT / "assets"
 PERSON = f"identity_adapters/{DRAWN_PERSON}.safetensors"

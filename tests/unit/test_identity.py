@@ -13,15 +13,25 @@ import pfstorer_core as pf
 from harness import ROOT
 from harness.person import case as bad_case
 from pfstorer_core import AdapterTraining, Identity, IdentityAdapter, Restorer
-from pfstorer_core.adapter import default_sites, fingerprint, load_identity_adapter, same_base
-from pfstorer_core.identity import each_in_its_area, read_references, site_factor
 from pfstorer_core.models import Backend, UNet, UNetConfig
-from pfstorer_core.prompts import person_prompts, word_id
+from pfstorer_core.personalization.learn import learn
+from pfstorer_core.personalization.pfstorer.adapter import (
+    default_sites,
+    fingerprint,
+    load_identity_adapter,
+    same_base,
+)
+from pfstorer_core.personalization.pfstorer.apply import each_in_its_area, read_references, site_factor
+from pfstorer_core.personalization.pfstorer.train import (
+    PREVIEW_TILE,
+    IdentityLoss,
+    run_key,
+    train_identity_adapter,
+)
+from pfstorer_core.personalization.photos import Pairs, Photos, crop
+from pfstorer_core.personalization.prompts import person_prompts, word_id
 from pfstorer_core.training.damage import damage
-from pfstorer_core.training.identity import PREVIEW_TILE, IdentityLoss, run_key, train_identity_adapter
-from pfstorer_core.training.photos import Pairs, Photos, crop
 from pfstorer_core.training.progress import Progress
-from pfstorer_core.training.resume import learn
 
 from .small import small_restorer
 

@@ -14,15 +14,15 @@ from torch import Tensor
 from harness import ROOT
 from pfstorer_core import Restorer, load_identity_adapter
 from pfstorer_core.imaging.pictures import read_picture, write_picture
-from pfstorer_core.training import resume
+from pfstorer_core.personalization import learn as resume
+from pfstorer_core.personalization.learn import UNFINISHED, Learned, learn
+from pfstorer_core.personalization.pfstorer.train import IdentityLoss, run_key, train_identity_adapter
+from pfstorer_core.personalization.photos import Pairs, Photos
+from pfstorer_core.personalization.previews import GUESSED, crops_sheet, preview_key
 from pfstorer_core.training.damage import damage
-from pfstorer_core.training.identity import IdentityLoss, run_key, train_identity_adapter
 from pfstorer_core.training.interrupts import asking
 from pfstorer_core.training.lock import TakenError, locked
-from pfstorer_core.training.photos import Pairs, Photos
-from pfstorer_core.training.previews import GUESSED, crops_sheet, preview_key
 from pfstorer_core.training.progress import Progress
-from pfstorer_core.training.resume import UNFINISHED, Learned, learn
 
 from .test_identity import QUICK, Stopped, collated
 

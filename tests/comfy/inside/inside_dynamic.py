@@ -13,9 +13,9 @@ import pytest
 import torch
 from pfstorer.nodes.host import build_model, build_vae, load_model, load_vae
 from pfstorer.nodes.text import build_clip
-from pfstorer.pfstorer_core.adapter import fingerprint
 from pfstorer.pfstorer_core.checkpoints.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import TextTower, TextTowerConfig
+from pfstorer.pfstorer_core.personalization.pfstorer.adapter import fingerprint
 from pfstorer.pfstorer_core.restorers.base import RestorerFile, open_restorer
 
 ROOT = Path(__file__).resolve().parents[3]

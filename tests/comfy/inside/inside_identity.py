@@ -12,8 +12,13 @@ from pfstorer.nodes.apply import ApplyPersonalization
 from pfstorer.nodes.condition import prompts_for, with_lq
 from pfstorer.nodes.host import build_model
 from pfstorer.nodes.tiles import Tiles, with_tiles
-from pfstorer.pfstorer_core import identity as core
-from pfstorer.pfstorer_core.adapter import AdapterHeader, IdentityAdapter, default_sites, new_blocks
+from pfstorer.pfstorer_core.personalization.pfstorer import apply as core
+from pfstorer.pfstorer_core.personalization.pfstorer.adapter import (
+    AdapterHeader,
+    IdentityAdapter,
+    default_sites,
+    new_blocks,
+)
 from pfstorer.pfstorer_core.restorers.base import Restorer, open_restorer
 from torch import Tensor
 
@@ -141,7 +146,7 @@ def test_only_the_empty_positive_prompt_is_called_by_the_name(model: Any, adapte
 
 
 def new_blocks_like(block: Any) -> Any:
-    from pfstorer.pfstorer_core.models.personalization import PersonalizationBlock
+    from pfstorer.pfstorer_core.personalization.pfstorer.block import PersonalizationBlock
 
     return PersonalizationBlock(len(block.gamma), block.attn1.heads).requires_grad_(False)
 

@@ -27,7 +27,7 @@ from pfstorer.nodes.paths import (
     restorer_names,
     restorer_path,
 )
-from pfstorer.pfstorer_core.adapter import load_identity_adapter
+from pfstorer.pfstorer_core.personalization.pfstorer.adapter import load_identity_adapter
 from safetensors.torch import save_file
 
 FORMATS = {

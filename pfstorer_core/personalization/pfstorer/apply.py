@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ...diffusion.schedule import Schedule
+from ...models import UNet
 from .adapter import IdentityAdapter
-from .diffusion.schedule import Schedule
-from .models import UNet
-from .models.personalization import Influence, Personalization, Reference
+from .block import Influence, Personalization, Reference
 from .reference import otsu_mask, reference_features, site_block, token_maps
 
 KEY_BUDGET = 2

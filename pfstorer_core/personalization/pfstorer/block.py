@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .ops import Backend
-from .transformer import CrossAttention, FeedForward
+from ...models.ops import Backend
+from ...models.transformer import CrossAttention, FeedForward
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .adapter_header import FORMAT, LATENTS, AdapterHeader, check_tensors
-from .checkpoints.layouts import CheckpointError
-from .checkpoints.reading import DamagedFile
-from .checkpoints.tensors import load_exactly, read_checkpoint, write_safetensors
-from .models import Backend, UNet
-from .models.blocks import Upsample
-from .models.personalization import PersonalizationBlock
-from .models.unet import Block
+from ...checkpoints.layouts import CheckpointError
+from ...checkpoints.reading import DamagedFile
+from ...checkpoints.tensors import load_exactly, read_checkpoint, write_safetensors
+from ...models import Backend, UNet
+from ...models.blocks import Upsample
+from ...models.unet import Block
+from .block import PersonalizationBlock
+from .header import FORMAT, LATENTS, AdapterHeader, check_tensors
 from .reference import text_attention_of
 
 BEGINNING = 2**16

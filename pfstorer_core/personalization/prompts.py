@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .models import TextTower
-from .models.tokenizer import tokenize
+from ..models import TextTower
+from ..models.tokenizer import tokenize
 
 PLACEHOLDER = "*"
 """Stands in a prompt where S* is to be."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
-from .checkpoints.fields import anything, check_version, listed, number, one_of, read_header, text, whole
-from .checkpoints.layouts import CheckpointError, StateDict, first
-from .checkpoints.tensors import is_finite
-from .checkpoints.words import plain
+from ...checkpoints.fields import anything, check_version, listed, number, one_of, read_header, text, whole
+from ...checkpoints.layouts import CheckpointError, StateDict, first
+from ...checkpoints.tensors import is_finite
+from ...checkpoints.words import plain
 
 FORMAT = "pfstorer.identity_adapter"
 FORMAT_VERSION = "1"

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..imaging.canvas import resize
 from ..restorers.base import Restorer
-from .damage import Damage
-from .progress import OnTick, never
+from ..training.damage import Damage
+from ..training.progress import OnTick, never
 
 MAX_PHOTOS = 10
 MARGIN = 0.6

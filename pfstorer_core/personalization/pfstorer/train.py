@@ -15,30 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..adapter import (
-    AdapterHeader,
-    IdentityAdapter,
-    default_sites,
-    new_blocks,
-)
-from ..adapter_header import check_choices
-from ..diffusion.sampling import sample_ddpm, start_latent
-from ..diffusion.schedule import Schedule
-from ..identity import Identity, References, as_seen, personalization
-from ..imaging.tiled_autoencoder import decode_tiled
-from ..models.personalization import Influence, Personalization, PersonalizationBlock
+from ...diffusion.sampling import sample_ddpm, start_latent
+from ...diffusion.schedule import Schedule
+from ...imaging.tiled_autoencoder import decode_tiled
+from ...restorers.base import Restorer
+from ...training.damage import check_shares, damage
+from ...training.data import Batch, collate, generators, normal
+from ...training.interrupts import asking
+from ...training.logs import rows_of
+from ...training.loop import LoopSettings, Objective, fit, learning_rate, to_device
+from ...training.processes import Processes
+from ...training.progress import OnTick, Progress, never, silent
+from ...training.state import kept_losses
+from ..photos import Box, Pairs, Photos, encode, paired
 from ..prompts import MAIN, PROMPTS, person_prompts, word_id
-from ..reference import attention_loss, otsu_mask, reference_features, site_block, token_maps
-from ..restorers.base import Restorer
-from .damage import check_shares, damage
-from .data import Batch, collate, generators, normal
-from .interrupts import asking
-from .logs import rows_of
-from .loop import LoopSettings, Objective, fit, learning_rate, to_device
-from .photos import Box, Pairs, Photos, encode, paired
-from .processes import Processes
-from .progress import OnTick, Progress, never, silent
-from .state import kept_losses
+from .adapter import AdapterHeader, IdentityAdapter, default_sites, new_blocks
+from .apply import Identity, References, as_seen, personalization
+from .block import Influence, Personalization, PersonalizationBlock
+from .header import check_choices
+from .reference import attention_loss, otsu_mask, reference_features, site_block, token_maps
 
 STAGE = "identity"
 PREVIEW_STEPS = 10

@@ -13,17 +13,17 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..adapter import IdentityAdapter, load_identity_adapter
-from ..adapter_header import HEADER_ENTRY
 from ..checkpoints.files import remove_leftovers
 from ..checkpoints.layouts import CheckpointError
 from ..checkpoints.names import numbered
 from ..restorers.base import Restorer
-from .identity import STAGE, AdapterTraining, run_key, train_identity_adapter
-from .lock import TakenError, locked
+from ..training.lock import TakenError, locked
+from ..training.progress import OnTick, Progress, never, silent
+from .pfstorer.adapter import IdentityAdapter, load_identity_adapter
+from .pfstorer.header import HEADER_ENTRY
+from .pfstorer.train import STAGE, AdapterTraining, run_key, train_identity_adapter
 from .photos import Box, squares
 from .previews import preview_path, read_preview, with_crops, write_preview
-from .progress import OnTick, Progress, never, silent
 
 UNFINISHED = ".unfinished"
 """Folder beside the adapters; a training in it is named by its run key."""

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .models import UNet
-from .models.blocks import ResBlock
-from .models.ops import attention
+from ...models import UNet
+from ...models.blocks import ResBlock
+from ...models.ops import attention
 
 THRESHOLDS = 9
 """Candidate thresholds of Otsu's method: 0.1, 0.2, … 0.9."""

@@ -1,0 +1,1 @@
+"""Who it is: adapters that have learned a person, a folder for each method."""
