@@ -10,8 +10,8 @@ from .color import RestorationColorFix
 from .condition import RestorationConditioning
 from .degrade import DegradeImage
 from .faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
+from .host.folders import register_model_folders
 from .load import LoadBaseRestorer
-from .paths import register_model_folders
 from .sample import TiledSRSampler
 from .tiles import RestorationTiling
 from .train import TrainIdentityAdapter

@@ -10,9 +10,9 @@ from server import PromptServer
 
 from ..pfstorer_core.personalization.learn import place, saved_as
 from ..pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter, load_identity_adapter
-from .identity import IdentityAdapterType
-from .notes import said
-from .paths import adapter_file, adapter_names, adapter_path, adapters_stamp, stamp
+from .host.adapters import IdentityAdapterType
+from .host.folders import adapter_file, adapter_names, adapter_path, adapters_stamp, stamp
+from .host.notes import said
 
 ROUTE = "/pfstorer/identity_adapters"
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from ..pfstorer_core.models import UNet
 from ..pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from ..pfstorer_core.personalization.pfstorer.apply import MAX_GAMMA, Identity
-from .host import RestorerModel
-from .identity import IdentityAdapterType, IdentityPatch, with_identity
-from .images import from_mask
+from .host.adapters import IdentityAdapterType, IdentityPatch, with_identity
+from .host.images import from_mask
+from .host.model import RestorerModel
 
 
 class ApplyPersonalization(io.ComfyNode):

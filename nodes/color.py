@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pfstorer_core.imaging.color import COLOR_FIXES, color_fix
-from .images import from_image, to_image
+from .host.images import from_image, to_image
 
 
 class RestorationColorFix(io.ComfyNode):

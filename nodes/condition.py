@@ -10,10 +10,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from .host import LQ_LATENT, PICTURES, RestorerModel
-from .identity import NULL_PROMPT
-from .images import finite, from_image
-from .vae import encode
+from .host.adapters import NULL_PROMPT
+from .host.images import finite, from_image
+from .host.model import LQ_LATENT, PICTURES, RestorerModel
+from .host.pixels import encode
 
 Conditioning = list[list[Any]]
 

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pfstorer_core.degradation import PRESETS, degrade, draw
-from .images import from_image, to_image
+from .host.images import from_image, to_image
 
 
 class DegradeImage(io.ComfyNode):

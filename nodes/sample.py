@@ -19,12 +19,12 @@ from ..pfstorer_core.imaging.canvas import MAX_UPSCALE, Canvas, prepare_canvas, 
 from ..pfstorer_core.imaging.color import COLOR_FIXES
 from ..pfstorer_core.imaging.tiled_autoencoder import pixel_grid
 from ..pfstorer_core.imaging.tiling import tile_cells
-from .bar import TileBar
 from .condition import Conditioning, prompts_for, restorer_of, with_lq
-from .identity import check_masks
-from .images import from_image, from_mask
+from .host.adapters import check_masks
+from .host.images import from_image, from_mask
+from .host.pixels import check_fidelity, decode, encode
+from .host.progress import TileBar
 from .tiles import Tiles, with_tiles
-from .vae import check_fidelity, decode, encode
 
 MARGIN = 8
 """Latent cells about a mask that are restored as well, since its edge is decoded and coloured with them."""

@@ -17,7 +17,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pfstorer_core.imaging.tiling import TileGrid, tile_cells
-from .host import LQ_LATENT
+from .host.model import LQ_LATENT
 
 KEY = "pfstorer.tiles"
 DEFAULT_SIZE = 512

@@ -25,12 +25,12 @@ from ..pfstorer_core.restorers.base import Restorer, load_restorer, open_restore
 from ..pfstorer_core.training.formats import calculates_bf16, training_dtype
 from ..pfstorer_core.training.progress import Progress
 from .condition import restorer_of
-from .host import RestorerModel
-from .identity import IdentityAdapterType
-from .images import to_image
-from .notes import said, say
-from .paths import adapter_file, adapters_stamp
-from .photos import Grown, gathered, one
+from .host.adapters import IdentityAdapterType
+from .host.folders import adapter_file, adapters_stamp
+from .host.images import to_image
+from .host.model import RestorerModel
+from .host.notes import said, say
+from .host.photos import Grown, gathered, one
 
 PREVIEW_SIDE = 512
 DEFAULTS = AdapterTraining()

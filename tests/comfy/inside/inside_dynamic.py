@@ -11,8 +11,8 @@ import comfy.model_patcher
 import comfy.sd
 import pytest
 import torch
-from pfstorer.nodes.host import build_model, build_vae, load_model, load_vae
-from pfstorer.nodes.text import build_clip
+from pfstorer.nodes.host.clip import build_clip
+from pfstorer.nodes.host.model import build_model, build_vae, load_model, load_vae
 from pfstorer.pfstorer_core.checkpoints.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import TextTower, TextTowerConfig
 from pfstorer.pfstorer_core.personalization.pfstorer.adapter import fingerprint

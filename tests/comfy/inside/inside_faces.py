@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 from pfstorer.nodes import faces
-from pfstorer.nodes.boxes import boxes_of, masked
 from pfstorer.nodes.faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
-from pfstorer.nodes.paths import register_model_folders
+from pfstorer.nodes.host.boxes import boxes_of, masked
+from pfstorer.nodes.host.folders import register_model_folders
 from pfstorer.pfstorer_core.imaging.faces import Face
 
 BOX = {"x": 10, "y": 20, "width": 30, "height": 40}

@@ -11,10 +11,9 @@ import folder_paths
 import pytest
 import torch
 from pfstorer.nodes import adapters as nodes
-from pfstorer.nodes import listing, notes
 from pfstorer.nodes.adapters import LoadIdentityAdapter, SaveIdentityAdapter
-from pfstorer.nodes.load import LoadBaseRestorer
-from pfstorer.nodes.paths import (
+from pfstorer.nodes.host import listing, notes
+from pfstorer.nodes.host.folders import (
     ADDONS,
     ASSETS,
     VAES,
@@ -27,6 +26,7 @@ from pfstorer.nodes.paths import (
     restorer_names,
     restorer_path,
 )
+from pfstorer.nodes.load import LoadBaseRestorer
 from pfstorer.pfstorer_core.personalization.pfstorer.adapter import load_identity_adapter
 from safetensors.torch import save_file
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from pfstorer.nodes import photos as photos_
-from pfstorer.nodes.photos import gathered, one
+from pfstorer.nodes.host import photos as photos_
+from pfstorer.nodes.host.photos import gathered, one
 from pfstorer.nodes.train import TrainIdentityAdapter
 from pfstorer.pfstorer_core.imaging.faces import Face
 

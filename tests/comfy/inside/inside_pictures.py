@@ -10,13 +10,13 @@ import pytest
 import torch
 from inside_identity import adapter  # noqa: F401 - a fixture
 from inside_model import path, restorer  # noqa: F401 - fixtures
-from pfstorer.nodes import vae as pixels
 from pfstorer.nodes.apply import ApplyPersonalization
 from pfstorer.nodes.color import RestorationColorFix
 from pfstorer.nodes.condition import RestorationConditioning
 from pfstorer.nodes.degrade import DegradeImage
-from pfstorer.nodes.host import build_model, build_vae
-from pfstorer.nodes.images import from_image, from_mask, to_image
+from pfstorer.nodes.host import pixels
+from pfstorer.nodes.host.images import from_image, from_mask, to_image
+from pfstorer.nodes.host.model import build_model, build_vae
 from pfstorer.nodes.sample import TiledSRSampler, check_samples
 from pfstorer.pfstorer_core.imaging import resizing
 from pfstorer.pfstorer_core.restorers.base import open_restorer

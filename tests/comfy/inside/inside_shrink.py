@@ -10,7 +10,7 @@ import torch
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from inside_identity import adapter, applied, sampled  # noqa: F401 - a fixture
 from inside_model import SIZES, host_unet, inputs, path, restorer  # noqa: F401 - fixtures
-from pfstorer.nodes.host import build_model
+from pfstorer.nodes.host.model import build_model
 from pfstorer.nodes.tiles import Tiles, with_tiles
 from pfstorer.pfstorer_core.restorers.base import Restorer, open_restorer
 from torch import Tensor

@@ -11,9 +11,10 @@ import folder_paths
 import pytest
 import torch
 from comfy_api.latest import io
-from pfstorer.nodes import notes, photos, train
+from pfstorer.nodes import train
+from pfstorer.nodes.host import notes, photos
+from pfstorer.nodes.host.folders import register_model_folders
 from pfstorer.nodes.load import LoadBaseRestorer
-from pfstorer.nodes.paths import register_model_folders
 from pfstorer.nodes.train import TrainIdentityAdapter, training_copy
 from pfstorer.pfstorer_core.imaging.faces import Face
 from pfstorer.pfstorer_core.restorers.base import RestorerSource

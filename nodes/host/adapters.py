@@ -13,8 +13,8 @@ from comfy.patcher_extension import CallbacksMP
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.models import UNet
-from ..pfstorer_core.personalization.pfstorer.apply import (
+from ...pfstorer_core.models import UNet
+from ...pfstorer_core.personalization.pfstorer.apply import (
     Identity,
     References,
     each_in_its_area,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..pfstorer_core.imaging.faces import Box, box_of_mask
+from ...pfstorer_core.imaging.faces import Box, box_of_mask
 from .images import from_mask
 
 

@@ -14,10 +14,10 @@ import torch
 from comfy.supported_models_base import ClipTarget
 from torch import Tensor, nn
 
-from ..pfstorer_core.checkpoints.layouts import PREFIXES
-from ..pfstorer_core.checkpoints.sizes import text_config
-from ..pfstorer_core.models import TextTowerConfig
-from ..pfstorer_core.restorers.base import RestorerFile, file_context
+from ...pfstorer_core.checkpoints.layouts import PREFIXES
+from ...pfstorer_core.checkpoints.sizes import text_config
+from ...pfstorer_core.models import TextTowerConfig
+from ...pfstorer_core.restorers.base import RestorerFile, file_context
 
 FEWEST_LAYERS = 2
 """Of a text tower in the host, which always runs one and skips one."""

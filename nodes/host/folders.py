@@ -9,7 +9,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..pfstorer_core.checkpoints.names import check_place, checked_name
+from ...pfstorer_core.checkpoints.names import check_place, checked_name
 from . import listing
 
 RESTORERS = "restorers"

@@ -10,7 +10,7 @@ import comfy.model_management as mm
 import torch
 from torch import Tensor
 
-from ..pfstorer_core.imaging.tiled_autoencoder import TILE, decode_tiled, encode_tiled
+from ...pfstorer_core.imaging.tiled_autoencoder import TILE, decode_tiled, encode_tiled
 
 LEAST_TILE = 32
 """Side in latent cells of the smallest tile that is tried where memory is short."""

@@ -1,0 +1,1 @@
+"""The bridge to ComfyUI: what the nodes share, and no node."""
