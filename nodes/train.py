@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from ..pfstorer_core.personalization.learn import learn
-from ..pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter, fingerprint, same_base
+from ..pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from ..pfstorer_core.personalization.pfstorer.header import NULL_LQ, REFERENCE_TIMESTEPS
 from ..pfstorer_core.personalization.pfstorer.train import AdapterTraining
 from ..pfstorer_core.personalization.photos import MAX_PHOTOS
 from ..pfstorer_core.restorers.base import Restorer, load_restorer, open_restorer
+from ..pfstorer_core.restorers.fingerprint import fingerprint, same_base
 from ..pfstorer_core.training.formats import calculates_bf16, training_dtype
 from ..pfstorer_core.training.progress import Progress
 from .condition import restorer_of

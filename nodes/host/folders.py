@@ -25,7 +25,7 @@ NONE = "none"
 """The choice of no add-on."""
 TINY_RESTORER = "pfstorer_tiny.safetensors"
 EXTENSIONS = {".safetensors", ".ckpt", ".pt", ".pth"}
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 def register_model_folders() -> None:

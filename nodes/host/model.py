@@ -26,8 +26,8 @@ from ...pfstorer_core.checkpoints.header import HEADER_TENSOR
 from ...pfstorer_core.checkpoints.tensors import load_exactly
 from ...pfstorer_core.diffusion.schedule import PredictionType
 from ...pfstorer_core.models import Autoencoder, Backend, BlockHooks, UNet, UNetConfig
-from ...pfstorer_core.personalization.pfstorer.adapter import fingerprint
 from ...pfstorer_core.restorers.base import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
+from ...pfstorer_core.restorers.fingerprint import fingerprint
 from .adapters import AREA, apply_identities, identity_conds, patches_of
 from .placement import Placement, check_latent, place
 
@@ -393,7 +393,7 @@ class RestorerVAE(comfy.sd.VAE):
             self._guided = False
 
     def decode_tiled_(self, samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The host's way out, which passes no options on; nodes.host.pixels.decode takes smaller tiles instead."""
+        """The host's way out, which passes no options on; pixels.decode takes smaller tiles instead."""
         if self._guided:
             raise mm.OOM_EXCEPTION("The VAE has no room for this tile: choose a smaller one.")
         return super().decode_tiled_(samples, *args, **kwargs)

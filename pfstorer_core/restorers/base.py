@@ -37,8 +37,8 @@ from ..checkpoints.words import plain
 from ..diffusion.schedule import PredictionType
 from ..models import Autoencoder, AutoencoderConfig, Backend, TextTower, UNet, UNetConfig
 from ..models.tokenizer import tokenize
-from ..personalization.pfstorer.adapter import fingerprint
 from .context import null_context
+from .fingerprint import fingerprint
 
 NULL_CONTEXT = "null_context"
 

@@ -26,8 +26,8 @@ from ..checkpoints.layouts import (
 from ..checkpoints.sizes import autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
 from ..checkpoints.tensors import check_fit, read_layout
 from ..models import Autoencoder, Backend, LQEncoder, TextTower, UNet
-from ..personalization.pfstorer.adapter import fingerprint
 from .base import NULL_CONTEXT
+from .fingerprint import fingerprint
 
 META = Backend(device="meta")
 OWN_TENSORS = {NULL_CONTEXT, HEADER_TENSOR}

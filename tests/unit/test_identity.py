@@ -15,12 +15,7 @@ from harness.person import case as bad_case
 from pfstorer_core import AdapterTraining, Identity, IdentityAdapter, Restorer
 from pfstorer_core.models import Backend, UNet, UNetConfig
 from pfstorer_core.personalization.learn import learn
-from pfstorer_core.personalization.pfstorer.adapter import (
-    default_sites,
-    fingerprint,
-    load_identity_adapter,
-    same_base,
-)
+from pfstorer_core.personalization.pfstorer.adapter import default_sites, load_identity_adapter
 from pfstorer_core.personalization.pfstorer.apply import each_in_its_area, read_references, site_factor
 from pfstorer_core.personalization.pfstorer.train import (
     PREVIEW_TILE,
@@ -30,6 +25,7 @@ from pfstorer_core.personalization.pfstorer.train import (
 )
 from pfstorer_core.personalization.photos import Pairs, Photos, crop
 from pfstorer_core.personalization.prompts import person_prompts, word_id
+from pfstorer_core.restorers.fingerprint import fingerprint, same_base
 from pfstorer_core.training.damage import damage
 from pfstorer_core.training.progress import Progress
 

@@ -9,7 +9,7 @@ that puts the place right, and tells faces from what only looked like one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...models.blazeface import SIDE, BlazeFace
-from ...training.progress import OnTick, never
 from ..canvas import resize
 from .answers import Answers, answers_of, merge
 from .face import Box, Face
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "assets" / "face_detection" / "blazeface.safetensors"
+WEIGHTS = Path(__file__).resolve().parents[3] / "assets" / "face_detection" / "blazeface.safetensors"
 
 LEAST_SIDE = 22
 """Pixels of the smallest face that is found for sure."""
@@ -75,7 +74,11 @@ def load_blazeface(path: Path = WEIGHTS) -> BlazeFace:
 
 @torch.no_grad()
 def detect(
-    network: BlazeFace, image: Tensor, smallest: float = 0, largest: float = 0, on_tick: OnTick = never
+    network: BlazeFace,
+    image: Tensor,
+    smallest: float = 0,
+    largest: float = 0,
+    on_tick: Callable[[], object] = lambda: None,
 ) -> list[Face]:
     """The faces in a picture [3, H, W] in [0, 1], each once, in no order.
 
@@ -101,7 +104,9 @@ def detect(
     return _faces(found, turned, (image.shape[-2], image.shape[-1]))
 
 
-def _find(network: BlazeFace, image: Tensor, smallest: float, largest: float, on_tick: OnTick) -> Answers:
+def _find(
+    network: BlazeFace, image: Tensor, smallest: float, largest: float, on_tick: Callable[[], object]
+) -> Answers:
     """The faces in a picture that are not upside down."""
     levels = _levels(image, smallest, largest)
     seen = [_look_through(network, level, level is levels[-1], on_tick) for level in levels]
@@ -127,7 +132,7 @@ def _levels(image: Tensor, smallest: float, largest: float) -> list[Level]:
         scale /= 2
 
 
-def _look_through(network: BlazeFace, level: Level, last: bool, on_tick: OnTick) -> Answers:
+def _look_through(network: BlazeFace, level: Level, last: bool, on_tick: Callable[[], object]) -> Answers:
     """What may be a face in a level, in pixels of the picture."""
     height, width = level.pixels.shape[-2:]
     (tall, tops), (wide, lefts) = _tiles(height), _tiles(width)
@@ -150,7 +155,7 @@ def _tiles(length: int) -> tuple[int, list[int]]:
 
 
 def _look_again(
-    network: BlazeFace, levels: Sequence[Level], likely: Answers, on_tick: OnTick
+    network: BlazeFace, levels: Sequence[Level], likely: Answers, on_tick: Callable[[], object]
 ) -> list[Answers]:
     """The same faces, each by itself, upright, in `VIEWS` and mirrored: means of all that was said."""
     looked = []

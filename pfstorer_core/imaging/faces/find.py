@@ -9,14 +9,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...training.progress import OnTick, never
 from .blazeface import detect, load_blazeface
 from .face import Box, Face
 from .yunet import yunet
 
 
 def face_finder(
-    model: Path | str | None = None, smallest: float = 0, largest: float = 0, on_tick: OnTick = never
+    model: Path | str | None = None,
+    smallest: float = 0,
+    largest: float = 0,
+    on_tick: Callable[[], object] = lambda: None,
 ) -> Callable[[Tensor], list[Face]]:
     """What finds the faces in a picture [3, H, W] in [0, 1], from left to right: for many pictures in a row.
 
@@ -50,7 +52,7 @@ def face_finder(
 
 def find_faces(
     image: Tensor, model: Path | str | None = None, smallest: float = 0, largest: float = 0,
-    on_tick: OnTick = never,
+    on_tick: Callable[[], object] = lambda: None,
 ) -> list[Face]:  # fmt: skip
     """The faces in one picture; arguments and errors as `face_finder` has them."""
     return face_finder(model, smallest, largest, on_tick)(image)

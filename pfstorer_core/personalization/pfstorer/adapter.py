@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,14 +16,10 @@ from ...checkpoints.tensors import load_exactly, read_checkpoint, write_safetens
 from ...models import Backend, UNet
 from ...models.blocks import Upsample
 from ...models.unet import Block
+from ...restorers.fingerprint import same_base
 from .block import PersonalizationBlock
 from .header import FORMAT, LATENTS, AdapterHeader, check_tensors
 from .reference import text_attention_of
-
-BEGINNING = 2**16
-"""Values of a weight that a fingerprint looks at."""
-DIFFERING_BITS = 1
-"""Bits of a fingerprint that rounding to another number format may change; training on changes more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,22 +177,3 @@ def _site_size(unet: UNet, site: str) -> tuple[int, int]:
         return attn.to_q.in_features, attn.heads
     width: Any = unet.get_submodule(site).out_channels
     return width, max(1, width // unet.config.num_head_channels)
-
-
-def fingerprint(unet: Mapping[str, Tensor]) -> str:
-    """64 bits that tell restorers apart, whatever number format they are stored in.
-
-    Bit k says which half of the beginning of one of the U-Net's weights (the LQ encoder's and SFT's among
-    them) has the larger sum.
-    """
-    keys = sorted(key for key, value in unet.items() if value.ndim > 1)
-    chosen = [keys[k * len(keys) // 64] for k in range(64)]
-    bits = [
-        torch.stack([half.double().sum() for half in unet[key].flatten()[:BEGINNING].cpu().tensor_split(2)])
-        for key in chosen
-    ]
-    return f"{sum(int(a > b) << k for k, (a, b) in enumerate(bits)):016x}"
-
-
-def same_base(one: str, other: str) -> bool:
-    return (int(one, 16) ^ int(other, 16)).bit_count() <= DIFFERING_BITS

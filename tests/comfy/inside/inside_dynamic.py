@@ -15,8 +15,8 @@ from pfstorer.nodes.host.clip import build_clip
 from pfstorer.nodes.host.model import build_model, build_vae, load_model, load_vae
 from pfstorer.pfstorer_core.checkpoints.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import TextTower, TextTowerConfig
-from pfstorer.pfstorer_core.personalization.pfstorer.adapter import fingerprint
 from pfstorer.pfstorer_core.restorers.base import RestorerFile, open_restorer
+from pfstorer.pfstorer_core.restorers.fingerprint import fingerprint
 
 ROOT = Path(__file__).resolve().parents[3]
 # Behind the host's modules, whose names go first.
