@@ -12,7 +12,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pfstorer_core.imaging.faces import Box, Window, cut, face_finder, face_windows, masks_of_boxes, paste
-from .host.boxes import boxes_of, masked
+from .host.faces import boxes_of, masked
 from .host.folders import face_detector, face_detectors, stamp
 from .host.images import from_image, to_image
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pfstorer.nodes import faces
 from pfstorer.nodes.faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
-from pfstorer.nodes.host.boxes import boxes_of, masked
+from pfstorer.nodes.host.faces import boxes_of, masked
 from pfstorer.nodes.host.folders import register_model_folders
 from pfstorer.pfstorer_core.imaging.faces import Face
 
