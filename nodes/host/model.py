@@ -1,4 +1,4 @@
-"""The bridge to ComfyUI: our networks as a native MODEL and a native VAE."""
+"""A restorer as a native MODEL."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import comfy.model_base
 import comfy.model_management as mm
 import comfy.model_patcher
 import comfy.ops
-import comfy.patcher_extension
 import comfy.sd
 import comfy.supported_models
 import comfy.utils
 import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
-from comfy.ldm.modules.attention import BasicTransformerBlock, optimized_attention
+from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from ...pfstorer_core.checkpoints.header import HEADER_TENSOR
 from ...pfstorer_core.checkpoints.tensors import load_exactly
 from ...pfstorer_core.diffusion.schedule import PredictionType
-from ...pfstorer_core.models import Autoencoder, Backend, BlockHooks, UNet, UNetConfig
+from ...pfstorer_core.models import Autoencoder, Backend
 from ...pfstorer_core.restorers.base import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from ...pfstorer_core.restorers.fingerprint import fingerprint
 from .adapters import AREA, apply_identities, identity_conds, patches_of
 from .placement import Placement, check_latent, place
+from .unet import HostUNet
 
 LQ_LATENT = "lq_latent"
 """Key of the LQ latent in a conditioning's values, and of the U-Net's keyword."""
@@ -40,101 +40,6 @@ MODEL_TYPES = {
     "eps": comfy.model_base.ModelType.EPS,
     "v": comfy.model_base.ModelType.V_PREDICTION,
 }
-
-
-class HostUNet(UNet):
-    """The core's U-Net, built from the host's layers and patched by the host's patches."""
-
-    def __init__(
-        self,
-        *,
-        sizes: UNetConfig,
-        attn_precision: torch.dtype | None,
-        dtype: torch.dtype,
-        device: torch.device,
-        operations: Any,
-        **_: Any,  # sizes in the host's own words, which only its LoRA key map and patches read
-    ) -> None:
-        block = partial(BasicTransformerBlock, attn_precision=attn_precision, checkpoint=False)
-        super().__init__(sizes, Backend(operations, optimized_attention, block, dtype, device))
-        self.dtype = dtype
-
-    def forward(  # type: ignore[override]
-        self,
-        x: Tensor,
-        timesteps: Tensor,
-        context: Tensor | None = None,
-        y: Tensor | None = None,
-        control: dict | None = None,
-        transformer_options: dict | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        options = transformer_options or {}
-        wrappers = comfy.patcher_extension.get_all_wrappers(
-            comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options
-        )
-        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._denoise, self, wrappers)
-        return executor.execute(x, timesteps, context, y, control, options, **kwargs)
-
-    def _denoise(
-        self,
-        x: Tensor,
-        timesteps: Tensor,
-        context: Tensor | None,
-        y: Tensor | None,
-        control: dict | None,
-        transformer_options: dict,
-        lq_latent: Tensor | None = None,
-        personalization: Any = None,
-        until: int | None = None,
-        where: dict | None = None,
-        **_: Any,
-    ) -> Tensor:
-        transformer_options = transformer_options if where is None else where
-        given = {"x": x, "timesteps": timesteps, "context": context, "y": y}
-        hooks = block_hooks(transformer_options, self.config.model_channels, given)
-        return super().forward(
-            x,
-            timesteps,
-            context,
-            lq_latent=lq_latent,
-            control=control,
-            personalization=personalization,
-            until=until,
-            hooks=hooks,
-            where=transformer_options,
-        )
-
-
-def block_hooks(options: dict, model_channels: int, given: dict[str, Any]) -> BlockHooks:
-    """The host's block patches (FreeU, PatchModelAddDownscale, …) as the core's hooks."""
-    patches: dict[str, list] = options.get("patches", {})
-
-    def each(name: str, *rest: Any) -> Any:
-        def run(h: Tensor) -> Tensor:
-            for patch in patches[name]:
-                h = patch(h, *rest, options)
-            return h
-
-        return run if patches.get(name) else None
-
-    def middle(h: Tensor, emb: Tensor) -> Tensor:
-        for patch in patches["middle_block_after_patch"]:
-            h = patch({"h": h, "emb": emb, "transformer_options": options, **given})["h"]
-        return h
-
-    def output(h: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
-        for patch in patches["output_block_patch"]:
-            h, skip = patch(h, skip, options)
-        return h, skip
-
-    return BlockHooks(
-        emb=each("emb_patch", model_channels),
-        input=each("input_block_patch"),
-        after_skip=each("input_block_patch_after_skip"),
-        middle=middle if patches.get("middle_block_after_patch") else None,
-        output=output if patches.get("output_block_patch") else None,
-    )
 
 
 class RestorerLatentFormat(comfy.latent_formats.LatentFormat):
