@@ -22,12 +22,12 @@ from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from ...pfstorer_core.checkpoints.header import HEADER_TENSOR
-from ...pfstorer_core.checkpoints.tensors import load_exactly
 from ...pfstorer_core.diffusion.schedule import PredictionType
 from ...pfstorer_core.models import Autoencoder, Backend
 from ...pfstorer_core.restorers.base import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from ...pfstorer_core.restorers.fingerprint import fingerprint
 from .adapters import AREA, apply_identities, identity_conds, patches_of
+from .loading import load_weights, patcher_class
 from .placement import Placement, check_latent, place
 from .unet import HostUNet
 
@@ -207,32 +207,6 @@ def build_model(
     if null_context is not None:
         model.null_context = null_context
     return patcher
-
-
-def patcher_class(disable_dynamic: bool) -> type[comfy.model_patcher.ModelPatcher]:
-    """The host's patcher: with DynamicVRAM, unless told otherwise, the one that streams weights."""
-    return comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
-
-
-def load_weights(
-    module: torch.nn.Module,
-    tensors: dict[str, Tensor],
-    what: str,
-    expected: dict[str, Tensor],
-    placement: dict[str, Any] | None,
-) -> None:
-    """Give a module that was built on the meta device its weights.
-
-    Where the host streams weights (DynamicVRAM, its default on NVIDIA), its layers have none before they are
-    loaded, and afterwards they keep the file's own mapped tensors, which it converts when it needs them.
-
-    Args:
-        expected: what the file has to hold, told by the same network of plain layers.
-        placement: dtype and device of the weights; None where the host streams them.
-    """
-    load_exactly(module, tensors, what, expected=expected, assign=placement is None, placement=placement)
-    if placement is not None and mm.force_channels_last():
-        module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def load_model(
