@@ -10,7 +10,8 @@ from comfy_api.latest import io
 from ..pfstorer_core.restorers.base import open_restorer
 from .host.clip import build_clip, null_context
 from .host.folders import ADDONS, NONE, VAES, addon_names, addon_paths, restorer_names, restorer_path, stamp
-from .host.model import build_model, build_vae, load_model, load_vae
+from .host.model import build_model, load_model
+from .host.vae import build_vae, load_vae
 
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PREDICTION_TYPES = {"auto": None, "eps": "eps", "v": "v"}

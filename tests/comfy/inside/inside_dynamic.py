@@ -12,7 +12,8 @@ import comfy.sd
 import pytest
 import torch
 from pfstorer.nodes.host.clip import build_clip
-from pfstorer.nodes.host.model import build_model, build_vae, load_model, load_vae
+from pfstorer.nodes.host.model import build_model, load_model
+from pfstorer.nodes.host.vae import build_vae, load_vae
 from pfstorer.pfstorer_core.checkpoints.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import TextTower, TextTowerConfig
 from pfstorer.pfstorer_core.restorers.base import RestorerFile, open_restorer

@@ -16,7 +16,8 @@ from pfstorer.nodes.condition import RestorationConditioning
 from pfstorer.nodes.degrade import DegradeImage
 from pfstorer.nodes.host import pixels
 from pfstorer.nodes.host.images import from_image, from_mask, to_image
-from pfstorer.nodes.host.model import build_model, build_vae
+from pfstorer.nodes.host.model import build_model
+from pfstorer.nodes.host.vae import build_vae
 from pfstorer.nodes.sample import TiledSRSampler, check_samples
 from pfstorer.pfstorer_core.imaging import resizing
 from pfstorer.pfstorer_core.restorers.base import open_restorer

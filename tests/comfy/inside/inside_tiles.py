@@ -9,7 +9,8 @@ import comfy.utils
 import pytest
 import torch
 from inside_model import SIZES, inputs, path, restorer  # noqa: F401 - fixtures
-from pfstorer.nodes.host.model import build_model, build_vae
+from pfstorer.nodes.host.model import build_model
+from pfstorer.nodes.host.vae import build_vae
 from pfstorer.nodes.sample import TiledSRSampler
 from pfstorer.nodes.tiles import RestorationTiling, Tiles, with_tiles
 from pfstorer.pfstorer_core.restorers.base import open_restorer
