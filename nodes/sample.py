@@ -24,7 +24,7 @@ from .host.adapters import check_masks
 from .host.images import from_image, from_mask
 from .host.pixels import check_fidelity, decode, encode
 from .host.progress import TileBar
-from .tiles import Tiles, with_tiles
+from .host.tiles import Tiles, with_tiles
 
 MARGIN = 8
 """Latent cells about a mask that are restored as well, since its edge is decoded and coloured with them."""

@@ -16,9 +16,9 @@ from comfy.patcher_extension import WrappersMP
 from pfstorer.nodes.condition import RestorationConditioning, prompts_for, restorer_of, with_lq
 from pfstorer.nodes.host import pixels
 from pfstorer.nodes.host.model import build_model, load_model
+from pfstorer.nodes.host.tiles import Tiles, with_tiles
 from pfstorer.nodes.host.unet import HostUNet
 from pfstorer.nodes.host.vae import build_vae
-from pfstorer.nodes.tiles import Tiles, with_tiles
 from pfstorer.pfstorer_core.checkpoints.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import (
     Autoencoder,

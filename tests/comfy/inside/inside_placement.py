@@ -15,9 +15,9 @@ from inside_identity import (
 from inside_model import HEADER, path, restorer  # noqa: F401 - fixtures
 from pfstorer.nodes.condition import prompts_for, with_lq
 from pfstorer.nodes.host.model import build_model
+from pfstorer.nodes.host.tiles import Tiles, with_tiles
 from pfstorer.nodes.host.vae import build_vae
 from pfstorer.nodes.sample import TiledSRSampler
-from pfstorer.nodes.tiles import Tiles, with_tiles
 from pfstorer.pfstorer_core.restorers.base import open_restorer
 from torch import Tensor
 

@@ -11,7 +11,7 @@ from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from inside_identity import adapter, applied, sampled  # noqa: F401 - a fixture
 from inside_model import SIZES, host_unet, inputs, path, restorer  # noqa: F401 - fixtures
 from pfstorer.nodes.host.model import build_model
-from pfstorer.nodes.tiles import Tiles, with_tiles
+from pfstorer.nodes.host.tiles import Tiles, with_tiles
 from pfstorer.pfstorer_core.restorers.base import Restorer, open_restorer
 from torch import Tensor
 

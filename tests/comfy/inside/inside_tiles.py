@@ -10,9 +10,10 @@ import pytest
 import torch
 from inside_model import SIZES, inputs, path, restorer  # noqa: F401 - fixtures
 from pfstorer.nodes.host.model import build_model
+from pfstorer.nodes.host.tiles import Tiles, with_tiles
 from pfstorer.nodes.host.vae import build_vae
 from pfstorer.nodes.sample import TiledSRSampler
-from pfstorer.nodes.tiles import RestorationTiling, Tiles, with_tiles
+from pfstorer.nodes.tiles import RestorationTiling
 from pfstorer.pfstorer_core.restorers.base import open_restorer
 from torch import Tensor
 
