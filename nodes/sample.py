@@ -19,8 +19,8 @@ from ..pfstorer_core.imaging.canvas import MAX_UPSCALE, Canvas, prepare_canvas, 
 from ..pfstorer_core.imaging.color import COLOR_FIXES
 from ..pfstorer_core.imaging.tiled_autoencoder import pixel_grid
 from ..pfstorer_core.imaging.tiling import tile_cells
-from .condition import Conditioning, prompts_for, restorer_of, with_lq
 from .host.adapters import check_masks
+from .host.conditioning import Conditioning, prompts_for, restorer_of, with_lq
 from .host.images import from_image, from_mask
 from .host.pixels import check_fidelity, decode, encode
 from .host.progress import TileBar

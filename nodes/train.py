@@ -25,8 +25,8 @@ from ..pfstorer_core.restorers.base import Restorer, load_restorer, open_restore
 from ..pfstorer_core.restorers.fingerprint import fingerprint, same_base
 from ..pfstorer_core.training.formats import calculates_bf16, training_dtype
 from ..pfstorer_core.training.progress import Progress
-from .condition import restorer_of
 from .host.adapters import IdentityAdapterType
+from .host.conditioning import restorer_of
 from .host.folders import adapter_file, adapters_stamp
 from .host.images import to_image
 from .host.model import RestorerModel

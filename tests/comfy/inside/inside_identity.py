@@ -9,7 +9,7 @@ import pytest
 import torch
 from inside_model import HEADER, SIZES, inputs, path, restorer  # noqa: F401 - fixtures
 from pfstorer.nodes.apply import ApplyPersonalization
-from pfstorer.nodes.condition import prompts_for, with_lq
+from pfstorer.nodes.host.conditioning import prompts_for, with_lq
 from pfstorer.nodes.host.model import build_model
 from pfstorer.nodes.host.tiles import Tiles, with_tiles
 from pfstorer.pfstorer_core.personalization.pfstorer import apply as core

@@ -13,8 +13,9 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
-from pfstorer.nodes.condition import RestorationConditioning, prompts_for, restorer_of, with_lq
+from pfstorer.nodes.condition import RestorationConditioning
 from pfstorer.nodes.host import pixels
+from pfstorer.nodes.host.conditioning import prompts_for, restorer_of, with_lq
 from pfstorer.nodes.host.model import build_model, load_model
 from pfstorer.nodes.host.tiles import Tiles, with_tiles
 from pfstorer.nodes.host.unet import HostUNet

@@ -13,7 +13,7 @@ from inside_identity import (
     applied,
 )
 from inside_model import HEADER, path, restorer  # noqa: F401 - fixtures
-from pfstorer.nodes.condition import prompts_for, with_lq
+from pfstorer.nodes.host.conditioning import prompts_for, with_lq
 from pfstorer.nodes.host.model import build_model
 from pfstorer.nodes.host.tiles import Tiles, with_tiles
 from pfstorer.nodes.host.vae import build_vae
