@@ -17,8 +17,9 @@ from pfstorer.nodes.degrade import DegradeImage
 from pfstorer.nodes.host import pixels
 from pfstorer.nodes.host.images import from_image, from_mask, to_image
 from pfstorer.nodes.host.model import build_model
+from pfstorer.nodes.host.sampling import check_samples
 from pfstorer.nodes.host.vae import build_vae
-from pfstorer.nodes.sample import TiledSRSampler, check_samples
+from pfstorer.nodes.sample import TiledSRSampler
 from pfstorer.pfstorer_core.imaging import resizing
 from pfstorer.pfstorer_core.restorers.base import open_restorer
 from torch import Tensor
@@ -129,7 +130,7 @@ def test_what_overflows_later_is_told_apart(model: Any, vae: Any, monkeypatch: p
 
 
 def test_every_scheduler_has_noise_levels_for_two_steps(model: Any) -> None:
-    from pfstorer.nodes.sample import check_noise_levels
+    from pfstorer.nodes.host.sampling import check_noise_levels
 
     for scheduler in comfy.samplers.KSampler.SCHEDULERS:
         check_noise_levels(model, 2, "euler", scheduler)
