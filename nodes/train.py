@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_management as mm
 import torch
-from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
-from PIL import Image
-from torch import Tensor
 
 from ..pfstorer_core.personalization.learn import learn
-from ..pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from ..pfstorer_core.personalization.pfstorer.header import NULL_LQ, REFERENCE_TIMESTEPS
-from ..pfstorer_core.personalization.pfstorer.train import AdapterTraining
 from ..pfstorer_core.personalization.photos import MAX_PHOTOS
-from ..pfstorer_core.restorers.base import Restorer, load_restorer, open_restorer
-from ..pfstorer_core.restorers.fingerprint import fingerprint, same_base
-from ..pfstorer_core.training.formats import calculates_bf16, training_dtype
 from ..pfstorer_core.training.progress import Progress
 from .host.adapters import IdentityAdapterType
 from .host.conditioning import restorer_of
 from .host.folders import adapter_file, adapters_stamp
 from .host.images import to_image
-from .host.model import RestorerModel
 from .host.notes import said, say
 from .host.photos import Grown, gathered, one
+from .host.training import DEFAULTS, loss_map, settings, thumbnail, time_left, training_copy
 
 PREVIEW_SIDE = 512
-DEFAULTS = AdapterTraining()
 
 
 class TrainIdentityAdapter(io.ComfyNode):
@@ -124,7 +112,7 @@ class TrainIdentityAdapter(io.ComfyNode):
         def show(progress: Progress) -> None:
             say(cls.hidden.unique_id, time_left(progress))
             preview = (
-                None if progress.picture is None else ("JPEG", _thumbnail(progress.picture), PREVIEW_SIDE)
+                None if progress.picture is None else ("JPEG", thumbnail(progress.picture), PREVIEW_SIDE)
             )
             bar.update_absolute(progress.step, progress.steps, preview)
             mm.throw_exception_if_processing_interrupted()
@@ -136,60 +124,4 @@ class TrainIdentityAdapter(io.ComfyNode):
                 resume == "restart", show, mm.throw_exception_if_processing_interrupted,
             )  # fmt: skip
         notes = said(cls.hidden.unique_id, [*learned.notes, *person.notes])
-        return io.NodeOutput(learned.adapter, _loss_map(learned.adapter), to_image(learned.sheet), ui=notes)
-
-
-def settings(given: Mapping[str, Any]) -> AdapterTraining:
-    """Of the node's inputs."""
-    own = {field.name for field in fields(AdapterTraining)}
-    sites = tuple(site.strip() for site in given.get("sites", "").split(",") if site.strip())
-    changed = {"sites": sites, "bf16": calculates_bf16(mm.get_torch_device())}
-    changed |= {name: given.get(name) or None for name in ("lr", "gamma_lr", "preview_every")}
-    return AdapterTraining(**{key: value for key, value in given.items() if key in own} | changed)
-
-
-def training_copy(model: ModelPatcher) -> Restorer:
-    """The restorer of a MODEL from its file, with weights of its own that gradients may pass through.
-
-    Raises:
-        ValueError: the file is not the one any more that the MODEL was loaded from.
-    """
-    if model.patches:
-        logging.getLogger(__name__).warning(
-            "LoRAs of the MODEL are left out: an adapter learns on the base alone."
-        )
-    assert isinstance(model.model, RestorerModel)
-    source, device = model.model.source, mm.get_torch_device()
-    assert source is not None
-    if not same_base(fingerprint(open_restorer(*source).unet), model.model.fingerprint):
-        raise ValueError(
-            f"{Path(source.path).name} is not the file any more that this MODEL was loaded from, and what is "
-            "learned on the one does not fit the other: queue again, so that LoadBaseRestorer loads it anew."
-        )
-    mm.unload_all_models()
-    mm.soft_empty_cache()
-    return load_restorer(
-        source.path, *source.addons, device=device, dtype=training_dtype(model.model.get_dtype(), device),
-        prediction_type=source.prediction_type, text=True,
-    )  # fmt: skip
-
-
-def _loss_map(adapter: IdentityAdapter) -> dict[str, list[float]]:
-    """The host's graph divides by the range of the losses, so that there have to be two different ones."""
-    losses = list(adapter.header.losses)
-    if len(set(losses)) < 2:
-        losses += [(losses or [0.0])[-1] + 1e-6]
-    return {"loss": losses}
-
-
-def time_left(progress: Progress) -> str:
-    """What the node shows below its name."""
-    done = f"{progress.step} of {progress.steps} steps"
-    if progress.seconds_left is None:
-        return done
-    minutes, seconds = divmod(round(progress.seconds_left), 60)
-    return f"{done}, about {minutes} min {seconds:02} s left"
-
-
-def _thumbnail(picture: Tensor) -> Image.Image:
-    return Image.fromarray((to_image(picture)[0].cpu().numpy() * 255).round().astype("uint8"))
+        return io.NodeOutput(learned.adapter, loss_map(learned.adapter), to_image(learned.sheet), ui=notes)

@@ -14,8 +14,9 @@ from comfy_api.latest import io
 from pfstorer.nodes import train
 from pfstorer.nodes.host import notes, photos
 from pfstorer.nodes.host.folders import register_model_folders
+from pfstorer.nodes.host.training import training_copy
 from pfstorer.nodes.load import LoadBaseRestorer
-from pfstorer.nodes.train import TrainIdentityAdapter, training_copy
+from pfstorer.nodes.train import TrainIdentityAdapter
 from pfstorer.pfstorer_core.imaging.faces import Face
 from pfstorer.pfstorer_core.restorers.base import RestorerSource
 
