@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management as mm
@@ -11,22 +10,13 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.imaging.faces import Box, Window, cut, face_finder, face_windows, masks_of_boxes, paste
-from .host.faces import boxes_of, masked
+from ..pfstorer_core.imaging.faces import Box, cut, face_finder, face_windows, paste
+from .host.faces import FaceCrop, boxes_of, check_fit, host_boxes, masked, masks_of
 from .host.folders import face_detector, face_detectors, stamp
 from .host.images import from_image, to_image
 
 FaceCropType = io.Custom("FACE_CROP")
 LARGEST_SIZE = 16384
-ASPECT_TOLERANCE = 0.05
-"""Sides are rounded where a picture is enlarged."""
-
-
-@dataclass(frozen=True)
-class FaceCrop:
-    """Where faces were cut out: a window for each picture of a batch, None where there was no face."""
-
-    windows: tuple[Window | None, ...]
 
 
 class RestorationFindFaces(io.ComfyNode):
@@ -81,7 +71,7 @@ class RestorationFindFaces(io.ComfyNode):
                 f"No face was found in {where}: give Crop Face a mask of it, set other sizes, or choose "
                 "another detector."
             )
-        return io.NodeOutput([_host_boxes(boxes) for boxes in found], _masks(found, pictures))
+        return io.NodeOutput([host_boxes(boxes) for boxes in found], masks_of(found, pictures))
 
 
 class RestorationCropFace(io.ComfyNode):
@@ -160,7 +150,7 @@ class RestorationPasteFace(io.ComfyNode):
     def execute(cls, image: Tensor, face: Tensor, face_crop: FaceCrop, feather: float) -> io.NodeOutput:
         pictures, parts = from_image(image), from_image(face, "face")
         windows = face_crop.windows * (len(pictures) if len(face_crop.windows) == 1 else 1)
-        _check_fit(pictures, parts, windows)
+        check_fit(pictures, parts, windows)
         numbers = [n for n, window in enumerate(windows) if window]
         result = pictures.clone()
         for part, n in zip(parts.expand(len(numbers), -1, -1, -1), numbers, strict=True):
@@ -170,40 +160,3 @@ class RestorationPasteFace(io.ComfyNode):
             result[n] = paste(pictures[n : n + 1], part[None], window, feather)[0]
         alpha = image[..., 3:].to(result).movedim(-1, 1)
         return io.NodeOutput(torch.cat([result, alpha], 1).movedim(1, -1))
-
-
-def _check_fit(pictures: Tensor, parts: Tensor, windows: tuple[Window | None, ...]) -> None:
-    """Raises ValueError where faces and their windows do not belong to the pictures."""
-    there = [window for window in windows if window]
-    if len(windows) != len(pictures):
-        raise ValueError(
-            f"The input face_crop was cut from {len(windows)} pictures, and the image is {len(pictures)}: "
-            "connect the same pictures, or enlarged copies of them."
-        )
-    if len(parts) not in (1, len(there)):
-        raise ValueError(
-            f"{len(parts)} faces do not fit the {len(there)} that Crop Face cut out: give one, or as many."
-        )
-    height, width = pictures.shape[-2:]
-    tall, wide = there[0].size
-    if abs(height * wide / (width * tall) - 1) > ASPECT_TOLERANCE:
-        raise ValueError(
-            f"The face was cut from a picture of {wide} x {tall} pixels, and the image has {width} x "
-            f"{height}: connect the same picture, or an enlarged copy of the same shape."
-        )
-
-
-def _host_boxes(boxes: list[Box]) -> list[dict[str, Any]]:
-    return [
-        {"x": left, "y": top, "width": right - left, "height": bottom - top, "label": "face"}
-        for left, top, right, bottom in boxes
-    ]
-
-
-def _masks(found: list[list[Box]], pictures: Tensor) -> Tensor:
-    """[N, H, W]: of each face of one picture, or of all faces in each of several."""
-    size = pictures.shape[-2], pictures.shape[-1]
-    if len(found) == 1:
-        return masks_of_boxes(found[0], size)
-    each = [masks_of_boxes(boxes, size).sum(0).clamp(max=1) for boxes in found]
-    return torch.stack(each)

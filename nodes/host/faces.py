@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ...pfstorer_core.imaging.faces import Box, box_of_mask
+import torch
+from torch import Tensor
+
+from ...pfstorer_core.imaging.faces import (
+    Box,
+    Window,
+    box_of_mask,
+    masks_of_boxes,
+)
 from .images import from_mask
 
 
@@ -87,3 +96,51 @@ def masked(masks: Any, frames: int, size: tuple[int, int], face: int) -> list[Bo
             f"{which} empty (nothing above a half): paint the face in it, or connect bboxes of Find Faces."
         )
     return boxes if by_picture else boxes * frames
+
+
+@dataclass(frozen=True)
+class FaceCrop:
+    """Where faces were cut out: a window for each picture of a batch, None where there was no face."""
+
+    windows: tuple[Window | None, ...]
+
+
+ASPECT_TOLERANCE = 0.05
+"""Sides are rounded where a picture is enlarged."""
+
+
+def check_fit(pictures: Tensor, parts: Tensor, windows: tuple[Window | None, ...]) -> None:
+    """Raises ValueError where faces and their windows do not belong to the pictures."""
+    there = [window for window in windows if window]
+    if len(windows) != len(pictures):
+        raise ValueError(
+            f"The input face_crop was cut from {len(windows)} pictures, and the image is {len(pictures)}: "
+            "connect the same pictures, or enlarged copies of them."
+        )
+    if len(parts) not in (1, len(there)):
+        raise ValueError(
+            f"{len(parts)} faces do not fit the {len(there)} that Crop Face cut out: give one, or as many."
+        )
+    height, width = pictures.shape[-2:]
+    tall, wide = there[0].size
+    if abs(height * wide / (width * tall) - 1) > ASPECT_TOLERANCE:
+        raise ValueError(
+            f"The face was cut from a picture of {wide} x {tall} pixels, and the image has {width} x "
+            f"{height}: connect the same picture, or an enlarged copy of the same shape."
+        )
+
+
+def host_boxes(boxes: list[Box]) -> list[dict[str, Any]]:
+    return [
+        {"x": left, "y": top, "width": right - left, "height": bottom - top, "label": "face"}
+        for left, top, right, bottom in boxes
+    ]
+
+
+def masks_of(found: list[list[Box]], pictures: Tensor) -> Tensor:
+    """[N, H, W]: of each face of one picture, or of all faces in each of several."""
+    size = pictures.shape[-2], pictures.shape[-1]
+    if len(found) == 1:
+        return masks_of_boxes(found[0], size)
+    each = [masks_of_boxes(boxes, size).sum(0).clamp(max=1) for boxes in found]
+    return torch.stack(each)
