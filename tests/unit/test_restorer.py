@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -145,3 +146,77 @@ def test_an_adapter_of_other_sizes_is_refused_before_any_work(restorer: Restorer
         with pytest.raises(ValueError, match="does not fit: its references are"):
             restore(restorer, lq, upscale=1, steps=1, identities=[identity], on_step=steps.append)
     assert not steps
+
+
+def first_evaluation(restorer: Restorer, lq: torch.Tensor, **given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the U-Net is given first in a restoration: the noisy latent, and the time step."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    handle = restorer.unet.register_forward_pre_hook(lambda _, given: seen.append((given[0], given[1])))
+    restore(restorer, lq, steps=2, **given)
+    handle.remove()
+    return seen[0]
+
+
+def test_it_starts_at_the_noised_bad_picture(restorer: Restorer) -> None:
+    """Of which 0.06826 is left at the last time step, and 0.99767 of the noise, the same for one seed."""
+    pictures = [
+        torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) ** power
+        for seed, power in ((0, 0.2), (1, 3.0))
+    ]
+    with torch.no_grad():
+        latents = [HEADER.scale_factor * restorer.autoencoder.encode(2 * picture - 1) for picture in pictures]
+    found, times = zip(*(first_evaluation(restorer, p, upscale=1, seed=3) for p in pictures), strict=True)
+    assert [t.tolist() for t in times] == [[999], [999]]
+    apart = latents[0] - latents[1]
+    assert apart.abs().mean() > 0.05
+    torch.testing.assert_close(found[0] - found[1], 0.06826 * apart, rtol=0, atol=1e-4)
+    noise = (found[0] - 0.06826 * latents[0]) / 0.99767
+    assert noise.std() == pytest.approx(1, abs=0.2)
+    other, _ = first_evaluation(restorer, pictures[0], upscale=1, seed=4)
+    assert (other - found[0]).std() == pytest.approx(2**0.5, abs=0.3), "another seed is other noise"
+
+
+def test_the_bad_picture_is_told_to_every_evaluation(restorer: Restorer) -> None:
+    """The latent of the LQ picture, scaled as the U-Net sees it, at the time step of the evaluation."""
+    lq, told = torch.rand(1, 3, 32, 32), list[tuple[torch.Tensor, torch.Tensor]]()
+    assert restorer.unet.lq_encoder is not None
+    handle = restorer.unet.lq_encoder.register_forward_pre_hook(
+        lambda _, given: told.append((given[0], given[1]))
+    )
+    restore(restorer, lq, upscale=1, steps=3)
+    handle.remove()
+    with torch.no_grad():
+        latent = HEADER.scale_factor * restorer.autoencoder.encode(2 * lq - 1)
+    assert [t.tolist() for _, t in told] == [[999], [500], [0]]
+    for given, _ in told:
+        torch.testing.assert_close(given, latent, rtol=0, atol=1e-5)
+
+
+def test_a_network_s_answer_is_decoded_as_its_type_says(restorer: Restorer) -> None:
+    """Where the network says that nothing is to change, v and eps give other pictures of the same state;
+    the answer is unscaled before it is decoded, and the result's colours are the bad picture's."""
+    lq = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    decoded: list[torch.Tensor] = []
+    decode = restorer.autoencoder.decoder.register_forward_pre_hook(lambda _, given: decoded.append(given[0]))
+    silent = restorer.unet.register_forward_hook(lambda *given: 0 * given[-1])
+    x, _ = first_evaluation(restorer, lq, upscale=1)
+    decoded.clear()
+    for kind in ("v", "eps"):
+        typed = replace(restorer, header=replace(HEADER, prediction_type=kind))
+        restore(typed, lq, upscale=1, steps=1, color_fix="none")
+    silent.remove()
+    decode.remove()
+    for found, factor in zip(decoded, (0.06826, 1 / 0.06826), strict=True):
+        with torch.no_grad():
+            expected = restorer.autoencoder.post_quant_conv(factor * x / HEADER.scale_factor)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("fix", ["none", "adain", "wavelet"])
+def test_the_colour_fix_is_the_one_asked_for(restorer: Restorer, fix: str) -> None:
+    lq = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain = restore(restorer, lq, upscale=1, steps=1, color_fix="none")
+    found = restore(restorer, lq, upscale=1, steps=1, color_fix=fix)
+    assert torch.equal(found, plain) == (fix == "none")
+    near = (found.mean((-1, -2)) - lq.mean((-1, -2))).abs().max() < 0.05
+    assert near == (fix != "none")
