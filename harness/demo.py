@@ -143,7 +143,7 @@ def own_pictures() -> list[Task]:
 def drawn_face() -> Image.Image:
     import numpy as np
 
-    from pfstorer_core.drawing import draw_person, draw_shot, photograph
+    from lab.people import draw_person, draw_shot, photograph
 
     from .picture import image_of
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pfstorer_core.drawing import draw_person, draw_shot, photograph
+from lab.people import draw_person, draw_shot, photograph
 
 from . import ROOT
 from .console import run_main, say

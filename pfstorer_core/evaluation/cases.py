@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lab.people import LANDMARKS, Person, Photo, draw_person, draw_shot, photograph
+
 from ..degradation import PRESETS, SMALL_AT, applied_at, degrade, draw, ground_truth
-from ..drawing import LANDMARKS, Person, Photo, draw_person, draw_shot, photograph
 from ..imaging.canvas import resize
 from .align import FIVE
 from .traits import spotless, trait_vector

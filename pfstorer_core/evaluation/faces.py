@@ -16,8 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lab.people import LANDMARKS, draw_person, draw_shot, photograph
+
 from ..checkpoints.files import written
-from ..drawing import LANDMARKS, draw_person, draw_shot, photograph
 from ..imaging.canvas import resize
 from ..training.progress import Progress, silent
 from .align import CROP, FIVE, align

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..drawing import LANDMARKS
+from lab.people import LANDMARKS
+
 from ..training.data import Batch
 from ..training.loop import LoopSettings, Objective, fit
 from ..training.progress import Progress, silent

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lab.people import LANDMARKS
+
 from ..checkpoints.layouts import CheckpointError
 from ..checkpoints.tensors import load_exactly, read_checkpoint, write_safetensors
-from ..drawing import LANDMARKS
 from .align import align, without_colour
 from .cases import Case
 from .identity import OWN_ZOOM, Embedder, FaceNetwork

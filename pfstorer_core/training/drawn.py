@@ -58,7 +58,7 @@ class Drawn:
         return Image.fromarray(self.pixels[index])
 
     def caption(self, index: int) -> str:
-        from ..drawing import draw_person
+        from lab.people import draw_person
 
         rng = np.random.default_rng([self.settings.seed, index, 2])
         if _is_leaves(self.settings, index):
@@ -71,7 +71,7 @@ def draw_picture(settings: DrawnPictures, index: int) -> np.ndarray:
 
     Faces are random crops of a larger photo (alignment-free, PFStorer section 3.4).
     """
-    from ..drawing import dead_leaves, draw_person, draw_shot, photograph
+    from lab.people import dead_leaves, draw_person, draw_shot, photograph
 
     rng = np.random.default_rng([settings.seed, index, 1])
     if _is_leaves(settings, index):

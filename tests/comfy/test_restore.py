@@ -13,8 +13,8 @@ from PIL import Image
 from harness import ROOT
 from harness.client import ComfyClient, ExecutionFailed, ExecutionInterrupted
 from harness.host import ComfyServer
+from lab.people import draw_person, draw_shot, photograph
 from pfstorer_core.degradation import Blur, Degradation, GaussianNoise, Jpeg, Resize, degrade
-from pfstorer_core.drawing import draw_person, draw_shot, photograph
 from pfstorer_core.restorers.convert import convert
 
 SHIPPED = json.loads((ROOT / "workflows" / "api" / "restore_and_upscale.json").read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ import torch
 from skimage import data
 from torch import Tensor
 
-from pfstorer_core.drawing import LANDMARKS, dead_leaves, draw_person, draw_shot, photograph
+from lab.people import LANDMARKS, dead_leaves, draw_person, draw_shot, photograph
 from pfstorer_core.imaging.canvas import resize
 from pfstorer_core.imaging.faces import Face, face_finder, find_faces, largest_face
 from pfstorer_core.imaging.faces.blazeface import WEIGHTS, load_blazeface

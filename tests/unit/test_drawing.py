@@ -8,15 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pfstorer_core.drawing import (
-    LANDMARKS,
-    Photo,
-    contact_sheet,
-    dead_leaves,
-    draw_person,
-    draw_shot,
-    photograph,
-)
+from lab.people import LANDMARKS, Photo, contact_sheet, dead_leaves, draw_person, draw_shot, photograph
 
 SIZE = 96
 
@@ -68,7 +60,7 @@ def test_size_type_and_range(size: int):
 
 def test_every_background_can_be_photographed():
     person = draw_person(rng())
-    from pfstorer_core.drawing.shot import BACKGROUNDS
+    from lab.people.shot import BACKGROUNDS
 
     corners = []
     for name in BACKGROUNDS:

@@ -11,9 +11,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from harness import ROOT
+from lab.people import LANDMARKS
 from pfstorer_core import load_restorer, restore
 from pfstorer_core.cli import app
-from pfstorer_core.drawing import LANDMARKS
 from pfstorer_core.evaluation.cases import CaseSettings, draw_case
 from pfstorer_core.evaluation.faces import draw_faces
 from pfstorer_core.evaluation.figures import notes, tables, write_plot, write_sheet

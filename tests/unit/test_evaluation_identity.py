@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from pfstorer_core.drawing import draw_person
+from lab.people import draw_person
 from pfstorer_core.evaluation.align import CROP, TEMPLATE, align, similarity, without_colour
 from pfstorer_core.evaluation.cases import CaseSettings, draw_case
 from pfstorer_core.evaluation.identity import ArcFace, equal_error_rate, load_embedder

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from lab.people import draw_person
 from pfstorer_core.degradation import SMALL_AT
-from pfstorer_core.drawing import draw_person
 from pfstorer_core.training.captions import caption
 from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Crops, collate, find_pictures, hold_back, random_crop
