@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from lab.people.drawn import PEOPLE, DrawnPictures, drawn_pictures
+
 from ..checkpoints.tensors import write_safetensors
 from ..diffusion.schedule import PredictionType
 from ..restorers.base import file_context, file_tensors, load_restorer, open_restorer
@@ -19,7 +21,6 @@ from ..restorers.stablesr.start import Start, new_start, open_start
 from ..restorers.stablesr.train import EMPTY_PROMPT, BaseTraining, train_base
 from ..training.damage import damage
 from ..training.data import Crops, find_pictures, hold_back
-from ..training.drawn import PEOPLE, DrawnPictures, drawn_pictures
 from ..training.loop import LoopSettings, OnProgress
 from ..training.pairs import LatentPairs, latent_pairs
 from ..training.processes import launched_processes

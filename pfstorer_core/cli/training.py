@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..training.drawn import PEOPLE
+from lab.people.drawn import PEOPLE
+
 from .app import Addons, Folder, Prediction, app, bars, prediction_named
 from .runs import BaseRun, Changes, Data, run_autoencoder, run_base, run_cfw
 

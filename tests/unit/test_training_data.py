@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from lab.people import draw_person
+from lab.people.captions import caption
+from lab.people.drawn import DrawnPictures, draw_picture, drawn_pictures
 from pfstorer_core.degradation import SMALL_AT
-from pfstorer_core.training.captions import caption
 from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Crops, collate, find_pictures, hold_back, random_crop
-from pfstorer_core.training.drawn import DrawnPictures, draw_picture, drawn_pictures
 
 
 def picture(size: tuple[int, int] = (40, 40), colour: int = 100, suffix: str = "PNG") -> bytes:

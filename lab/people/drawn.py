@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..checkpoints.files import written
+from pfstorer_core.checkpoints.files import written
+from pfstorer_core.training.progress import Progress, silent
+
 from .captions import SCENES, caption
-from .progress import Progress, silent
 
 PEOPLE = 2000
 
