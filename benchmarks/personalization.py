@@ -30,15 +30,15 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs by its path
 
 from benchmarks.lora import LoRA, train_lora
+from lab.evaluation import CaseSettings, EvaluationSettings, draw_case, evaluate, load_judges
+from lab.evaluation.align import align
+from lab.evaluation.cases import Case
+from lab.evaluation.commands import JUDGES, RESTORER
+from lab.evaluation.figures import tables, write_plot, write_sheet
+from lab.evaluation.judges import Judges
+from lab.evaluation.methods import Method, standard_methods
+from lab.evaluation.scoreboard import Scoreboard
 from pfstorer_core.checkpoints.files import written
-from pfstorer_core.evaluation import CaseSettings, EvaluationSettings, draw_case, evaluate, load_judges
-from pfstorer_core.evaluation.align import align
-from pfstorer_core.evaluation.cases import Case
-from pfstorer_core.evaluation.commands import JUDGES, RESTORER
-from pfstorer_core.evaluation.figures import tables, write_plot, write_sheet
-from pfstorer_core.evaluation.judges import Judges
-from pfstorer_core.evaluation.methods import Method, standard_methods
-from pfstorer_core.evaluation.scoreboard import Scoreboard
 from pfstorer_core.personalization.pfstorer.adapter import (
     IdentityAdapter,
     default_sites,

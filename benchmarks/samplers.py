@@ -25,17 +25,9 @@ from harness import ROOT
 from harness.client import ComfyClient
 from harness.host import ComfyServer
 from harness.picture import decode, encode, image_of
+from lab.evaluation import Case, CaseSettings, EvaluationSettings, Judges, Method, evaluate, load_judges
+from lab.evaluation.commands import JUDGES
 from pfstorer_core.checkpoints.files import written
-from pfstorer_core.evaluation import (
-    Case,
-    CaseSettings,
-    EvaluationSettings,
-    Judges,
-    Method,
-    evaluate,
-    load_judges,
-)
-from pfstorer_core.evaluation.commands import JUDGES
 
 WORKFLOW = ROOT / "workflows" / "api" / "restore_and_upscale.json"
 

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio as psnr
 
+from lab.evaluation import CaseSettings, draw_case
 from lab.people import draw_person
 from lab.people.captions import caption
 from pfstorer_core.diffusion.sampling import sample_ddpm
 from pfstorer_core.diffusion.schedule import Schedule
-from pfstorer_core.evaluation import CaseSettings, draw_case
 from pfstorer_core.restorers.base import load_restorer
 from pfstorer_core.training.logs import rows_of
 

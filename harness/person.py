@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from pfstorer_core.evaluation import CaseSettings, draw_case
-from pfstorer_core.evaluation.cases import Case
+from lab.evaluation import CaseSettings, draw_case
+from lab.evaluation.cases import Case
 
 from . import ROOT
 from .client import ComfyClient, Execution

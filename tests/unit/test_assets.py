@@ -8,8 +8,8 @@ from PIL import Image
 from harness import ROOT
 from harness.person import REFERENCES
 from harness.shipped.person import DRAWN_PERSON
+from lab.evaluation import load_judges
 from pfstorer_core import load_restorer
-from pfstorer_core.evaluation import load_judges
 from pfstorer_core.personalization.pfstorer.adapter import load_identity_adapter
 
 ASSETS = ROOT / "assets"

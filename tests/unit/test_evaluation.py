@@ -11,25 +11,20 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from harness import ROOT
+from lab.evaluation.cases import CaseSettings, draw_case
+from lab.evaluation.faces import draw_faces
+from lab.evaluation.figures import notes, tables, write_plot, write_sheet
+from lab.evaluation.identity import FaceNetwork, equal_error_rate
+from lab.evaluation.judge_training import FaceObjective, JudgeTraining, LandmarkObjective, train_judges
+from lab.evaluation.judges import Judges, load_judges, save_judges
+from lab.evaluation.landmarks import REPORTED, LandmarkNetwork, landmark_error
+from lab.evaluation.methods import standard_methods
+from lab.evaluation.metrics import HIGHER_IS_BETTER
+from lab.evaluation.scoreboard import EvaluationSettings, Scoreboard, evaluate
+from lab.evaluation.traits import trait_names
 from lab.people import LANDMARKS
 from pfstorer_core import load_restorer, restore
 from pfstorer_core.cli import app
-from pfstorer_core.evaluation.cases import CaseSettings, draw_case
-from pfstorer_core.evaluation.faces import draw_faces
-from pfstorer_core.evaluation.figures import notes, tables, write_plot, write_sheet
-from pfstorer_core.evaluation.identity import FaceNetwork, equal_error_rate
-from pfstorer_core.evaluation.judge_training import (
-    FaceObjective,
-    JudgeTraining,
-    LandmarkObjective,
-    train_judges,
-)
-from pfstorer_core.evaluation.judges import Judges, load_judges, save_judges
-from pfstorer_core.evaluation.landmarks import REPORTED, LandmarkNetwork, landmark_error
-from pfstorer_core.evaluation.methods import standard_methods
-from pfstorer_core.evaluation.metrics import HIGHER_IS_BETTER
-from pfstorer_core.evaluation.scoreboard import EvaluationSettings, Scoreboard, evaluate
-from pfstorer_core.evaluation.traits import trait_names
 from pfstorer_core.imaging.canvas import resize
 from pfstorer_core.training.loop import LoopSettings
 
@@ -240,7 +235,7 @@ def test_judges_keep_their_readings_in_the_file(judges: Judges, tmp_path: Path) 
 
 def test_judges_learn_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few steps on a few people: nothing to rely on, but the whole way from drawing to figures."""
-    monkeypatch.setattr("pfstorer_core.evaluation.faces.SHARD", 3)
+    monkeypatch.setattr("lab.evaluation.faces.SHARD", 3)
     loop = LoopSettings(steps=2, lr=1e-3, batch=4, bf16=False, save_every=1)
     settings = JudgeTraining(people=4, photos=2, unseen=2, face_loop=loop, landmark_loop=loop)
     trained = train_judges(settings, tmp_path)

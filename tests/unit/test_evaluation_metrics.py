@@ -12,8 +12,8 @@ import torch
 
 from harness import ROOT
 from harness.environment import site_environment
-from pfstorer_core.evaluation.metrics import IDENTICAL, NotAvailable, load_lpips, load_musiq, psnr, ssim
-from pfstorer_core.evaluation.scoreboard import interval
+from lab.evaluation.metrics import IDENTICAL, NotAvailable, load_lpips, load_musiq, psnr, ssim
+from lab.evaluation.scoreboard import interval
 
 
 def test_psnr_of_a_known_error() -> None:
@@ -62,7 +62,7 @@ def test_missing_weights_are_said(load, tmp_path: Path, monkeypatch: pytest.Monk
 LPIPS = """
 import sys, torch, torchvision
 from pathlib import Path
-from pfstorer_core.evaluation.metrics import NotAvailable, load_lpips
+from lab.evaluation.metrics import NotAvailable, load_lpips
 try:
     load_lpips()
 except NotAvailable as error:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoints.files import written
-from ..training.progress import Progress, silent
+from pfstorer_core.checkpoints.files import written
+from pfstorer_core.training.progress import Progress, silent
+
 from .cases import CLEAN, Case, CaseSettings, draw_case, drawing
 from .identity import Embedder
 from .judges import Judges

@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..checkpoints.files import written
+from pfstorer_core.checkpoints.files import written
+
 from .cases import Case
 from .methods import Method
 from .metrics import HIGHER_IS_BETTER, IDENTICAL

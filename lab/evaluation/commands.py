@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..restorers.base import load_restorer
-from ..training.progress import Progress, silent
+from pfstorer_core.restorers.base import load_restorer
+from pfstorer_core.training.progress import Progress, silent
+
 from .cases import CaseSettings, draw_case
 from .figures import write_plot, write_sheet
 from .identity import load_embedder

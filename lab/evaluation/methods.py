@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..restore import restore
-from ..restorers.base import Restorer
+from pfstorer_core.restore import restore
+from pfstorer_core.restorers.base import Restorer
+
 from .cases import Case
 
 Method = Callable[[Case], Tensor]
