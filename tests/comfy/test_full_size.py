@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.memory import status
 from harness.host import ComfyServer
 from harness.stand_ins import FOLDER, stand_in
+from lab.benchmarks.memory import status
 from pfstorer_core.personalization.pfstorer.adapter import load_identity_adapter
 from pfstorer_core.restorers.convert import convert
 

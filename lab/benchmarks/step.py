@@ -1,6 +1,6 @@
 """Seconds of one sampling step at full size against ComfyUI's plain SD 2.1 U-Net in the same run.
 
-`python -m benchmarks.step [--device cuda] [--latent 64] [--runs 5] [--dtype fp32 bf16] [--json FILE]`; a
+`python -m lab.benchmarks.step [--device cuda] [--latent 64] [--runs 5] [--dtype fp32 bf16] [--json FILE]`; a
 step is the LQ encoder and the U-Net with SFT, batch 1, random weights; the runs of both are interleaved,
 medians count. On CUDA both are also measured under torch.compile, as `<dtype>_compiled`.
 """
@@ -29,17 +29,19 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.step", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.benchmarks.step", description=__doc__)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--latent", type=int, default=64, help="side of the latent")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument("--personalized", action="store_true", help="also see benchmarks.personalized_step")
+    parser.add_argument(
+        "--personalized", action="store_true", help="also see lab.benchmarks.personalized_step"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results: dict[str, dict[str, float]] = {}
     if options.personalized:
-        from benchmarks.personalized_step import measure_personalized
+        from lab.benchmarks.personalized_step import measure_personalized
 
         dtype = DTYPES[options.dtype[-1]]
         results["personalized"] = measure_personalized(dtype, options.latent, options.runs, options.device)

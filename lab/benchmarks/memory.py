@@ -1,6 +1,6 @@
 """Memory of loading and of restoring at full size, on the CPU.
 
-`python -m benchmarks.memory [--json FILE]`: a stand-in of StableSR's checkpoint (512 model, fp16) is loaded
+`python -m lab.benchmarks.memory [--json FILE]`: a stand-in of StableSR's checkpoint (512 model, fp16) is loaded
 as bf16, and a picture is restored to 512 x 512 by 2 steps, each in a process of its own.
 `load_peak_over_file`: highest anonymous memory (RssAnon) above that of the idle process, over the file's
 size. `restore_512_bf16_rss_gb`: highest resident memory (VmHWM, file-backed pages included), in 10^9 bytes.
@@ -26,7 +26,7 @@ CHECKPOINT = "stablesr_000117.ckpt"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.benchmarks.memory", description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", choices=["load", "restore"], help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -46,7 +46,7 @@ def main() -> None:
 
 def measured(what: str) -> float:
     """The number of bytes that one measurement in a fresh process reports."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--only", what]
+    command = [sys.executable, "-m", "lab.benchmarks.memory", "--only", what]
     return float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
 
 

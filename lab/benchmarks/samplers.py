@@ -1,6 +1,6 @@
 """What few steps cost: the host's samplers on the scoreboard's cases, in a real server.
 
-`python -m benchmarks.samplers [--people 10] [--photos 1] [--preset heavy] [--seed 0] [--json FILE]`: every
+`python -m lab.benchmarks.samplers [--people 10] [--photos 1] [--preset heavy] [--seed 0] [--json FILE]`: every
 preset of `SAMPLERS` restores the same pictures with the embedded restorer. The JSON has the rows of
 `evaluate`, methods named by preset, and `seconds`: seconds a picture, by preset.
 """
@@ -52,7 +52,7 @@ SAMPLERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.samplers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.benchmarks.samplers", description=__doc__)
     parser.add_argument("--people", type=int, default=10)
     parser.add_argument("--photos", type=int, default=1)
     parser.add_argument("--preset", default="heavy")

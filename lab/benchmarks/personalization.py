@@ -1,11 +1,11 @@
 """What personalization brings: every way to learn a person, on drawn people that no network has seen.
 
-`python -m benchmarks.personalization --json FILE [--people 6] [--photos 6] [--methods base,pfstorer,…]
+`python -m lab.benchmarks.personalization --json FILE [--people 6] [--photos 6] [--methods base,pfstorer,…]
 [--preset heavy light] [--seed 0] [--gamma 1] [--steps 500] [--draws 4] [--sheet FILE.png] [--plot FILE.png]`
 
 Each person is learned from `--references` clean photos and restored on further, damaged ones. What was
 learned is kept in a folder beside FILE, person by person, so that a run that was stopped goes on. The LoRA is
-`benchmarks.lora`'s, of all layers as in ComfyUI's own training, as many parameters and the same rate. A
+`lab.benchmarks.lora`'s, of all layers as in ComfyUI's own training, as many parameters and the same rate. A
 method may carry its strength (`pfstorer@0.5`); `other:pfstorer` is the next person's adapter on this one's
 picture.
 `--plot` draws the differences from the base, `--frontier FILE.png` identity against PSNR over the strengths.
@@ -29,7 +29,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs by its path
 
-from benchmarks.lora import LoRA, train_lora
+from lab.benchmarks.lora import LoRA, train_lora
 from lab.evaluation import CaseSettings, EvaluationSettings, draw_case, evaluate, load_judges
 from lab.evaluation.align import align
 from lab.evaluation.cases import Case
@@ -205,7 +205,7 @@ MAIN_ROWS = "input,autoencoder,base,token,lora,vico,pfstorer_no_gen,pfstorer,pfs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.personalization", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.benchmarks.personalization", description=__doc__)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--people", type=int, default=6)
     parser.add_argument("--photos", type=int, default=6)
