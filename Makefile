@@ -29,7 +29,7 @@ lint: setup
 	@$(RUN) -m pyright
 
 bench: setup
-	@$(RUN) -m benchmarks
+	@$(RUN) -m lab benchmark
 
 clean:
 	rm -rf .venv .cache demo_output .pytest_cache .ruff_cache .hypothesis

@@ -1,1 +1,1 @@
-"""Speed and quality, measured as ratios against a baseline in the same run: `python -m benchmarks.NAME`."""
+"""Speed and quality as ratios against a baseline in the same run: `python -m lab benchmark NAME`."""

@@ -1,7 +1,7 @@
 """Memory of loading and of restoring at full size, on the CPU.
 
-`python -m lab.benchmarks.memory [--json FILE]`: a stand-in of StableSR's checkpoint (512 model, fp16) is loaded
-as bf16, and a picture is restored to 512 x 512 by 2 steps, each in a process of its own.
+`python -m lab benchmark memory [--json FILE]`: a stand-in of StableSR's checkpoint (512 model, fp16) is
+loaded as bf16, and a picture is restored to 512 x 512 by 2 steps, each in a process of its own.
 `load_peak_over_file`: highest anonymous memory (RssAnon) above that of the idle process, over the file's
 size. `restore_512_bf16_rss_gb`: highest resident memory (VmHWM, file-backed pages included), in 10^9 bytes.
 """
@@ -16,8 +16,6 @@ import threading
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs by its path
-
 from harness import ROOT
 from harness.stand_ins import stand_in
 from pfstorer_core.checkpoints.files import written
@@ -26,7 +24,7 @@ CHECKPOINT = "stablesr_000117.ckpt"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lab.benchmarks.memory", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab benchmark memory", description=__doc__)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", choices=["load", "restore"], help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """What personalization brings: every way to learn a person, on drawn people that no network has seen.
 
-`python -m lab.benchmarks.personalization --json FILE [--people 6] [--photos 6] [--methods base,pfstorer,…]
+`python -m lab benchmark personalization --json FILE [--people 6] [--photos 6] [--methods base,pfstorer,…]
 [--preset heavy light] [--seed 0] [--gamma 1] [--steps 500] [--draws 4] [--sheet FILE.png] [--plot FILE.png]`
 
 Each person is learned from `--references` clean photos and restored on further, damaged ones. What was
@@ -27,17 +27,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs by its path
-
-from lab.benchmarks.lora import LoRA, train_lora
-from lab.evaluation import CaseSettings, EvaluationSettings, draw_case, evaluate, load_judges
-from lab.evaluation.align import align
-from lab.evaluation.cases import Case
-from lab.evaluation.commands import JUDGES, RESTORER
-from lab.evaluation.figures import tables, write_plot, write_sheet
-from lab.evaluation.judges import Judges
-from lab.evaluation.methods import Method, standard_methods
-from lab.evaluation.scoreboard import Scoreboard
 from pfstorer_core.checkpoints.files import written
 from pfstorer_core.personalization.pfstorer.adapter import (
     IdentityAdapter,
@@ -50,6 +39,16 @@ from pfstorer_core.personalization.pfstorer.train import AdapterTraining, train_
 from pfstorer_core.personalization.photos import Photos
 from pfstorer_core.restore import restore
 from pfstorer_core.restorers.base import Restorer, load_restorer
+
+from ..evaluation import CaseSettings, EvaluationSettings, draw_case, evaluate, load_judges
+from ..evaluation.align import align
+from ..evaluation.cases import Case
+from ..evaluation.commands import JUDGES, RESTORER
+from ..evaluation.figures import tables, write_plot, write_sheet
+from ..evaluation.judges import Judges
+from ..evaluation.methods import Method, standard_methods
+from ..evaluation.scoreboard import Scoreboard
+from .lora import LoRA, train_lora
 
 Whose = Callable[[Case], Case]
 """Whose adapter is taken for a case's pictures."""
@@ -205,7 +204,7 @@ MAIN_ROWS = "input,autoencoder,base,token,lora,vico,pfstorer_no_gen,pfstorer,pfs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lab.benchmarks.personalization", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab benchmark personalization", description=__doc__)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--people", type=int, default=6)
     parser.add_argument("--photos", type=int, default=6)

@@ -1,7 +1,7 @@
 """What a person costs at full size: a personalized step and a training step over the base's, and the memory
 of a training.
 
-`python -m lab.benchmarks.personalized_step [--latent 64] [--runs 3] [--dtype bf16] [--batch 1] [--json FILE]`;
+`python -m lab benchmark personalized_step [--latent 64] [--runs 3] [--dtype bf16] [--batch 1] [--json FILE]`;
 SD 2.1's sizes with random weights, batch 1, runs interleaved, medians count; a base step is LQ encoder and
 U-Net. `zero_ratio`, `zero_5_ratio`: references of one and of five photos, read beforehand.
 `same_9_tiles_ratio`: read anew in every step, for nine tiles. `train_over_forward`,
@@ -21,11 +21,7 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs by its path
-
 from harness.stand_in_adapter import stand_in_adapter
-from lab.benchmarks.memory import status
-from lab.benchmarks.step import DTYPES, randomized, stopwatch
 from pfstorer_core.checkpoints.files import written
 from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, TextTower, UNet, UNetConfig
@@ -42,11 +38,14 @@ from pfstorer_core.personalization.pfstorer.train import AdapterTraining, Identi
 from pfstorer_core.personalization.photos import Photos
 from pfstorer_core.restorers.base import Restorer
 
+from .memory import status
+from .timing import DTYPES, randomized, stopwatch
+
 TILES = 9
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lab.benchmarks.personalized_step", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab benchmark personalized_step", description=__doc__)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--latent", type=int, default=64, help="side of the latent")
     parser.add_argument("--runs", type=int, default=3)

@@ -1,6 +1,6 @@
 """What few steps cost: the host's samplers on the scoreboard's cases, in a real server.
 
-`python -m lab.benchmarks.samplers [--people 10] [--photos 1] [--preset heavy] [--seed 0] [--json FILE]`: every
+`python -m lab benchmark samplers [--people 10] [--photos 1] [--preset heavy] [--seed 0] [--json FILE]`: every
 preset of `SAMPLERS` restores the same pictures with the embedded restorer. The JSON has the rows of
 `evaluate`, methods named by preset, and `seconds`: seconds a picture, by preset.
 """
@@ -8,15 +8,12 @@ preset of `SAMPLERS` restores the same pictures with the embedded restorer. The 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs by its path
-
-import json
 
 import numpy as np
 import torch
@@ -25,9 +22,10 @@ from harness import ROOT
 from harness.client import ComfyClient
 from harness.host import ComfyServer
 from harness.picture import decode, encode, image_of
-from lab.evaluation import Case, CaseSettings, EvaluationSettings, Judges, Method, evaluate, load_judges
-from lab.evaluation.commands import JUDGES
 from pfstorer_core.checkpoints.files import written
+
+from ..evaluation import Case, CaseSettings, EvaluationSettings, Judges, Method, evaluate, load_judges
+from ..evaluation.commands import JUDGES
 
 WORKFLOW = ROOT / "workflows" / "api" / "restore_and_upscale.json"
 
@@ -52,7 +50,7 @@ SAMPLERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lab.benchmarks.samplers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab benchmark samplers", description=__doc__)
     parser.add_argument("--people", type=int, default=10)
     parser.add_argument("--photos", type=int, default=1)
     parser.add_argument("--preset", default="heavy")

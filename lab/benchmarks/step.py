@@ -1,6 +1,6 @@
 """Seconds of one sampling step at full size against ComfyUI's plain SD 2.1 U-Net in the same run.
 
-`python -m lab.benchmarks.step [--device cuda] [--latent 64] [--runs 5] [--dtype fp32 bf16] [--json FILE]`; a
+`python -m lab benchmark step [--device cuda] [--latent 64] [--runs 5] [--dtype fp32 bf16] [--json FILE]`; a
 step is the LQ encoder and the U-Net with SFT, batch 1, random weights; the runs of both are interleaved,
 medians count. On CUDA both are also measured under torch.compile, as `<dtype>_compiled`.
 """
@@ -11,37 +11,32 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs by its path
-
 from harness import HOST
 from pfstorer_core.checkpoints.files import written
 from pfstorer_core.models import LQEncoderConfig, UNet, UNetConfig
 from pfstorer_core.models.ops import Backend
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from .timing import DTYPES, randomized, stopwatch
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lab.benchmarks.step", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab benchmark step", description=__doc__)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--latent", type=int, default=64, help="side of the latent")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument(
-        "--personalized", action="store_true", help="also see lab.benchmarks.personalized_step"
-    )
+    parser.add_argument("--personalized", action="store_true", help="also the benchmark personalized_step")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results: dict[str, dict[str, float]] = {}
     if options.personalized:
-        from lab.benchmarks.personalized_step import measure_personalized
+        from .personalized_step import measure_personalized
 
         dtype = DTYPES[options.dtype[-1]]
         results["personalized"] = measure_personalized(dtype, options.latent, options.runs, options.device)
@@ -85,21 +80,6 @@ def measure(
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     medians["ratio"] = (medians["encoder_s"] + medians["unet_s"]) / medians["host_unet_s"]
     return medians
-
-
-def stopwatch(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a call, what it left to do on the device included."""
-    started = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
-def randomized(module: torch.nn.Module) -> UNet:
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=0.02)
-    return module.eval()  # type: ignore[return-value]
 
 
 def host_unet(dtype: torch.dtype, device: torch.device) -> torch.nn.Module:

@@ -1,10 +1,10 @@
 """What tiles cost: seconds of a tile against the bare model, and memory against the size of the picture.
 
-`python -m lab.benchmarks.tiles [--restorer FILE] [--runs 5] [--json FILE]`; fp32 on the CPU, tile batch 1, runs
-interleaved, medians count. `tile_over_bare`: a step on the grid of most tiles over as many calls of the same
-U-Net on a tensor of a tile's size. `per_tile_s`: seconds of a tile by the number of tiles. `rss_growth_mb`:
-highest resident memory of a process that restores a picture by 1 step, by the side of the result in pixels,
-above that of one that restores a single tile.
+`python -m lab benchmark tiles [--restorer FILE] [--runs 5] [--json FILE]`; fp32 on the CPU, tile batch 1,
+runs interleaved, medians count. `tile_over_bare`: a step on the grid of most tiles over as many calls of the
+same U-Net on a tensor of a tile's size. `per_tile_s`: seconds of a tile by the number of tiles.
+`rss_growth_mb`: highest resident memory of a process that restores a picture by 1 step, by the side of the
+result in pixels, above that of one that restores a single tile.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also runs by its path
-
 from harness import ROOT
-from lab.benchmarks.memory import status
-from lab.benchmarks.step import stopwatch
 from pfstorer_core import load_restorer, restore
 from pfstorer_core.checkpoints.files import written
 from pfstorer_core.imaging.tiling import TileGrid
+
+from .memory import status
+from .timing import stopwatch
 
 TINY = ROOT / "assets" / "pfstorer_tiny.safetensors"
 TILES = (1, 4, 16, 64)
@@ -35,7 +34,7 @@ SIDES = (512, 1024, 2048)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lab.benchmarks.tiles", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab benchmark tiles", description=__doc__)
     parser.add_argument("--restorer", type=Path, default=TINY)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", type=Path)
@@ -95,15 +94,8 @@ def speed(path: Path, runs: int) -> dict[str, Any]:
 
 def measured(path: Path, side: int) -> float:
     """Bytes that a process of its own reports; side 0 is one tile."""
-    command = [
-        sys.executable,
-        "-m",
-        "lab.benchmarks.tiles",
-        "--restorer",
-        str(path),
-        "--side",
-        str(side or -1),
-    ]
+    options = ["--restorer", str(path), "--side", str(side or -1)]
+    command = [sys.executable, "-m", "lab.benchmarks.tiles", *options]
     return float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
 
 

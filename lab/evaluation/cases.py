@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.people import LANDMARKS, Person, Photo, draw_person, draw_shot, photograph
 from pfstorer_core.degradation import PRESETS, SMALL_AT, applied_at, degrade, draw, ground_truth
 from pfstorer_core.imaging.canvas import resize
 
+from ..people import LANDMARKS, Person, Photo, draw_person, draw_shot, photograph
 from .align import FIVE
 from .traits import spotless, trait_vector
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from pfstorer_core.restorers.base import load_restorer
 from pfstorer_core.training.progress import Progress, silent
 
+from .. import ASSETS
 from .cases import CaseSettings, draw_case
 from .figures import write_plot, write_sheet
 from .identity import load_embedder
@@ -19,7 +20,6 @@ from .judges import Judges, load_judges, save_judges
 from .methods import standard_methods
 from .scoreboard import EvaluationSettings, Scoreboard, evaluate
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 RESTORER = ASSETS / "pfstorer_tiny.safetensors"
 JUDGES = ASSETS / "pfstorer_judges.safetensors"
 

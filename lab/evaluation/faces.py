@@ -16,11 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lab.people import LANDMARKS, draw_person, draw_shot, photograph
 from pfstorer_core.checkpoints.files import written
 from pfstorer_core.imaging.canvas import resize
 from pfstorer_core.training.progress import Progress, silent
 
+from ..people import LANDMARKS, draw_person, draw_shot, photograph
 from .align import CROP, FIVE, align
 from .cases import drawing
 from .identity import OWN_ZOOM

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.people import LANDMARKS
 from pfstorer_core.training.data import Batch
 from pfstorer_core.training.loop import LoopSettings, Objective, fit
 from pfstorer_core.training.progress import Progress, silent
 
+from ..people import LANDMARKS
 from .align import CROP, without_colour
 from .cases import drawing
 from .faces import RIM, DrawnFaces, FaceSamples, PhotoSamples, drawn_faces

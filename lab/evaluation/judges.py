@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lab.people import LANDMARKS
 from pfstorer_core.checkpoints.layouts import CheckpointError
 from pfstorer_core.checkpoints.tensors import load_exactly, read_checkpoint, write_safetensors
 
+from ..people import LANDMARKS
 from .align import align, without_colour
 from .cases import Case
 from .identity import OWN_ZOOM, Embedder, FaceNetwork

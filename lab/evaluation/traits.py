@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lab.people import Person, draw_person
+from ..people import Person, draw_person
 
 GROUPS = ("colour", "geometry", "marks")
 """Of the drawing's traits. Moles and scars, which are places and no numbers, are measured there: `spots`."""

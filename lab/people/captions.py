@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from lab.people import Person
+    from . import Person
 
 VIEWS = ("a photo of {}", "a portrait of {}", "a close-up photo of {}", "a good photo of {}", "{}")
 SCENES = ("a photo of a texture", "overlapping shapes", "an abstract pattern", "a photo of things")

@@ -1,11 +1,13 @@
-"""Drawn pictures to train on, made once and kept in a cache folder."""
+"""Drawn pictures and their captions as files, to train on."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +18,13 @@ from pfstorer_core.checkpoints.files import written
 from pfstorer_core.training.progress import Progress, silent
 
 from .captions import SCENES, caption
+from .leaves import dead_leaves
+from .person import draw_person
+from .photo import photograph
+from .shot import draw_shot
 
-PEOPLE = 2000
+SETTINGS = "drawn.json"
+"""Tells what a folder's pictures are, so that no others come between them."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ class DrawnPictures:
         size: side of the pictures in pixels.
     """
 
-    people: int = PEOPLE
+    people: int = 2000
     photos: int = 2
     leaves: int = 800
     size: int = 128
@@ -41,30 +48,13 @@ class DrawnPictures:
     def __len__(self) -> int:
         return self.people * self.photos + self.leaves
 
-
-@dataclass(frozen=True)
-class Drawn:
-    """Drawn pictures as `Pictures`: uint8 [N, size, size, 3], mapped from their file."""
-
-    settings: DrawnPictures
-    pixels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def name(self, index: int) -> str:
-        return f"drawn picture {index}"
-
-    def read(self, index: int) -> Image.Image:
-        return Image.fromarray(self.pixels[index])
-
-    def caption(self, index: int) -> str:
-        from lab.people import draw_person
-
-        rng = np.random.default_rng([self.settings.seed, index, 2])
-        if _is_leaves(self.settings, index):
-            return str(rng.choice(SCENES))
-        return caption(draw_person(_person_rng(self.settings, index)), rng)
+    def check(self) -> None:
+        """Raise ValueError where there is nothing to draw."""
+        for name, least in {"people": 0, "photos": 0, "leaves": 0, "size": 1, "seed": 0}.items():
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"{name} must be {least} or more, got {value}.")
+        if not len(self):
+            raise ValueError("There is nothing to draw: ask for people with photos, or for leaves.")
 
 
 def draw_picture(settings: DrawnPictures, index: int) -> np.ndarray:
@@ -72,8 +62,6 @@ def draw_picture(settings: DrawnPictures, index: int) -> np.ndarray:
 
     Faces are random crops of a larger photo (alignment-free, PFStorer section 3.4).
     """
-    from lab.people import dead_leaves, draw_person, draw_shot, photograph
-
     rng = np.random.default_rng([settings.seed, index, 1])
     if _is_leaves(settings, index):
         image = dead_leaves(rng, settings.size)
@@ -86,22 +74,63 @@ def draw_picture(settings: DrawnPictures, index: int) -> np.ndarray:
     return (image * 255).round().astype(np.uint8)
 
 
-def drawn_pictures(
+def describe_picture(settings: DrawnPictures, index: int) -> str:
+    """The caption of picture `index`."""
+    rng = np.random.default_rng([settings.seed, index, 2])
+    if _is_leaves(settings, index):
+        return str(rng.choice(SCENES))
+    return caption(draw_person(_person_rng(settings, index)), rng)
+
+
+def draw_pictures(
     settings: DrawnPictures, folder: Path, on_progress: Callable[[Progress], None] = silent
-) -> Drawn:
-    """Draw them on the first call, and read them from `folder` afterwards."""
-    counts = f"{settings.people}x{settings.photos}+{settings.leaves}"
-    path = folder / f"drawn-{counts}-{settings.size}px-seed{settings.seed}.npy"
-    if not path.exists():
-        pictures = np.empty((len(settings), settings.size, settings.size, 3), np.uint8)
-        with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-            drawn = pool.map(partial(draw_picture, settings), range(len(settings)), chunksize=8)
-            for index, picture in enumerate(drawn):
-                pictures[index] = picture
-                on_progress(Progress("pictures", index + 1, len(settings)))
-        with written(path) as temporary, temporary.open("wb") as file:
-            np.save(file, pictures)
-    return Drawn(settings, np.load(path, mmap_mode="r"))
+) -> None:
+    """Draw the pictures into `folder`, as `find_pictures` reads them: 000000.png and its caption in
+    000000.txt, and so on. What is there already is not drawn again.
+
+    Raises:
+        ValueError: settings out of range, or the folder holds pictures of other settings.
+    """
+    settings.check()
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, settings)
+    missing = [index for index in range(len(settings)) if not _path(folder, index).exists()]
+    done = len(settings) - len(missing)
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        for _ in pool.map(partial(_write, settings, folder), missing, chunksize=8):
+            done += 1
+            on_progress(Progress("pictures", done, len(settings)))
+
+
+def _claim(folder: Path, settings: DrawnPictures) -> None:
+    path, wanted = folder / SETTINGS, asdict(settings)
+    if path.exists():
+        found = json.loads(path.read_text())
+        if found != wanted:
+            raise ValueError(
+                f"{folder} holds the pictures of {_words(found)}, and not those of {_words(wanted)}: choose "
+                "another folder."
+            )
+        return
+    with written(path) as temporary:
+        temporary.write_text(json.dumps(wanted))
+
+
+def _words(settings: dict[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def _write(settings: DrawnPictures, folder: Path, index: int) -> None:
+    """The picture comes last and whole: it says that both files are there."""
+    path = _path(folder, index)
+    path.with_suffix(".txt").write_text(describe_picture(settings, index), encoding="utf-8")
+    temporary = path.with_suffix(".part")
+    Image.fromarray(draw_picture(settings, index)).save(temporary, "PNG")
+    os.replace(temporary, path)
+
+
+def _path(folder: Path, index: int) -> Path:
+    return folder / f"{index:06}.png"
 
 
 def _is_leaves(settings: DrawnPictures, index: int) -> bool:

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-
-from ..checkpoints.words import LONGEST, plain
 from . import (  # noqa: F401 - they register their verbs
     checkpoints,
     degrading,
-    evaluating,
     personalizing,
     restoring,
     training,
 )
-from .app import app
+from .app import app, run
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
     """Run the command line; what a user can mend ends in one line and status 1."""
-    try:
-        app()
-    except (OSError, ValueError, ImportError) as error:
-        sys.stderr.write(f"error: {plain(error, LONGEST)}\n")
-        sys.exit(1)
+    run(app)
 
 
 @app.callback()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from ..checkpoints.words import LONGEST, plain
 from ..diffusion.schedule import PredictionType
 from ..restorers.convert import DTYPES
 from ..training.progress import Progress
@@ -27,7 +29,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 Folder = Annotated[
     Path,
-    typer.Argument(help="Folder of the run: drawn pictures, checkpoints, logs. A second call resumes."),
+    typer.Argument(help="Folder of the run: checkpoints, sheets, logs. A second call resumes."),
 ]
 Addons = Annotated[
     list[Path] | None,
@@ -37,6 +39,15 @@ Prediction = Annotated[str | None, typer.Option(help="eps or v, where header and
 
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line; what a user can mend ends in one line and status 1."""
+    try:
+        app()
+    except (OSError, ValueError, ImportError) as error:
+        sys.stderr.write(f"error: {plain(error, LONGEST)}\n")
+        sys.exit(1)
 
 
 def device_named(name: str) -> torch.device:

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-from lab.people.drawn import PEOPLE, DrawnPictures, drawn_pictures
-
 from ..checkpoints.tensors import write_safetensors
 from ..diffusion.schedule import PredictionType
 from ..restorers.base import file_context, file_tensors, load_restorer, open_restorer
@@ -20,13 +18,15 @@ from ..restorers.stablesr.cfw import CFWTraining, Perceptual, restored, train_cf
 from ..restorers.stablesr.start import Start, new_start, open_start
 from ..restorers.stablesr.train import EMPTY_PROMPT, BaseTraining, train_base
 from ..training.damage import damage
-from ..training.data import Crops, find_pictures, hold_back
+from ..training.data import Crops, Pictures, find_pictures, hold_back
 from ..training.loop import LoopSettings, OnProgress
 from ..training.pairs import LatentPairs, latent_pairs
 from ..training.processes import launched_processes
 from ..training.progress import silent
 
 TINY_LOOP = LoopSettings(steps=3000, lr=8e-4)
+TINY_SIZE = 128
+"""Side in pixels of what a restorer that is made from nothing is trained on."""
 WIDE = 256
 """Channels of a U-Net from which on it is trained as StableSR was."""
 
@@ -36,28 +36,27 @@ class Data:
     """What to train on.
 
     Attributes:
-        paths: see `find_pictures`; none for drawn people.
-        people: number of drawn people.
+        paths: see `find_pictures`.
         size: side of the crops in pixels; 0 for what suits the restorer.
         degradation: name of a preset, or "" for what suits the size.
     """
 
     paths: Sequence[Path] = ()
-    people: int = PEOPLE
     size: int = 0
     degradation: str = ""
 
-    def crops(
-        self, folder: Path, seed: int, size: int, on_progress: OnProgress = silent
-    ) -> tuple[Crops, Crops]:
-        """To train on, and to look at; raises what `find_pictures` does, and where no crop can be made."""
+    def pictures(self) -> Pictures:
+        """Raises ValueError where no paths are given, and what `find_pictures` does."""
+        if not self.paths:
+            raise ValueError(
+                "No pictures to train on: name folders or WebDataset shards of them by --data. "
+                "`python -m lab draw-people FOLDER`, in a clone of the project, draws some to try with."
+            )
+        return find_pictures(self.paths)
+
+    def crops(self, pictures: Pictures, seed: int, size: int) -> tuple[Crops, Crops]:
+        """To train on, and to look at; raises ValueError where no crop can be made."""
         size = self.size or size
-        if self.paths:
-            pictures = find_pictures(self.paths)
-        else:
-            with launched_processes().main_first():
-                settings = DrawnPictures(people=self.people, size=max(size, DrawnPictures().size))
-                pictures = drawn_pictures(settings, folder, on_progress)
         train, held = hold_back(len(pictures))
         crops = Crops(pictures, train, size, seed), Crops(pictures, held, size, seed)
         crops[0][0]  # so that what is wrong with all pictures is said here, and once
@@ -87,7 +86,7 @@ def run_autoencoder(folder: Path, data: Data, changes: Changes, on_progress: OnP
     """Train an autoencoder from nothing, into `folder`."""
     settings = AutoencoderTraining()
     settings = replace(settings, loop=changes.to(settings.loop))
-    crops, held = data.crops(folder, settings.loop.seed, 64, on_progress)
+    crops, held = data.crops(data.pictures(), settings.loop.seed, 64)
     train_autoencoder(crops, settings, folder, on_progress, held=held)
 
 
@@ -137,13 +136,13 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
     )
     if run.renew and not run.source:
         raise ValueError("There is nothing to renew without a restorer to start from (--from).")
-    seed = run.loop.seed or 0
+    pictures, seed = run.data.pictures(), run.loop.seed or 0
     if run.source:
         start = _opened(run, settings)
-        crops, held = run.data.crops(folder, seed, start.header.image_size, on_progress)
+        crops, held = run.data.crops(pictures, seed, start.header.image_size)
     else:
         autoencoder = load_autoencoder(folder)
-        crops, held = run.data.crops(folder, seed, DrawnPictures().size, on_progress)
+        crops, held = run.data.crops(pictures, seed, TINY_SIZE)
         start = new_start(
             autoencoder, crops, train=train, prediction_type=run.prediction_type or "v", seed=seed
         )
@@ -187,11 +186,12 @@ def run_cfw(
     check_output(output, dtype)
     settings = CFWTraining(sampling_steps, pictures, p_hq)
     perceptual = _lpips() if lpips else None
+    found = data.pictures()
     processes = launched_processes()
     file = open_restorer(source)
     restorer = load_restorer(source, device=processes.device)
     loop = changes.to(settings.loop)
-    crops, _ = data.crops(folder, loop.seed, restorer.header.image_size, on_progress)
+    crops, _ = data.crops(found, loop.seed, restorer.header.image_size)
     settings = replace(settings, loop=loop, damage=damage(data.degradation, crops.size))
     with launched_processes().main_first():
         samples = restored(restorer, crops, settings, folder / "restored.safetensors", on_progress)

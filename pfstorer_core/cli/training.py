@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from lab.people.drawn import PEOPLE
-
 from .app import Addons, Folder, Prediction, app, bars, prediction_named
 from .runs import BaseRun, Changes, Data, run_autoencoder, run_base, run_cfw
 
@@ -16,10 +14,11 @@ Result = Annotated[Path, typer.Argument(help="The restorer to write (.safetensor
 DataPaths = Annotated[
     list[Path] | None,
     typer.Option(
-        "--data", help="Folder of pictures, or WebDataset shard (.tar). Repeatable. Default: drawn people."
+        "--data",
+        help="Folder of pictures, or WebDataset shard (.tar); name.txt beside name.jpg is its caption. "
+        "Repeatable. `python -m lab draw-people FOLDER` draws some to try with.",
     ),
 ]
-People = Annotated[int, typer.Option(help="How many people are drawn, without --data.")]
 Size = Annotated[int, typer.Option(help="Side of the random crops in pixels; 0: that of the restorer.")]
 DegradationName = Annotated[
     str, typer.Option(help="What makes LQ pictures: a preset's name. Default: by the size.")
@@ -42,7 +41,6 @@ Dtype = Annotated[str, typer.Option(help="Of the result: fp16, bf16 or fp32.")]
 def _train_autoencoder(
     folder: Folder,
     data: DataPaths = None,
-    people: People = PEOPLE,
     size: Annotated[int, typer.Option(help="Side of the random crops in pixels.")] = 64,
     steps: Steps = None,
     lr: Rate = None,
@@ -57,7 +55,7 @@ def _train_autoencoder(
     """Train the autoencoder of a tiny restorer from nothing, into FOLDER."""
     changes = Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers)
     with bars() as show:
-        run_autoencoder(folder, Data(data or (), people, size), changes, show)
+        run_autoencoder(folder, Data(data or (), size), changes, show)
 
 
 @app.command("train-base")
@@ -88,7 +86,6 @@ def _train_base(
         float | None, typer.Option(help="Share of samples without their caption.")
     ] = None,
     data: DataPaths = None,
-    people: People = PEOPLE,
     size: Size = 0,
     degradation: DegradationName = "",
     p_hq: Annotated[float, typer.Option(help="Share of samples whose LQ picture is HQ as it is.")] = 0.03,
@@ -135,7 +132,7 @@ def _train_base(
         crop,
         checkpointing,
         dtype,
-        Data(data or (), people, size, degradation),
+        Data(data or (), size, degradation),
         Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers),
     )
     with bars() as show:
@@ -148,7 +145,6 @@ def _train_cfw(
     output: Result,
     source: Annotated[Path, typer.Option("--from", help="The restorer whose autoencoder is to get CFW.")],
     data: DataPaths = None,
-    people: People = PEOPLE,
     size: Size = 0,
     degradation: DegradationName = "",
     pictures: Annotated[int, typer.Option(help="Pictures that are restored first, to train on.")] = 500,
@@ -176,7 +172,7 @@ def _train_cfw(
             folder,
             output,
             source,
-            Data(data or (), people, size, degradation),
+            Data(data or (), size, degradation),
             changes,
             pictures=pictures,
             sampling_steps=sampling_steps,

@@ -25,7 +25,7 @@ NEEDED = {
     "assets/face_detection/blazeface.LICENSE.txt", "pfstorer_core/models/data/clip_merges.LICENSE.txt",
 }  # fmt: skip
 UNWANTED = (
-    "tests/*", "harness/*", "lab/benchmarks/*", ".*", "assets/*judges*", "docs/*.png", "docs/*.json",
+    "tests/*", "harness/*", "lab/*", ".*", "assets/*judges*", "docs/*.png", "docs/*.json",
     "assets/registry/*", "Makefile", "requirements-dev.txt", "*.pyc",
 )  # fmt: skip
 MEGABYTES = 42

@@ -10,7 +10,7 @@ import pytest
 
 from harness import ROOT
 
-CORE, NODES = "pfstorer_core", "nodes"
+CORE, NODES, LAB = "pfstorer_core", "nodes", "lab"
 HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "node_helpers", "server"}
 LONGEST_EXECUTE = 40
 
@@ -91,7 +91,7 @@ def test_pyright_is_clean() -> None:
 
 
 def test_core_knows_no_host_and_imports_itself_relatively() -> None:
-    forbidden = HOST_MODULES | {NODES, CORE}
+    forbidden = HOST_MODULES | {NODES, CORE, LAB}
     modules = parse(CORE)
     found = {
         name: sorted(forbidden.intersection(absolute_imports(tree)))
@@ -101,13 +101,28 @@ def test_core_knows_no_host_and_imports_itself_relatively() -> None:
     assert {name: names for name, names in found.items() if names} == {}
 
 
-def test_nodes_reach_the_core_relatively() -> None:
+def test_nodes_reach_the_core_relatively_and_no_lab() -> None:
     """In the host the pack's modules are named after its folder: absolute names do not exist."""
-    found = [name for name, tree in parse(NODES).items() if CORE in absolute_imports(tree)]
-    assert found == []
+    modules = parse(NODES)
+    found = {
+        name: sorted({CORE, LAB}.intersection(absolute_imports(tree)))
+        + [target for target in relative_imports(name, modules) if target.split(".")[0] not in (CORE, NODES)]
+        for name, tree in modules.items()
+    }
+    assert {name: names for name, names in found.items() if names} == {}
 
 
-@pytest.mark.parametrize("package", [CORE, NODES])
+def test_lab_reaches_the_core_absolutely_itself_relatively_and_no_nodes() -> None:
+    modules = parse(LAB)
+    found = {
+        name: sorted({NODES, LAB}.intersection(absolute_imports(tree)))
+        + [target for target in relative_imports(name, modules) if target.split(".")[0] != LAB]
+        for name, tree in modules.items()
+    }
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize("package", [CORE, NODES, LAB])
 def test_no_import_circle(package: str) -> None:
     assert find_circle(parse(package)) == []
 

@@ -19,7 +19,7 @@ from harness import ROOT
 from pfstorer_core import load_restorer, restore
 from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.checkpoints.tensors import read_checkpoint
-from pfstorer_core.cli.runs import BaseRun, Changes, Data, run_base, run_cfw
+from pfstorer_core.cli.runs import BaseRun, Changes, Data, run_autoencoder, run_base, run_cfw
 from pfstorer_core.models import Autoencoder, AutoencoderConfig
 from pfstorer_core.restorers.base import save_restorer
 from pfstorer_core.restorers.first_stage.low_pass import start_as_low_pass
@@ -228,13 +228,12 @@ def test_a_shift_out_of_range_is_refused(shift: float) -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 10.0, float("nan")])
 @pytest.mark.parametrize("name", ["null_lq", "empty_prompt", "p_hq"])
-def test_a_share_out_of_range_is_refused_before_anything_is_drawn(
+def test_a_share_out_of_range_is_refused_before_anything_is_read(
     tmp_path: Path, restorer: Path, name: str, share: float
 ) -> None:
     run = replace(BaseRun(restorer, train="all"), **{name: share})
     with pytest.raises(ValueError, match=f"{name} must be from 0 to 1"):
         run_base(tmp_path, tmp_path / "out.safetensors", run)
-    assert not list(tmp_path.glob("drawn-*"))
 
 
 def test_what_is_renewed_is_drawn_anew_and_the_rest_stays(restorer: Path) -> None:
@@ -412,3 +411,10 @@ def test_what_is_wrong_is_said_before_the_work(tmp_path: Path, restorer: Path, p
         run_base(tmp_path, output, BaseRun(restorer, data=Data([pictures], size=SIDE, degradation="rain")))
     with pytest.raises(ValueError, match="in a row cannot be used"):
         run_base(tmp_path, output, BaseRun(restorer, data=Data([pictures], size=1024)))
+    nothing = "No pictures to train on: .* `python -m lab draw-people FOLDER`"
+    with pytest.raises(ValueError, match=nothing):
+        run_base(tmp_path, output, BaseRun(tmp_path / "is not even opened.safetensors"))
+    with pytest.raises(ValueError, match=nothing):
+        run_autoencoder(tmp_path, Data(), Changes())
+    with pytest.raises(ValueError, match=nothing):
+        run_cfw(tmp_path, output, tmp_path / "is not even opened.safetensors", Data(), Changes())

@@ -1,9 +1,8 @@
-"""What trainings learn from: folders and shards in any state, drawn people, and random crops of them."""
+"""What trainings learn from: folders and shards in any state, and random crops of them."""
 
 import io
 import tarfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from lab.people import draw_person
-from lab.people.captions import caption
-from lab.people.drawn import DrawnPictures, draw_picture, drawn_pictures
 from pfstorer_core.degradation import SMALL_AT
 from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Crops, collate, find_pictures, hold_back, random_crop
@@ -159,33 +155,6 @@ def test_pictures_are_held_back_where_there_are_enough() -> None:
     train, held = hold_back(100)
     assert len(held) == 8
     assert sorted(train + held) == list(range(100))
-
-
-SMALL = DrawnPictures(people=2, photos=1, leaves=2, size=32, seed=3)
-
-
-def test_pictures_are_drawn_once_and_are_what_their_seed_says(tmp_path: Path) -> None:
-    drawn = drawn_pictures(SMALL, tmp_path)
-    assert drawn.pixels.shape == (4, 32, 32, 3)
-    for index in (0, 3):
-        assert np.array_equal(np.asarray(drawn.read(index)), draw_picture(SMALL, index))
-    assert "person" in drawn.caption(0)
-    assert "person" not in drawn.caption(3)
-    [file] = tmp_path.iterdir()
-    written = file.stat().st_mtime_ns
-    assert np.array_equal(drawn_pictures(SMALL, tmp_path).pixels, drawn.pixels)
-    assert file.stat().st_mtime_ns == written
-
-
-def test_captions_tell_the_traits() -> None:
-    person = draw_person(np.random.default_rng(5))
-    person = replace(person, hair_colour=(0.26, 0.07, 0.02), grey=0.0, hair_curl=0.9, beard=0.5, age=0.9)
-    texts = " / ".join(caption(person, np.random.default_rng(seed)) for seed in range(40))
-    for words in ("a photo of", "curly red hair", "a beard", "an old person"):
-        assert words in texts
-    assert "freckles" not in " ".join(
-        caption(replace(person, freckles=0.0), np.random.default_rng(seed)) for seed in range(40)
-    )
 
 
 def test_damage_of_a_picture_depends_on_its_own_generator_alone() -> None:

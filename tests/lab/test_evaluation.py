@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from harness import ROOT
+from lab.cli import app
 from lab.evaluation.cases import CaseSettings, draw_case
 from lab.evaluation.faces import draw_faces
 from lab.evaluation.figures import notes, tables, write_plot, write_sheet
@@ -24,7 +25,6 @@ from lab.evaluation.scoreboard import EvaluationSettings, Scoreboard, evaluate
 from lab.evaluation.traits import trait_names
 from lab.people import LANDMARKS
 from pfstorer_core import load_restorer, restore
-from pfstorer_core.cli import app
 from pfstorer_core.imaging.canvas import resize
 from pfstorer_core.training.loop import LoopSettings
 

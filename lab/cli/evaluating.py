@@ -11,7 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .app import Folder, app, bars
+from pfstorer_core.cli.app import Folder, bars
+
+from .app import app
 
 
 @app.command("evaluate")
@@ -42,8 +44,8 @@ def _evaluate(
     ] = 0,
 ) -> None:
     """Print the scoreboard of the paper's Table 1, on drawn people: means and 95 % intervals over people."""
-    from lab.evaluation.commands import run_evaluate
-    from lab.evaluation.figures import notes, tables
+    from ..evaluation.commands import run_evaluate
+    from ..evaluation.figures import notes, tables
 
     chosen = {"restorer": restorer, "judges": judges, "damage_at": damage_at}
     with bars() as show:
@@ -82,7 +84,7 @@ def _train_judges(
     landmark_steps: Annotated[int | None, typer.Option(help="Steps of the landmark detector.")] = None,
 ) -> None:
     """Train what `evaluate` reads faces with: identity embedder, trait readings and landmark detector."""
-    from lab.evaluation.commands import run_train_judges
+    from ..evaluation.commands import run_train_judges
 
     chosen = {"people": people, "photos": photos, "steps": steps, "landmark_steps": landmark_steps}
     with bars() as show:
