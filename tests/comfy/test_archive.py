@@ -21,8 +21,9 @@ NEEDED = {
     "assets/pfstorer_tiny.safetensors", "assets/identity_adapters/drawn_person.safetensors",
     "pfstorer_core/models/data/clip_merges.txt.gz", "workflows/Restore and upscale.json",
     "workflows/Restore and upscale.jpg", "workflows/api/restore_and_upscale.json",
-    "web/docs/LoadBaseRestorer.md", "assets/face_detection/blazeface.safetensors",
-    "assets/face_detection/blazeface.LICENSE.txt", "pfstorer_core/models/data/clip_merges.LICENSE.txt",
+    "web/docs/LoadBaseRestorer.md", "pfstorer_core/imaging/faces/data/blazeface.safetensors",
+    "pfstorer_core/imaging/faces/data/blazeface.LICENSE.txt",
+    "pfstorer_core/models/data/clip_merges.LICENSE.txt",
 }  # fmt: skip
 UNWANTED = (
     "tests/*", "harness/*", "lab/*", ".*", "assets/*judges*", "docs/*.png", "docs/*.json",

@@ -1,5 +1,6 @@
 """What ships with the pack: small, whole, and what it says it is."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,22 @@ def test_the_registry_s_pictures_have_its_sizes() -> None:
     icon, banner = (Image.open(ASSETS / "registry" / f"{name}.png").size for name in ("icon", "banner"))
     assert icon[0] == icon[1] <= 400
     assert 9 * banner[0] == 21 * banner[1]
+
+
+def test_the_wheel_has_all_of_the_core_and_nothing_else() -> None:
+    """Files that are no modules are in it where package-data names them; what the core needs lies in it."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'include = ["pfstorer_core*"]' in project
+    packages = re.findall(r'^"([\w.]+)" = \["data/\*"\]', project, re.MULTILINE)
+    named = {ROOT.joinpath(*package.split("."), "data") for package in packages}
+    files = [
+        p for p in (ROOT / "pfstorer_core").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")
+    ]
+    assert len(files) == 4
+    assert {path.parent for path in files} == named
+    outward = re.compile(r"parents\[|\bassets\b")
+    found = [str(p) for p in (ROOT / "pfstorer_core").rglob("*.py") if outward.search(p.read_text("utf-8"))]
+    assert found == []
 
 
 def test_judges_that_are_not_there_are_told(tmp_path: Path) -> None:

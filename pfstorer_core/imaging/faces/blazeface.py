@@ -23,7 +23,7 @@ from ..canvas import resize
 from .answers import Answers, answers_of, merge
 from .face import Box, Face
 
-WEIGHTS = Path(__file__).resolve().parents[3] / "assets" / "face_detection" / "blazeface.safetensors"
+WEIGHTS = Path(__file__).resolve().parent / "data" / "blazeface.safetensors"
 
 LEAST_SIDE = 22
 """Pixels of the smallest face that is found for sure."""
@@ -59,11 +59,11 @@ def load_blazeface(path: Path = WEIGHTS) -> BlazeFace:
     """The network with its weights, in fp32 on the CPU.
 
     Raises:
-        FileNotFoundError: the file is not where the node pack has it.
+        FileNotFoundError: the file is not beside this module.
     """
     if not path.exists():
         raise FileNotFoundError(
-            f"The built-in face detector is missing: there is no {path}. Install the node pack again, or "
+            f"The built-in face detector is missing: there is no {path}. Install PFStorer again, or "
             "choose a file of YuNet's."
         )
     with torch.device("meta"):
