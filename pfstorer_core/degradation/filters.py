@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from kornia.color import rgb_to_grayscale
+from kornia.filters import median_blur as kornia_median_blur
 from torch import Tensor
 
 from .kernels import blur_kernel
@@ -10,8 +12,6 @@ from .kernels import blur_kernel
 USM_SIZE, USM_SIGMA = 51, 8.0
 USM_WEIGHT = 0.5
 USM_THRESHOLD = 10 / 255
-LUMA = (0.299, 0.587, 0.114)
-"""Of red, green and blue (ITU-R BT.601)."""
 
 
 def filter2d(image: Tensor, kernel: Tensor) -> Tensor:
@@ -32,7 +32,8 @@ def filter2d(image: Tensor, kernel: Tensor) -> Tensor:
     if kernel.ndim == 3 and len(kernel) != len(image):
         raise ValueError(f"got {len(kernel)} kernels for {len(image)} images; pass one each, or one [k, k]")
     height, width = image.shape[-2:]
-    # By way of the frequencies: on a CPU no slower than a convolution at 7 × 7, 17 times as fast at 41 × 41.
+    # By way of the frequencies: on one core, kornia's filter2d takes 3 times as long for 512 px at 21 × 21,
+    # 12 times at 41 × 41. It also refuses pictures that are not larger than half the kernel.
     padded = reflect_pad(image, k // 2)
     size = padded.shape[-2:]
     kernel = kernel.to(image)[..., None, :, :]
@@ -72,11 +73,12 @@ def median_blur(image: Tensor, size: int) -> Tensor:
     """
     if size < 1 or size % 2 == 0:
         raise ValueError(f"The size of a median blur is odd, so that it has a middle; got {size}.")
-    windows = reflect_pad(image, size // 2).unfold(-2, size, 1).unfold(-2, size, 1)
-    return windows.flatten(-2).median(-1).values
+    (height, width), rim = image.shape[-2:], size // 2
+    # What kornia makes of the rim, where versions of it differ, is cut off.
+    blurred = kornia_median_blur(reflect_pad(image, rim), size)
+    return blurred[..., rim : rim + height, rim : rim + width]
 
 
 def to_gray(image: Tensor) -> Tensor:
-    """The luma in all three channels."""
-    weights = image.new_tensor(LUMA)[:, None, None]
-    return (image * weights).sum(1, keepdim=True).expand_as(image).contiguous()
+    """The luma (ITU-R BT.601) in all three channels."""
+    return rgb_to_grayscale(image).expand_as(image).contiguous()

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from kornia.color import CFA, linear_rgb_to_rgb, rgb_to_linear_rgb, rgb_to_raw
+from kornia.filters import filter2d
 from torch import Tensor
 
-from .filters import filter2d
-
-BAYER = ((0, 1), (1, 2))
-"""The channel that each pixel of a 2 × 2 cell sees: RGGB."""
+BAYER = CFA.BG
+"""RGGB, which kornia and OpenCV name by the second row and column."""
 NEIGHBOURS = ((0.25, 0.5, 0.25), (0.5, 1.0, 0.5), (0.25, 0.5, 0.25))
 
 
@@ -45,13 +45,13 @@ def isp_noise(
     height, width = image.shape[-2:]
     whole_cells = F.pad(image, (0, width % 2, 0, height % 2), mode="replicate")
 
-    raw = _mosaic(_mix(srgb_to_linear(whole_cells), to_camera) / gains)
+    raw = rgb_to_raw(_mix(rgb_to_linear_rgb(whole_cells), to_camera) / gains, BAYER)
     noise = torch.randn(raw.shape, generator=torch.Generator().manual_seed(seed)).to(raw)
     # Black lies above 0 on a sensor, so that noise below it is not lost, which would tint shadows.
     raw = (raw + noise * (shot * raw + read).sqrt()).clamp(max=1)
 
     developed = _mix((demosaic(raw) * gains).clamp(max=1), torch.linalg.inv(to_camera))
-    return linear_to_srgb(developed.clamp(0, 1))[..., :height, :width]
+    return linear_rgb_to_rgb(developed.clamp(0, 1))[..., :height, :width]
 
 
 def color_matrix(crosstalk: tuple[float, ...]) -> Tensor:
@@ -76,30 +76,11 @@ def demosaic(raw: Tensor) -> Tensor:
 
     Bilinear: the weighted mean of those among its 3 × 3 neighbours. Returns [B, 3, H, W].
     """
-    seen = _bayer_masks(raw)
-    kernel = raw.new_tensor(NEIGHBOURS)
+    # Not kornia's raw_to_rgb, which takes green as it is where it was seen: 1.5 times as much noise in it.
+    colours = torch.eye(3).to(raw)[..., None, None].expand(-1, -1, *raw.shape[-2:])
+    seen = rgb_to_raw(colours, BAYER).transpose(0, 1)
+    kernel = raw.new_tensor(NEIGHBOURS)[None]
     return filter2d(raw * seen, kernel) / filter2d(seen, kernel)
-
-
-def srgb_to_linear(image: Tensor) -> Tensor:
-    """Undo the gamma curve of sRGB (IEC 61966-2-1)."""
-    return torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
-
-
-def linear_to_srgb(image: Tensor) -> Tensor:
-    """The gamma curve of sRGB (IEC 61966-2-1)."""
-    curve = 1.055 * image.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(image <= 0.0031308, 12.92 * image, curve)
-
-
-def _mosaic(image: Tensor) -> Tensor:
-    return (image * _bayer_masks(image)).sum(1, keepdim=True)
-
-
-def _bayer_masks(like: Tensor) -> Tensor:
-    """[1, 3, H, W]: where each channel is seen."""
-    cell = F.one_hot(torch.tensor(BAYER, device=like.device), 3).permute(2, 0, 1).to(like)
-    return cell.repeat(1, like.shape[-2] // 2, like.shape[-1] // 2)[None]
 
 
 def _mix(image: Tensor, matrix: Tensor) -> Tensor:

@@ -6,9 +6,8 @@ Random numbers are drawn on the CPU, so that a seed gives the same noise on ever
 from __future__ import annotations
 
 import torch
+from kornia.color import rgb_to_grayscale
 from torch import Tensor
-
-from .filters import to_gray
 
 
 def gaussian_noise(image: Tensor, sigma: float, *, gray: bool, seed: int) -> Tensor:
@@ -33,7 +32,7 @@ def poisson_noise(image: Tensor, scale: float, *, gray: bool, seed: int) -> Tens
     Args:
         gray: the same noise, that of the luma, in all three channels.
     """
-    clean = ((to_gray(image)[:, :1] if gray else image) * 255).round() / 255
+    clean = ((rgb_to_grayscale(image) if gray else image) * 255).round() / 255
     photons = torch.stack([_photons(picture) for picture in clean])
     generator = torch.Generator().manual_seed(seed)
     counts = torch.poisson((clean * photons).cpu(), generator=generator).to(image)

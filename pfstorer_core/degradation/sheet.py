@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -98,7 +99,7 @@ def _sheet(panels: Sequence[tuple[str, Tensor]], cell: int) -> Image.Image:
 
 
 def _thumbnail(picture: Tensor, cell: int) -> Image.Image:
-    pixels = (picture[0] * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    pixels = rearrange((picture * 255).round().byte().cpu(), "1 c h w -> h w c")
     whole = Image.fromarray(np.ascontiguousarray(pixels))
     ratio = cell / max(whole.size)
     size = (max(1, round(whole.width * ratio)), max(1, round(whole.height * ratio)))
