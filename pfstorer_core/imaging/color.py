@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from kornia.color import rgb_to_grayscale
 from torch import Tensor
 
 from .resizing import resize
@@ -18,8 +19,6 @@ from .resizing import resize
 WAVELET_LEVELS = 5
 STRIP, STRIP_PIXELS = 512, 2**22
 """Rows of a picture that are fixed at once, fewer of a wide one."""
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in what a colour picture is as a grey one (ITU-R BT.601)."""
 GREY = 1e-3
 """What the channels of a grey picture may differ by: less than a step of 8 bits."""
 
@@ -106,6 +105,7 @@ def blur(image: Tensor, dilation: int) -> Tensor:
     Args:
         image: [B, C, H, W]; sides may be shorter than the dilation.
     """
+    # kornia has no dilated filter: its separable one, with zeros in between, takes 2 to 9 times as long.
     blurred = _at_least_float32(image)
     for pad in ((dilation, dilation, 0, 0), (0, 0, dilation, dilation)):
         axis = -1 if pad[0] else -2
@@ -156,7 +156,7 @@ def color_fix(content: Tensor, style: Tensor, method: str, on_strip: OnStrip = l
 
     def one(picture: Tensor, like: Tensor) -> Tensor:
         grey = is_grey(like)
-        of, like = (_luma(picture), like[:, :1]) if grey else (picture, like)
+        of, like = (rgb_to_grayscale(_at_least_float32(picture)), like[:, :1]) if grey else (picture, like)
         fixed = COLOR_FIXES[method](of, resize(like, (of.shape[-2], of.shape[-1]), on_strip), on_strip)
         return fixed.expand_as(picture).contiguous() if grey else fixed
 
@@ -171,16 +171,10 @@ def color_fix(content: Tensor, style: Tensor, method: str, on_strip: OnStrip = l
 
 def is_grey(picture: Tensor) -> bool:
     """Whether the channels [B, 3, H, W] are equal everywhere."""
-    if picture.shape[1] != len(LUMA):
+    if picture.shape[1] != 3:
         return False
     strips = picture.split(_strip_rows(picture), -2)
     return all(bool(((strip[:, 1:] - strip[:, :1]).abs() <= GREY).all()) for strip in strips)
-
-
-def _luma(picture: Tensor) -> Tensor:
-    """[B, 3, H, W] -> [B, 1, H, W]."""
-    red, green, blue = picture.split(1, 1)
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def _strip_rows(picture: Tensor) -> int:

@@ -9,6 +9,7 @@ from typing import IO
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -54,7 +55,7 @@ def read_picture(path: Path | str) -> Tensor:
         raise FileNotFoundError(f"No picture at {plain(path, 200)}.")
     pixels = np.array(open_picture(path, path), dtype=np.float32)
     pixels /= 255
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    return rearrange(torch.from_numpy(pixels), "h w c -> 1 c h w")
 
 
 def known_formats() -> list[str]:
@@ -129,6 +130,11 @@ def to_rgb(image: Image.Image, kind: str | None = None) -> Image.Image:
     return image.convert("RGB")
 
 
+def to_bytes(picture: Tensor) -> np.ndarray:
+    """A picture [C, H, W] in [0, 1] with 8 bits a value, uint8 [H, W, C], as Pillow and OpenCV take it."""
+    return rearrange((picture.clamp(0, 1) * 255).round().byte().cpu(), "c h w -> h w c").contiguous().numpy()
+
+
 def check_picture_name(path: Path | str) -> None:
     """Raise ValueError, before any work, where no picture can be written under that name: see `WRITTEN`."""
     if Path(path).suffix.lower() not in WRITTEN:
@@ -144,9 +150,10 @@ def write_picture(image: Tensor, path: Path | str, texts: Mapping[str, str] | No
     """
     check_picture_name(path)
     kind, settings = WRITTEN[Path(path).suffix.lower()]
-    pixels = (image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     about = PngInfo()
     for name, text in (texts or {}).items():
         about.add_text(name, text)
     with written(path) as temporary:
-        Image.fromarray(pixels).save(temporary, kind, **settings, **({"pnginfo": about} if texts else {}))
+        Image.fromarray(to_bytes(image[0])).save(
+            temporary, kind, **settings, **({"pnginfo": about} if texts else {})
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 AT_ONCE, STRIP = 2**26, 2**22
@@ -21,7 +22,8 @@ def resize(image: Tensor, size: tuple[int, int], on_strip: Callable[[], object] 
     height, width = size
     if tuple(image.shape[-2:]) == (height, width):
         return image
-    planes = image.shape[0] * image.shape[1]
+    batch, channels = image.shape[:2]
+    planes = batch * channels
     if max(image.numel(), planes * height * width) <= AT_ONCE:
         return _bicubic(image, (height, width))
     # Rows do not depend on each other in x, nor columns in y: torch itself resizes one axis after the other.
@@ -30,8 +32,8 @@ def resize(image: Tensor, size: tuple[int, int], on_strip: Callable[[], object] 
     for first in range(0, image.shape[-2], step):
         on_strip()
         rows = image[..., first : first + step, :]
-        lines = _bicubic(rows.reshape(1, -1, 1, image.shape[-1]), (1, width))
-        wide[..., first : first + step, :] = lines.reshape(*rows.shape[:-1], width)
+        lines = _bicubic(rearrange(rows, "b c h w -> 1 (b c h) 1 w"), (1, width))
+        wide[..., first : first + step, :] = rearrange(lines, "1 (b c h) 1 w -> b c h w", b=batch, c=channels)
     resized = wide.new_empty(*wide.shape[:-2], height, width)
     step = max(1, STRIP // (planes * max(height, image.shape[-2])))
     for first in range(0, width, step):

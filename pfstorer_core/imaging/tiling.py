@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, product
-from math import pi, sqrt
+from math import sqrt
 
 import torch
 import torch.nn.functional as F
+from kornia.filters import get_gaussian_kernel2d
 from torch import Tensor
 
 SMALLEST_TILE = 64
@@ -240,24 +241,20 @@ def tile_cells(tile: int, overlap: int, image_size: int, factor: int) -> tuple[i
     return cells, shared
 
 
-def gaussian_window(height: int, width: int, *, variance: float = 0.01, y_off_centre: bool = False) -> Tensor:
+def gaussian_window(height: int, width: int, *, variance: float = 0.01) -> Tensor:
     """Blending weights: a normal density over the tile, taken as one unit wide and high.
+
+    StableSR's map is centred half a cell lower, by a slip, which weights the two sides of a seam unequally.
 
     Args:
         variance: in squared tiles; StableSR's by default.
-        y_off_centre: True for StableSR's own numbers. Its map is centred at (width - 1) / 2 in x
-            but, by a slip, at height / 2 in y, which weights the two sides of a seam unequally.
-
     Returns:
-        [height, width] float64, positive, and (unless off centre) symmetric in x and in y.
+        [height, width] float64, positive, symmetric in x and in y.
     """
-
-    def density(length: int, centre: float) -> Tensor:
-        distance = (torch.arange(length, dtype=torch.float64) - centre) / length
-        return torch.exp(-(distance**2) / (2 * variance)) / sqrt(2 * pi * variance)
-
-    along_y = density(height, height / 2 if y_off_centre else (height - 1) / 2)
-    return torch.outer(along_y, density(width, (width - 1) / 2))
+    sigma = (height * sqrt(variance), width * sqrt(variance))
+    kernel = get_gaussian_kernel2d((height, width), sigma, force_even=True, dtype=torch.float64)[0]
+    # As a density: the corners of a kernel whose sum is 1 would be too small for float32.
+    return kernel * (height * width)
 
 
 def _with_texture(tile: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 
 from ..imaging.pictures import open_picture
@@ -217,7 +218,7 @@ class Crops:
                 place = int(rng.integers(len(self)))
                 continue
             return {
-                "image": torch.from_numpy(image).permute(2, 0, 1),
+                "image": rearrange(torch.from_numpy(image), "h w c -> c h w"),
                 "seed": torch.tensor(int(rng.integers(2**62))),
                 "caption": self.pictures.caption(index),
                 "broken": broken,

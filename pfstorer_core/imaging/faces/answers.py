@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ...models.blazeface import BlazeFace, anchors
@@ -59,7 +60,7 @@ def answers_of(network: BlazeFace, pictures: Tensor) -> list[Answers]:
     """All that the network says of pictures [B, 3, H, W] in [-1, 1], sides multiples of 16."""
     scores, places = network(pictures.to(memory_format=torch.channels_last))
     middles = anchors(pictures.shape[-2], pictures.shape[-1])
-    places = places.unflatten(-1, (8, 2))
+    places = rearrange(places, "b n (k xy) -> b n k xy", xy=2)
     return [
         Answers(score, place[:, 0] + middles, place[:, 1].mean(1), place[:, 2:] + middles[:, None])
         for score, place in zip(scores.sigmoid(), places, strict=True)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kornia.color import rgb_to_bgr
 from torch import Tensor
 
 from ..canvas import resize
+from ..pictures import to_bytes
 from .face import Face
 
 LEAST_SCORE = 0.6
@@ -37,8 +39,7 @@ def yunet(model: Path | str) -> Callable[[Tensor], list[Face]]:
         height, width = image.shape[-2:]
         scale = min(1.0, DETECTION_SIDE / max(height, width))
         size = max(1, round(height * scale)), max(1, round(width * scale))
-        small = resize(image[None].detach().cpu().float(), size)[0]
-        bgr = (small.clamp(0, 1).flip(0).permute(1, 2, 0) * 255).round().byte().contiguous().numpy()
+        bgr = to_bytes(rgb_to_bgr(resize(image[None].detach().cpu().float(), size))[0])
         faces = [_face(row, scale, width, height) for row in _rows(cv2, bgr, model)]
         return [face for face in faces if face.box[0] < face.box[2] and face.box[1] < face.box[3]]
 
