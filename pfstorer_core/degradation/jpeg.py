@@ -3,8 +3,8 @@
 The steps of ITU-T T.81 and JFIF without the entropy coding, which loses nothing. Training data for
 restoration is commonly made with DiffJPEG (Lomnitz 2020), so three of its liberties are kept:
 quantization steps are not rounded to integers, those of the luminance are transposed, and pixels come
-back as real numbers. kornia's codec (not in 0.7.1) rounds in a differentiable way, takes 3 times as long, and converts
-colours by rounded numbers, which puts them up to 0.07 grey levels off.
+back as real numbers. kornia's codec (not in 0.7.1) rounds in a differentiable way, takes 3 times as long,
+and converts colours by rounded numbers, which puts them up to 0.07 grey levels off.
 """
 
 from __future__ import annotations
