@@ -25,6 +25,7 @@ from .adapters import AREA, apply_identities, identity_conds, patches_of
 from .loading import load_weights, patcher_class
 from .placement import Placement, check_latent, place
 from .unet import HostUNet
+from .weights import weights_state
 
 LQ_LATENT = "lq_latent"
 """Key of the LQ latent in a conditioning's values, and of the U-Net's keyword."""
@@ -139,7 +140,7 @@ class RestorerModel(comfy.model_base.BaseModel):
             return evaluate(context, control, options, **conds, personalization=sites)
 
         timestep = int(self.model_sampling.timestep(t[:1]).round())
-        state = getattr(self.current_patcher, "patches_uuid", None)
+        state = weights_state(self.current_patcher)
         unet, dtype = cast(Any, self.diffusion_model), self.get_dtype_inference()
         return apply_identities(personalized, unet, patches, state, t, timestep, c_crossattn, conds, dtype)
 
