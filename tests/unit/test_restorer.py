@@ -220,3 +220,81 @@ def test_the_colour_fix_is_the_one_asked_for(restorer: Restorer, fix: str) -> No
     assert torch.equal(found, plain) == (fix == "none")
     near = (found.mean((-1, -2)) - lq.mean((-1, -2))).abs().max() < 0.05
     assert near == (fix != "none")
+
+
+def evaluations(restorer: Restorer, **given: Any) -> list[tuple[torch.Tensor, ...]]:
+    """Noisy latent, time step and context of all that the U-Net is asked in a restoration."""
+    seen: list[tuple[torch.Tensor, ...]] = []
+    handle = restorer.unet.register_forward_pre_hook(lambda _, given: seen.append(given[:3]))
+    lq = torch.rand(1, 3, 40, 24, generator=torch.Generator().manual_seed(0))
+    restore(restorer, lq, upscale=4, **given)
+    handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("tile", "overlap", "cells", "count"), [(0, -1, 8, 45), (64, 0, 16, 6), (64, -1, 16, 8), (64, 48, 16, 21)]
+)
+def test_tiles_are_those_asked_for(
+    restorer: Restorer, tile: int, overlap: int, cells: int, count: int
+) -> None:
+    """Of a latent of 40 x 24 cells; by default of the size that it was trained on, and they share half."""
+    sizes = [
+        each[0].shape for each in evaluations(restorer, steps=1, tile=tile, overlap=overlap, tile_batch=4)
+    ]
+    assert {shape[-2:] for shape in sizes} == {(cells, cells)}
+    assert [shape[0] for shape in sizes] == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
+
+
+def test_the_context_is_the_prompt_s_or_the_person_s(restorer: Restorer) -> None:
+    adapter = stand_in_adapter(restorer, torch.zeros(1, 4, 4, 4), gamma=0.1)
+    name = torch.randn(1, 3, SIZES.context_dim)
+    adapter = replace(adapter, context=name)
+    ada, bounded = Identity(adapter), Identity(adapter, area=torch.ones(1, 1, 4, 4))
+    null = restorer.null_context
+    half = torch.lerp(null.repeat(1, 3, 1), name.repeat(1, 2, 1), 0.5)
+    for prompt, identities, expected in (
+        ("", [], null),
+        ("a face", [], restorer.context("a face")),
+        ("a face", [ada], restorer.context("a face")),
+        ("", [ada], name.repeat(1, 2, 1)),
+        ("", [replace(ada, gamma=2.0)], name.repeat(1, 2, 1)),
+        ("", [replace(ada, gamma=0.5)], half),
+        ("", [replace(ada, gamma=0.0)], null),
+        ("", [bounded], null),
+        ("", [ada, ada], null),
+    ):
+        *_, context = evaluations(restorer, steps=1, tile=160, prompt=prompt, identities=identities)[-1]
+        torch.testing.assert_close(context, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "read"), [("zero", [0]), ("same", [999, 500, 0]), ("noised", [999, 500, 0])]
+)
+def test_photos_are_read_once_or_in_every_step(restorer: Restorer, kind: str, read: list[int]) -> None:
+    photos = torch.randn(1, 4, 6, 6)
+    adapter = stand_in_adapter(restorer, photos, reference_timestep=kind, gamma=0.1)
+    seen = evaluations(restorer, steps=3, tile=160, identities=[Identity(adapter)])
+    of_photos = [(x, int(t[0])) for x, t, _ in seen if x.shape[-1] == 6]
+    assert [t for _, t in of_photos] == read
+    for x, t in of_photos:
+        assert torch.equal(x, photos) == (kind != "noised")
+        if kind == "noised" and t == 999:
+            assert x.std() == pytest.approx(1, abs=0.25)
+    assert [int(t[0]) for x, t, _ in seen if x.shape[-1] != 6] == [999, 500, 0]
+
+
+def test_fidelity_fuses_the_bad_picture(restorer: Restorer) -> None:
+    """The decoder is told CFW's w, and features of the bad picture as the encoder sees it, of -1…1."""
+    lq = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    seen: list[torch.Tensor] = []
+    handle = restorer.autoencoder.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    pictures = [
+        restore(restorer, lq, upscale=1, steps=1, fidelity=w, color_fix="none") for w in (0.0, 0.5, 1.0)
+    ]
+    handle.remove()
+    assert len(seen) == 1 + 2 + 2, "for the latent, and for the features"
+    for given in seen:
+        torch.testing.assert_close(given, 2 * lq - 1)
+    assert not torch.equal(pictures[0], pictures[1])
+    assert not torch.equal(pictures[1], pictures[2])
