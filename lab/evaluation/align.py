@@ -6,6 +6,9 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
+from kornia.color import rgb_to_grayscale
+from kornia.geometry.transform import warp_affine
 from torch import Tensor
 
 FIVE = ("left_pupil", "right_pupil", "nose_tip", "left_mouth", "right_mouth")
@@ -52,12 +55,12 @@ def align(images: Tensor, five: Tensor, zoom: float = 1.0, size: int = CROP) -> 
     a, b = similarity(template.to(five.device).expand_as(five), five)
     # Where a pixel of the crop covers several of the picture, it is their mean.
     fine = max(1, math.ceil(float(a.abs().max()) - 0.25))
-    steps = (torch.arange(size * fine, dtype=five.dtype, device=five.device) + 0.5) / fine
-    grid = torch.complex(*torch.meshgrid(steps, steps, indexing="xy"))
-    spots = a[:, None, None] * grid + b[:, None, None]
-    height, width = images.shape[-2:]
-    place = torch.stack([2 * spots.real / width - 1, 2 * spots.imag / height - 1], -1)
-    crops = F.grid_sample(images - 0.5, place.to(images), align_corners=False) + 0.5
+    # From the picture to the crop, as OpenCV counts: the middle of a pixel at (0, 0).
+    turn, middle = fine / a, 0.5 + 0.5j
+    shift = turn * (middle - b) - middle
+    rows = torch.stack([turn.real, -turn.imag, shift.real, turn.imag, turn.real, shift.imag], -1)
+    matrix = rearrange(rows, "b (xy column) -> b xy column", xy=2).to(images)
+    crops = warp_affine(images - 0.5, matrix, (size * fine, size * fine)) + 0.5
     return F.avg_pool2d(crops, fine)
 
 
@@ -67,6 +70,6 @@ def without_colour(crops: Tensor) -> Tensor:
     Args:
         crops: [B, 3, H, W] in [0, 1].
     """
-    luma = (crops * torch.tensor([0.299, 0.587, 0.114]).to(crops)[:, None, None]).sum(1, keepdim=True)
+    luma = rgb_to_grayscale(crops)
     mean, std = luma.mean((2, 3), keepdim=True), luma.std((2, 3), keepdim=True)
     return (0.5 + 0.2 * (luma - mean) / std.clamp_min(1e-3)).clamp(0, 1).expand_as(crops)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from pfstorer_core.degradation import PRESETS, SMALL_AT, applied_at, degrade, draw, ground_truth
@@ -159,7 +160,7 @@ def _photo(settings: CaseSettings, who: Person, person: int, number: int) -> Pho
 
 
 def _pictures(photos: list[Photo]) -> Tensor:
-    return torch.from_numpy(np.stack([photo.image for photo in photos])).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(rearrange([photo.image for photo in photos], "b h w c -> b c h w")).contiguous()
 
 
 def _seed(settings: CaseSettings, person: int, preset: str) -> int:

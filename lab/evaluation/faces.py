@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -114,7 +115,7 @@ def draw_faces(seed: int, photos: int, person: int) -> dict[str, np.ndarray]:
     who = draw_person(np.random.default_rng([STREAM, seed, person, 0]))
     rng = np.random.default_rng([STREAM, seed, person, 1])
     shots = [photograph(who, draw_shot(rng), DRAWN) for _ in range(photos)]
-    images = torch.from_numpy(np.stack([shot.image for shot in shots])).permute(0, 3, 1, 2)
+    images = torch.from_numpy(rearrange([shot.image for shot in shots], "b h w c -> b c h w"))
     landmarks = torch.from_numpy(np.stack([shot.landmarks for shot in shots]))
     five = landmarks[:, [LANDMARKS.index(name) for name in FIVE]]
     side = CROP + 2 * RIM

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pfstorer_core.checkpoints.files import written
+from pfstorer_core.imaging.pictures import to_bytes
 
 from .cases import Case
 from .methods import Method
@@ -139,7 +139,6 @@ def write_plot(
 
 
 def _thumbnail(picture: Tensor, cell: int) -> Image.Image:
-    pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(to_bytes(picture))
     filter_ = Image.Resampling.LANCZOS if image.height > cell else Image.Resampling.NEAREST
     return image.resize((cell, cell), filter_)

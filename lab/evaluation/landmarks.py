@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from kornia.geometry.subpix import spatial_soft_argmax2d
 from torch import Tensor, nn
 
 from .blocks import Residual, conv
@@ -47,11 +48,8 @@ class LandmarkNetwork(nn.Module):
 
 def means(heat: Tensor) -> Tensor:
     """Heat maps [B, K, H, W] -> the mean place of each, [B, K, 2] (x, y) as parts of the sides."""
-    height, width = heat.shape[-2:]
-    weight = heat.flatten(2).softmax(-1).unflatten(2, (height, width))
-    x = (torch.arange(width, device=heat.device) + 0.5) / width
-    y = (torch.arange(height, device=heat.device) + 0.5) / height
-    return torch.stack([(weight.sum(2) * x).sum(-1), (weight.sum(3) * y).sum(-1)], -1)
+    sides = heat.new_tensor(heat.shape[:-3:-1])
+    return (spatial_soft_argmax2d(heat, normalized_coordinates=False) + 0.5) / sides
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from harness import ROOT
 from harness.environment import site_environment
@@ -33,6 +34,22 @@ def test_ssim_of_flat_pictures_is_its_luminance_term() -> None:
     known = (2 * a * b + 1e-4) / (a * a + b * b + 1e-4)  # Wang et al. 2004, eq. 6, with C1 = (0.01)²
     found = ssim(torch.full((1, 3, 24, 24), b), torch.full((1, 3, 24, 24), a))
     assert found.item() == pytest.approx(known, abs=1e-6)
+
+
+def test_psnr_and_ssim_are_what_another_library_says() -> None:
+    true, images = torch.rand(2, 2, 3, 24, 31, generator=torch.Generator().manual_seed(0))
+    images = 0.7 * true + 0.3 * images
+    settings = {
+        "data_range": 1.0,
+        "channel_axis": 0,
+        "gaussian_weights": True,
+        "use_sample_covariance": False,
+    }
+    for number, (image, other) in enumerate(zip(images.numpy(), true.numpy(), strict=True)):
+        similar = float(np.asarray(structural_similarity(other, image, **settings)))
+        assert ssim(images, true)[number].item() == pytest.approx(similar, abs=1e-5)
+        ratio = peak_signal_noise_ratio(other, image, data_range=1.0)
+        assert psnr(images, true)[number].item() == pytest.approx(ratio, abs=1e-3)
 
 
 def test_interval_of_known_values() -> None:
