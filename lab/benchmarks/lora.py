@@ -18,8 +18,8 @@ from pfstorer_core.models import UNet
 from pfstorer_core.personalization.pfstorer.train import AdapterTraining
 from pfstorer_core.personalization.photos import Pairs, Photos
 from pfstorer_core.restorers.base import Restorer
-from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Batch, generators, normal
+from pfstorer_core.training.degradation import random_degradation
 from pfstorer_core.training.loop import Objective, OnProgress, fit
 from pfstorer_core.training.progress import silent
 
@@ -114,8 +114,8 @@ def train_lora(
     """On the photos, pairs, seeds and rate that an identity adapter would be trained on."""
     lora = LoRA(restorer.unet, parameters, settings.seed)
     seen = Photos.of(restorer, photos)
-    harm = damage(settings.degradation, restorer.header.image_size)
-    pairs = Pairs(restorer, seen, harm, settings.p_hq, settings.pool, settings.batch, settings.seed)
+    degradation = random_degradation(settings.degradation, restorer.header.image_size)
+    pairs = Pairs(restorer, seen, degradation, settings.p_hq, settings.pool, settings.batch, settings.seed)
     loop = replace(settings.loop(restorer.unet.config.model_channels), validate_every=0)
     try:
         with lora.applied():

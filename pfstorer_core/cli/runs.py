@@ -17,8 +17,8 @@ from ..restorers.first_stage.train import AutoencoderTraining, load_autoencoder,
 from ..restorers.stablesr.cfw import CFWTraining, Perceptual, restored, train_cfw
 from ..restorers.stablesr.start import Start, new_start, open_start
 from ..restorers.stablesr.train import EMPTY_PROMPT, BaseTraining, train_base
-from ..training.damage import damage
 from ..training.data import Crops, Pictures, find_pictures, hold_back
+from ..training.degradation import random_degradation
 from ..training.loop import LoopSettings, OnProgress
 from ..training.pairs import LatentPairs, latent_pairs
 from ..training.processes import launched_processes
@@ -147,16 +147,16 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
             autoencoder, crops, train=train, prediction_type=run.prediction_type or "v", seed=seed
         )
     _check_size(crops.size, start)
-    harm = damage(run.data.degradation, crops.size)
+    degradation = random_degradation(run.data.degradation, crops.size)
     wide = start.unet.config.model_channels >= WIDE
     loop = run.loop.to(settings.loop if wide else TINY_LOOP)
-    settings = replace(settings, damage=harm, loop=loop)
+    settings = replace(settings, damage=degradation, loop=loop)
     samples: Crops | LatentPairs = crops
     if run.pairs:
         path = folder / "pairs.safetensors"
         with launched_processes().main_first():
             hq, lq, captions = latent_pairs(
-                start.autoencoder, crops, run.pairs, harm, run.p_hq, path, on_progress
+                start.autoencoder, crops, run.pairs, degradation, run.p_hq, path, on_progress
             )
         samples = LatentPairs(hq, lq, captions, loop.batch, run.crop, seed=seed)
     header = train_base(start, samples, settings, folder, on_progress, held=held)
@@ -192,7 +192,7 @@ def run_cfw(
     restorer = load_restorer(source, device=processes.device)
     loop = changes.to(settings.loop)
     crops, _ = data.crops(found, loop.seed, restorer.header.image_size)
-    settings = replace(settings, loop=loop, damage=damage(data.degradation, crops.size))
+    settings = replace(settings, loop=loop, damage=random_degradation(data.degradation, crops.size))
     with launched_processes().main_first():
         samples = restored(restorer, crops, settings, folder / "restored.safetensors", on_progress)
     train, held = (samples.only(rows) for rows in hold_back(len(samples)))

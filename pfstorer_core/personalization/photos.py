@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..imaging.canvas import resize
 from ..restorers.base import Restorer
-from ..training.damage import Damage
+from ..training.degradation import RandomDegradation
 from ..training.progress import OnTick, never
 
 MAX_PHOTOS = 10
@@ -132,7 +132,7 @@ class Pairs:
         self,
         restorer: Restorer,
         photos: Photos,
-        damage: Damage,
+        degradation: RandomDegradation,
         p_hq: float,
         pool: int,
         batch: int,
@@ -140,7 +140,7 @@ class Pairs:
         on_tick: OnTick = never,
     ) -> None:
         self.on_tick = on_tick
-        self.restorer, self.photos, self.damage, self.p_hq = restorer, photos, damage, p_hq
+        self.restorer, self.photos, self.degradation, self.p_hq = restorer, photos, degradation, p_hq
         self.pool, self.batch, self.seed = pool, batch, seed
         self._made: dict[int, Future[tuple[Tensor, Tensor, int]]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pairs")
@@ -184,7 +184,7 @@ class Pairs:
         rng = np.random.default_rng([self.seed, number, 4])
         photo = int(rng.integers(len(self.photos.images)))
         image = crop(self.photos.images[photo], self.restorer.header.image_size, rng)
-        pair = self.damage(image[None], [rng], self.p_hq)
+        pair = self.degradation(image[None], [rng], self.p_hq)
         hq, lq = encode(self.restorer, torch.cat(pair)).cpu()
         return hq, lq, photo
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..checkpoints.tensors import read_checkpoint, write_safetensors
 from ..models import Autoencoder
-from .damage import Damage
 from .data import Crops
+from .degradation import RandomDegradation
 from .progress import Progress, silent
 
 
@@ -67,7 +67,7 @@ def latent_pairs(
     autoencoder: Autoencoder,
     crops: Crops,
     count: int,
-    damage: Damage,
+    degradation: RandomDegradation,
     p_hq: float,
     path: Path,
     on_progress: Callable[[Progress], None] = silent,
@@ -78,7 +78,7 @@ def latent_pairs(
     Made on the first call, then read from `path` as long as autoencoder, crops and settings are the same.
     Raises what `Crops` and `write_safetensors` do.
     """
-    key = _key(autoencoder, crops, [count, asdict(damage), p_hq])
+    key = _key(autoencoder, crops, [count, asdict(degradation), p_hq])
     metadata = read_checkpoint(path)[1] if path.exists() else {}
     if metadata.get("key") != key:
         found: dict[str, list[Tensor]] = {"hq": [], "lq": []}
@@ -86,7 +86,7 @@ def latent_pairs(
         for k in range(count):
             sample = crops[k]
             rng = np.random.default_rng(int(sample["seed"]))
-            pair = damage(sample["image"][None].float() / 255, [rng], p_hq)
+            pair = degradation(sample["image"][None].float() / 255, [rng], p_hq)
             for name, latent in zip(found, moments(autoencoder, torch.cat(pair)), strict=True):
                 found[name].append(latent.half())
             captions.append(sample["caption"])

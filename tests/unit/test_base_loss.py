@@ -16,8 +16,8 @@ from pfstorer_core.models import Autoencoder, UNet
 from pfstorer_core.restorers.stablesr.cfw import CFWTraining, FusionLoss, Restored, restored, with_fusion
 from pfstorer_core.restorers.stablesr.start import Start, new_start, trains
 from pfstorer_core.restorers.stablesr.train import BaseTraining, DenoisingLoss, train_base
-from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Batch, collate
+from pfstorer_core.training.degradation import random_degradation
 from pfstorer_core.training.loop import LoopSettings
 from pfstorer_core.training.pairs import LatentPairs, latent_pairs
 
@@ -175,7 +175,7 @@ def test_latents_are_drawn_from_their_distribution(start: Start) -> None:
 
 @pytest.mark.parametrize("p_hq", [0.0, 1.0])
 def test_pictures_are_degraded_and_encoded(start: Start, p_hq: float) -> None:
-    settings = BaseTraining("sft", p_hq=p_hq, damage=damage("light", 32))
+    settings = BaseTraining("sft", p_hq=p_hq, damage=random_degradation("light", 32))
     objective = DenoisingLoss(start, settings)
     image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     sample = {"image": image, "seed": torch.tensor(3), "caption": "", "broken": []}
@@ -358,7 +358,7 @@ def test_pairs_are_moments_of_good_and_bad_pictures(tmp_path: Path) -> None:
     path = tmp_path / "pairs.safetensors"
 
     def made(name: str) -> tuple[Tensor, Tensor, list[str]]:
-        return latent_pairs(autoencoder, crops, 2, damage(name, 32), 0.0, path)  # type: ignore[arg-type]
+        return latent_pairs(autoencoder, crops, 2, random_degradation(name, 32), 0.0, path)  # type: ignore[arg-type]
 
     hq, lq, captions = made("light")
     assert captions == ["number 0", "number 1"]
@@ -426,7 +426,7 @@ def test_fusion_layers_are_added_to_what_is_there() -> None:
 def test_what_fusion_learns_on_is_restored(tmp_path: Path) -> None:
     """From the noised latent of the bad picture, which the network is told; kept unscaled."""
     restorer = small_restorer()
-    settings = CFWTraining(sampling_steps=1, pictures=2, p_hq=1.0, damage=damage("heavy", 32))
+    settings = CFWTraining(sampling_steps=1, pictures=2, p_hq=1.0, damage=random_degradation("heavy", 32))
     assert restorer.unet.lq_encoder is not None
     crops: Any = Pieces(images(2))
     with calls(restorer.unet) as seen, inputs(restorer.unet.lq_encoder) as told:

@@ -29,7 +29,7 @@ from pfstorer_core.degradation import (
     ground_truth,
 )
 
-from .damage import STEPS, natural, one, seeded
+from .degrading import STEPS, natural, one, seeded
 
 NAMES = list(PRESETS)
 

@@ -30,7 +30,7 @@ from pfstorer_core.degradation.isp import color_matrix, demosaic
 from pfstorer_core.degradation.jpeg import jpeg
 from pfstorer_core.degradation.kernels import blur_kernel, motion_kernel
 
-from .damage import STEPS, natural, one, seeded
+from .degrading import STEPS, natural, one, seeded
 
 
 def flat(value: float, side: int = 64) -> Tensor:

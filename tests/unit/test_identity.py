@@ -26,7 +26,7 @@ from pfstorer_core.personalization.pfstorer.train import (
 from pfstorer_core.personalization.photos import Pairs, Photos, crop
 from pfstorer_core.personalization.prompts import person_prompts, word_id
 from pfstorer_core.restorers.fingerprint import fingerprint, same_base
-from pfstorer_core.training.damage import damage
+from pfstorer_core.training.degradation import random_degradation
 from pfstorer_core.training.progress import Progress
 
 from .small import small_restorer
@@ -72,7 +72,7 @@ def test_gamma_0_is_the_base(restorer: Restorer, trained: IdentityAdapter, lq: T
 def test_a_block_starts_as_nothing_and_gamma_moves_first(restorer: Restorer, person: list[Tensor]) -> None:
     photos = Photos.of(restorer, person)
     objective = IdentityLoss(restorer, photos, QUICK)
-    batch = collated(Pairs(restorer, photos, damage("", 32), 0.0, 4, 2, 0))
+    batch = collated(Pairs(restorer, photos, random_degradation("", 32), 0.0, 4, 2, 0))
     objective(batch).backward()
     for block in objective.blocks.values():
         gradients = {name: p.grad for name, p in block.named_parameters()}
@@ -87,7 +87,7 @@ def test_a_block_starts_as_nothing_and_gamma_moves_first(restorer: Restorer, per
 
 def test_truncated_gradients_change_no_loss(restorer: Restorer, person: list[Tensor]) -> None:
     photos = Photos.of(restorer, person)
-    batch = collated(Pairs(restorer, photos, damage("", 32), 0.0, 4, 2, 0))
+    batch = collated(Pairs(restorer, photos, random_degradation("", 32), 0.0, 4, 2, 0))
     losses, gradients = [], []
     for kind in ("truncated", "full"):
         objective = IdentityLoss(restorer, photos, replace(QUICK, gradients=kind))
@@ -245,10 +245,10 @@ def test_gamma_has_a_range(trained: IdentityAdapter, gamma: float) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_reference_is_another_photo(restorer: Restorer, person: list[Tensor], count: int) -> None:
     photos = Photos.of(restorer, person[:count])
-    pairs = Pairs(restorer, photos, damage("", 32), 0.0, 8, 2, 0)
+    pairs = Pairs(restorer, photos, random_degradation("", 32), 0.0, 8, 2, 0)
     samples = [pairs[k] for k in range(12)]
     assert {int(s["reference"]) for s in samples} == set(range(count))
-    again = Pairs(restorer, photos, damage("", 32), 0.0, 8, 2, 0)
+    again = Pairs(restorer, photos, random_degradation("", 32), 0.0, 8, 2, 0)
     for k in (11, 4):  # in any order
         assert torch.equal(again[k]["lq"], samples[k]["lq"])
 

@@ -24,8 +24,8 @@ from pfstorer_core.personalization.pfstorer.reference import (
 from pfstorer_core.personalization.pfstorer.train import IdentityLoss, run_key, train_identity_adapter
 from pfstorer_core.personalization.photos import Pairs, Photos
 from pfstorer_core.personalization.prompts import PROMPTS, person_prompts, word_id
-from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Batch, collate
+from pfstorer_core.training.degradation import random_degradation
 
 from .small import AUTOENCODER, HEADER, SIZES, TEXT, small_restorer
 
@@ -74,7 +74,7 @@ def photos(restorer: Restorer, person: list[Tensor]) -> Photos:
 
 @pytest.fixture(scope="module")
 def batch(restorer: Restorer, photos: Photos) -> Batch:
-    pairs = Pairs(restorer, photos, damage("", 32), 0.0, 4, 2, 0)
+    pairs = Pairs(restorer, photos, random_degradation("", 32), 0.0, 4, 2, 0)
     first, *others = (pairs[k] for k in range(9))
     pairs.close()
     return collate([first, next(sample for sample in others if not torch.equal(sample["lq"], first["lq"]))])
@@ -268,7 +268,7 @@ def test_the_word_learns_from_the_first_site_on(
 
 @pytest.mark.parametrize("p_hq", [0.0, 1.0])
 def test_p_hq_is_the_share_of_pairs_that_are_good(restorer: Restorer, photos: Photos, p_hq: float) -> None:
-    pairs = Pairs(restorer, photos, damage("heavy", 32), p_hq, 8, 2, 0)
+    pairs = Pairs(restorer, photos, random_degradation("heavy", 32), p_hq, 8, 2, 0)
     for k in range(4):
         assert torch.equal(pairs[k]["hq"], pairs[k]["lq"]) == bool(p_hq)
     pairs.close()

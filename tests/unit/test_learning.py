@@ -19,7 +19,7 @@ from pfstorer_core.personalization.learn import UNFINISHED, Learned, learn
 from pfstorer_core.personalization.pfstorer.train import IdentityLoss, run_key, train_identity_adapter
 from pfstorer_core.personalization.photos import Pairs, Photos
 from pfstorer_core.personalization.previews import GUESSED, crops_sheet, preview_key
-from pfstorer_core.training.damage import damage
+from pfstorer_core.training.degradation import random_degradation
 from pfstorer_core.training.interrupts import asking
 from pfstorer_core.training.lock import TakenError, locked
 from pfstorer_core.training.progress import Progress
@@ -322,7 +322,7 @@ def test_it_can_be_stopped_anywhere_and_goes_on(
 def test_the_backward_pass_is_asked_too(restorer: Restorer, person: list[Tensor]) -> None:
     photos = Photos.of(restorer, person)
     objective = IdentityLoss(restorer, photos, replace(QUICK, gradients="full"))
-    batch = collated(Pairs(restorer, photos, damage("", 32), 0.0, 4, 2, 0))
+    batch = collated(Pairs(restorer, photos, random_degradation("", 32), 0.0, 4, 2, 0))
     asked: list[int] = []
     with asking(lambda: asked.append(1), restorer.unet):
         loss = objective(batch)
@@ -338,7 +338,7 @@ def test_waiting_for_a_pair_is_asked_in_the_meantime(restorer: Restorer, person:
 
     def slow(*_: Any) -> Any:
         go.wait(60)
-        return damage("", 32)(*_)
+        return random_degradation("", 32)(*_)
 
     asked: list[int] = []
 

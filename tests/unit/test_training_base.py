@@ -32,8 +32,8 @@ from pfstorer_core.restorers.first_stage.train import (
 from pfstorer_core.restorers.stablesr.cfw import CFWTraining, restored
 from pfstorer_core.restorers.stablesr.start import TINY, TINY_TEXT, new_start, open_start
 from pfstorer_core.restorers.stablesr.train import BaseTraining, DenoisingLoss, train_base
-from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Crops, collate, find_pictures
+from pfstorer_core.training.degradation import random_degradation
 from pfstorer_core.training.loop import LoopSettings
 from pfstorer_core.training.pairs import LatentPairs, latent_pairs
 
@@ -324,7 +324,7 @@ def test_cfw_refuses_a_share_out_of_range(tmp_path: Path, restorer: Path) -> Non
 def test_cfw_also_sees_pictures_that_are_good(
     tmp_path: Path, restorer: Path, pictures: Path, p_hq: float
 ) -> None:
-    settings = CFWTraining(sampling_steps=1, pictures=3, p_hq=p_hq, damage=damage("heavy", SIDE))
+    settings = CFWTraining(sampling_steps=1, pictures=3, p_hq=p_hq, damage=random_degradation("heavy", SIDE))
     seen = restored(load_restorer(restorer), crops(pictures), settings, tmp_path / "restored.safetensors")
     assert torch.equal(seen.tensors["lq"], seen.tensors["hq"]) == (p_hq == 1)
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from pfstorer_core.degradation import SMALL_AT
-from pfstorer_core.training.damage import damage
 from pfstorer_core.training.data import Crops, collate, find_pictures, hold_back, random_crop
+from pfstorer_core.training.degradation import random_degradation
 
 
 def picture(size: tuple[int, int] = (40, 40), colour: int = 100, suffix: str = "PNG") -> bytes:
@@ -158,9 +158,9 @@ def test_pictures_are_held_back_where_there_are_enough() -> None:
 
 
 def test_damage_of_a_picture_depends_on_its_own_generator_alone() -> None:
-    small = damage("", 48)
+    small = random_degradation("", 48)
     assert small.at == (SMALL_AT,) * 3 + (0,)
-    assert damage("", 512).at == (0,)
+    assert random_degradation("", 512).at == (0,)
     images = torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     seeds = (2, 5, 11)
     together = small(images, [np.random.default_rng(seed) for seed in seeds])

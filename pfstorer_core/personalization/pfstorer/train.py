@@ -19,8 +19,8 @@ from ...diffusion.sampling import sample_ddpm, start_latent
 from ...diffusion.schedule import Schedule
 from ...imaging.tiled_autoencoder import decode_tiled
 from ...restorers.base import Restorer
-from ...training.damage import check_shares, damage
 from ...training.data import Batch, collate, generators, normal
+from ...training.degradation import check_shares, random_degradation
 from ...training.interrupts import asking
 from ...training.logs import rows_of
 from ...training.loop import LoopSettings, Objective, fit, learning_rate, to_device
@@ -103,7 +103,7 @@ class AdapterTraining:
         if self.gradients not in ("truncated", "full"):
             raise ValueError(f"No gradients {self.gradients!r}; choose truncated or full.")
         check_choices(self.null_lq, self.reference_timestep)
-        damage(self.degradation, 0)
+        random_degradation(self.degradation, 0)
         if not 1 <= self.steps <= MOST_STEPS:
             raise ValueError(f"steps must be from 1 to {MOST_STEPS:,}, got {self.steps}.")
         if self.pool < 1:
@@ -367,9 +367,11 @@ def _train(
     objective = IdentityLoss(restorer, seen, settings).to(restorer.device)
     loop = settings.loop(restorer.unet.config.model_channels)
     history = objective.take(begun, loop) if begun else []
-    harm = damage(settings.degradation, restorer.header.image_size)
-    pairs = Pairs(restorer, seen, harm, settings.p_hq, settings.pool, settings.batch, settings.seed, on_tick)
-    held = Pairs(restorer, seen, harm, 0.0, 1, 1, settings.seed + 1, on_tick)
+    degradation = random_degradation(settings.degradation, restorer.header.image_size)
+    pairs = Pairs(
+        restorer, seen, degradation, settings.p_hq, settings.pool, settings.batch, settings.seed, on_tick
+    )
+    held = Pairs(restorer, seen, degradation, 0.0, 1, 1, settings.seed + 1, on_tick)
     try:
         done = len(written_losses(folder)) or len(history)
         on_progress(_forecast(objective, pairs, settings, done))

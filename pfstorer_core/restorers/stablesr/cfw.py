@@ -16,8 +16,8 @@ from ...checkpoints.tensors import check_fit, load_exactly, read_checkpoint, wri
 from ...diffusion.sampling import sample_ddpm, start_latent
 from ...diffusion.schedule import Schedule
 from ...models import Autoencoder
-from ...training.damage import Damage, check_shares, damage
 from ...training.data import Batch, Crops, Samples
+from ...training.degradation import RandomDegradation, check_shares, random_degradation
 from ...training.logs import rows_of
 from ...training.loop import LoopSettings, Objective, fit
 from ...training.progress import Progress, silent
@@ -41,7 +41,7 @@ class CFWTraining:
     sampling_steps: int = 20
     pictures: int = 500
     p_hq: float = 0.03
-    damage: Damage = field(default_factory=lambda: damage("", 0))
+    damage: RandomDegradation = field(default_factory=lambda: random_degradation("", 0))
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=1000, lr=5e-4, batch=8))
 
     def __post_init__(self) -> None:

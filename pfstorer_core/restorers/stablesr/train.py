@@ -15,8 +15,8 @@ from ...checkpoints.header import RestorerHeader
 from ...diffusion.sampling import sample_ddpm, start_latent
 from ...diffusion.schedule import PredictionType, Schedule
 from ...models import UNet
-from ...training.damage import Damage, check_shares, damage
 from ...training.data import Batch, Samples, generators, normal
+from ...training.degradation import RandomDegradation, check_shares, random_degradation
 from ...training.logs import rows_of
 from ...training.loop import LoopSettings, Objective, fit
 from ...training.pairs import moments
@@ -49,7 +49,7 @@ class BaseTraining:
     train: str = "sft"
     null_lq: float | None = None
     empty_prompt: float | None = None
-    damage: Damage = field(default_factory=lambda: damage("", 0))
+    damage: RandomDegradation = field(default_factory=lambda: random_degradation("", 0))
     p_hq: float = 0.03
     shift: float = 1.0
     checkpointing: bool = False

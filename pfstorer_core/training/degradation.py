@@ -1,4 +1,4 @@
-"""What makes bad pictures of good ones in a training."""
+"""How trainings make LQ pictures of HQ ones: degradations of presets, drawn anew for every picture."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from ..imaging.canvas import resize
 
 
 @dataclass(frozen=True)
-class Damage:
-    """A degradation of random kind and strength.
+class RandomDegradation:
+    """Draws a degradation for each picture and carries it out.
+
+    Trainings are resumed where their records agree, which have these attributes by name.
 
     Attributes:
         presets: one of which is taken for each picture.
@@ -55,7 +57,7 @@ def check_shares(**shares: float | None) -> None:
             raise ValueError(f"{name} must be from 0 to 1, got {share}.")
 
 
-def damage(name: str, size: int) -> Damage:
+def random_degradation(name: str, size: int) -> RandomDegradation:
     """The degradation of that name, else what suits pictures of `size` pixels: StableSR's, or for small
     ones, whose networks are small too, the two that `evaluate` looks at.
 
@@ -67,4 +69,5 @@ def damage(name: str, size: int) -> Damage:
     large = size >= LARGE
     names = [name] if name else ["stablesr"] if large else ["heavy", "heavy", "heavy", "light"]
     sides = (applied_at(n, size) for n in names)
-    return Damage(tuple(PRESETS[n] for n in names), tuple(0 if side == size else side for side in sides))
+    at = tuple(0 if side == size else side for side in sides)
+    return RandomDegradation(tuple(PRESETS[n] for n in names), at)
