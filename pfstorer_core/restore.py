@@ -85,11 +85,11 @@ def restore(
 
         def evaluate(x: Tensor, lq_latent: Tensor, *tile_areas: Tensor) -> Tensor:
             rows, of_tile = t.repeat(len(x) // len(t)), iter(tile_areas)
-            features = unet.encode_lq(lq_latent, rows)
+            condition = unet.conditioning(lq_latent, x, rows, context)
 
             def predict(who: Sequence[int]) -> Tensor:
                 sites = personalization(unet, [acting[k] for k in who], [found[k] for k in who])
-                return unet(x, rows, context.expand(len(x), -1, -1), features, personalization=sites)
+                return unet(x, rows, context.expand(len(x), -1, -1), condition, sites)
 
             return each_in_its_area(predict, [None if area is None else next(of_tile) for area in areas])
 

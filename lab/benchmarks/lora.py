@@ -100,7 +100,7 @@ class RestorationLoss(Objective):
         noise = normal(hq, rngs)
         x, target = self.schedule.q_sample(hq, t, noise), self.schedule.target(hq, t, noise, self.prediction)
         context = self.context.expand(len(x), -1, -1)
-        return F.mse_loss(self.unet[0](x, t, context, lq_latent=lq).float(), target)
+        return F.mse_loss(self.unet[0](x, t, context, condition=lq).float(), target)
 
 
 def train_lora(

@@ -96,8 +96,8 @@ def steps(restorer: Restorer, side: int, runs: int) -> dict[str, float]:
     same = adapter(restorer, side, 1, "same")
 
     def step(person: IdentityAdapter | None, references: Any = None) -> None:
-        sites = personalization(unet, [Identity(person)], [references]) if person else None
-        unet(x, t, context, unet.encode_lq(x, t), personalization=sites)
+        sites = personalization(unet, [Identity(person)], [references]) if person else {}
+        unet(x, t, context, x, sites)
 
     seconds = medians(
         {
@@ -138,7 +138,7 @@ def training(restorer: Restorer, side: int, batch: int, runs: int) -> dict[str, 
 
     @torch.no_grad()
     def forward() -> None:
-        unet(x, t, context.expand(batch, -1, -1), lq_latent=x)
+        unet(x, t, context.expand(batch, -1, -1), condition=x)
 
     results: dict[str, float] = {}
     timed: dict[str, Callable[[], object]] = {"forward": forward}

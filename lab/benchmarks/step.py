@@ -63,13 +63,13 @@ def measure(
     x = torch.randn(1, 4, side, side, **placement)
     t = torch.tensor([500], device=device)
     context = torch.randn(1, 77, sizes.context_dim, **placement)
-    features = unet.encode_lq(x, t)
-    networks: list[Any] = [host, unet.encode_lq, unet]
+    condition = unet.conditioning(x, x, t, context)
+    networks: list[Any] = [host, unet.conditioning, unet]
     host_call, encode, call = (torch.compile(f) for f in networks) if compiled else networks
     timed: dict[str, Callable[[], object]] = {
         "host_unet_s": lambda: host_call(x, t, context),
-        "encoder_s": lambda: encode(x, t),
-        "unet_s": lambda: call(x, t, context, features),
+        "encoder_s": lambda: encode(x, x, t, context),
+        "unet_s": lambda: call(x, t, context, condition),
     }
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for run in range(runs + 1):

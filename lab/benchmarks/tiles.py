@@ -62,7 +62,7 @@ def speed(path: Path, runs: int) -> dict[str, Any]:
     t = torch.tensor([500])
 
     def evaluate(x: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
-        return unet(x, t, restorer.null_context, lq_latent=lq)
+        return unet(x, t, restorer.null_context, condition=lq)
 
     def canvas(tiles: int) -> tuple[TileGrid, torch.Tensor]:
         side = tile + (round(tiles**0.5) - 1) * (tile // 2)

@@ -28,7 +28,7 @@ from .unet import HostUNet
 from .weights import weights_state
 
 LQ_LATENT = "lq_latent"
-"""Key of the LQ latent in a conditioning's values, and of the U-Net's keyword."""
+"""Key of the LQ latent in a conditioning's values, and of the host's U-Net's keyword."""
 PICTURES = "pfstorer_pictures"
 """In a conditioning's values: number of the LQ latent's first picture, and of how many it is one."""
 
@@ -137,7 +137,7 @@ class RestorerModel(comfy.model_base.BaseModel):
             return evaluate(c_crossattn, control, options, **conds)
 
         def personalized(sites: dict[str, Any], context: Tensor | None) -> Tensor:
-            return evaluate(context, control, options, **conds, personalization=sites)
+            return evaluate(context, control, options, **conds, sites=sites)
 
         timestep = int(self.model_sampling.timestep(t[:1]).round())
         state = weights_state(self.current_patcher)

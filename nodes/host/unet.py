@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +13,7 @@ from comfy.ldm.modules.attention import BasicTransformerBlock, optimized_attenti
 from torch import Tensor
 
 from ...pfstorer_core.models import Backend, BlockHooks, UNet, UNetConfig
+from ...pfstorer_core.models.layers import NO_SITES, LayerInputs, Site
 
 
 class HostUNet(UNet):
@@ -56,30 +59,68 @@ class HostUNet(UNet):
         control: dict | None,
         transformer_options: dict,
         lq_latent: Tensor | None = None,
-        personalization: Any = None,
-        until: int | None = None,
-        where: dict | None = None,
+        condition: Any = None,
+        sites: Mapping[str, Site] = NO_SITES,
+        hooks: BlockHooks | None = None,
         **_: Any,
     ) -> Tensor:
-        transformer_options = transformer_options if where is None else where
+        """In the host's words, and with `hooks` in the core's own: then without the host's patches."""
+        options = transformer_options if hooks is None else reading_options(hooks)
+        options.update(original_shape=list(x.shape), transformer_index=0)
         given = {"x": x, "timesteps": timesteps, "context": context, "y": y}
-        hooks = block_hooks(transformer_options, self.config.model_channels, given)
-        return super().forward(
-            x,
-            timesteps,
-            context,
-            lq_latent=lq_latent,
-            control=control,
-            personalization=personalization,
-            until=until,
-            hooks=hooks,
-            where=transformer_options,
-        )
+        patched = block_hooks(options, self.config.model_channels, given)
+        condition = self.conditioning(lq_latent if condition is None else condition, x, timesteps, context)
+        if control:
+            condition = replace(condition, residuals=[*condition.residuals, control])
+        until = hooks.until if hooks else ""
+        return super().forward(x, timesteps, context, condition, sites, replace(patched, until=until))
+
+
+def reading_options(hooks: BlockHooks) -> dict[str, Any]:
+    """The host's options by which its transformer blocks tell their queries to the text."""
+
+    def attend(read: Callable[[Tensor], object]) -> Callable[..., Tensor]:
+        def replacement(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+            read(q)
+            return optimized_attention(q, k, v, options["n_heads"])
+
+        return replacement
+
+    replaced = {(*host_block(name), 0): attend(read) for name, read in hooks.queries.items()}
+    return {"patches_replace": {"attn2": replaced}}
+
+
+def host_block(name: str) -> tuple[str, int]:
+    """What the host calls a block: "output_blocks.4.1" is of ("output", 4)."""
+    part, *numbers = name.split(".")
+    part = part.removesuffix("_block").removesuffix("_blocks")
+    return part, 0 if part == "middle" else int(numbers[0])
 
 
 def block_hooks(options: dict, model_channels: int, given: dict[str, Any]) -> BlockHooks:
-    """The host's block patches (FreeU, PatchModelAddDownscale, …) as the core's hooks."""
+    """The host's block patches (FreeU, PatchModelAddDownscale, …) as the core's hooks.
+
+    Args:
+        options: the host's `transformer_options`, in which the network keeps its place for the patches.
+    """
     patches: dict[str, list] = options.get("patches", {})
+
+    def start(block: str, inputs: LayerInputs) -> LayerInputs:
+        options["block"] = host_block(block)
+        return inputs
+
+    def transformer(
+        _: str,
+        blocks: Iterable[torch.nn.Module],
+        tokens: Tensor,
+        context: Tensor | None,
+        shape: Sequence[int],
+    ) -> Tensor:
+        options["activations_shape"] = list(shape)
+        for options["block_index"], block in enumerate(blocks):
+            tokens = block(tokens, context=context, transformer_options=options)
+        options["transformer_index"] += 1
+        return tokens
 
     def each(name: str, *rest: Any) -> Any:
         def run(h: Tensor) -> Tensor:
@@ -100,6 +141,8 @@ def block_hooks(options: dict, model_channels: int, given: dict[str, Any]) -> Bl
         return h, skip
 
     return BlockHooks(
+        start=start,
+        transformer=transformer,
         emb=each("emb_patch", model_channels),
         input=each("input_block_patch"),
         after_skip=each("input_block_patch_after_skip"),

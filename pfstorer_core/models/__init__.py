@@ -1,16 +1,22 @@
-"""The networks: U-Net with SFT, LQ encoder, autoencoder with CFW, text tower. One architecture a module."""
+"""The networks: U-Net, LQ encoder, control network, autoencoder, text tower. One architecture a module."""
 
 from .autoencoder import Autoencoder, AutoencoderConfig
+from .conditioning import Conditioning
+from .control import ControlConfig, ControlNetwork
+from .layers import BlockHooks
 from .lq_encoder import LQEncoder, LQEncoderConfig
 from .ops import Backend
 from .text import TextTower, TextTowerConfig
-from .unet import BlockHooks, UNet, UNetConfig
+from .unet import UNet, UNetConfig
 
 __all__ = [
     "Autoencoder",
     "AutoencoderConfig",
     "Backend",
     "BlockHooks",
+    "Conditioning",
+    "ControlConfig",
+    "ControlNetwork",
     "LQEncoder",
     "LQEncoderConfig",
     "TextTower",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -36,23 +36,6 @@ class AutoencoderConfig:
     embed_dim: int = 4
     cfw: bool = False
     norm_groups: int = 32
-
-    @classmethod
-    def from_ldm(cls, params: Mapping[str, Any], cfw: bool = True) -> AutoencoderConfig:
-        """From the `params` of a latent-diffusion `first_stage_config`."""
-        dd = params["ddconfig"]
-        if dd.get("attn_resolutions"):
-            raise ValueError("Autoencoders with attention outside the middle block are not supported.")
-        return cls(
-            dd["in_channels"],
-            dd["out_ch"],
-            dd["ch"],
-            tuple(dd["ch_mult"]),
-            dd["num_res_blocks"],
-            dd["z_channels"],
-            params["embed_dim"],
-            cfw,
-        )
 
     @property
     def widths(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""Residual blocks and resampling shared by the U-Net and the LQ encoder."""
+"""Residual blocks, resampling and time embedding, which several networks share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
+from .layers import Layer, LayerInputs
 from .ops import Backend
 from .sft import SFT
-from .transformer import Site
 
 
 def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10_000) -> Tensor:
@@ -34,7 +35,7 @@ def time_mlp(channels: int, outputs: int, backend: Backend) -> nn.Sequential:
     return nn.Sequential(backend.linear(channels, outputs), nn.SiLU(), backend.linear(outputs, outputs))
 
 
-class ResBlock(nn.Module):
+class ResBlock(Layer):
     """Stable Diffusion's residual block, with an SFT layer before the skip addition.
 
     ``skip(x) + sft(out_layers(in_layers(x) + emb), features)`` (StableSR, section 3.1).
@@ -64,25 +65,18 @@ class ResBlock(nn.Module):
         self.skip_connection = nn.Identity() if inputs == outputs else backend.conv(inputs, outputs, 1)
         self.spade = SFT(outputs, sft_channels, sft_hidden, backend) if sft_channels else None
 
-    def forward(
-        self, x: Tensor, emb: Tensor, features: list[Tensor] | None = None, site: Site | None = None
-    ) -> Tensor:
-        """x [B, C, H, W], emb [B, E] -> [B, C', H, W].
-
-        Args:
-            features: of every level, or None for SFT off.
-            site: replaces the result, its pixels as tokens [B, H·W, C'] (PFStorer eq. 3).
-        """
-        h = self.in_layers(x)
-        h = self.out_layers(h + self.emb_layers(emb)[:, :, None, None])
-        if features is not None and self.spade is not None:
-            h = self.spade(h, features[self.level])
-        h = self.skip_connection(x) + h
-        if site is None:
-            return h
+    def forward(self, h: Tensor, given: LayerInputs, name: str = "") -> Tensor:
+        """[B, C, H, W] -> [B, C', H, W]. A site replaces the result's pixels as tokens [B, H·W, C']."""
+        out = self.in_layers(h)
+        out = self.out_layers(out + self.emb_layers(given.emb)[:, :, None, None])
+        if given.features is not None and self.spade is not None:
+            out = self.spade(out, given.features[self.level])
+        out = self.skip_connection(h) + out
+        if not (site := given.sites.get(name)):
+            return out
         # A block in training is fp32, and the layers after this one may not be.
-        tokens = site(h.flatten(2).transpose(1, 2)).to(h.dtype)
-        return tokens.transpose(1, 2).unflatten(2, h.shape[-2:])
+        tokens = site(rearrange(out, "b c h w -> b (h w) c")).to(out.dtype)
+        return rearrange(tokens, "b (h w) c -> b c h w", h=out.shape[-2])
 
 
 class ResnetBlock(nn.Module):
@@ -117,12 +111,13 @@ class Downsample(nn.Module):
         return self.op(x)
 
 
-class Upsample(nn.Module):
-    """Nearest-neighbour enlargement to `size` and a convolution."""
+class Upsample(Layer):
+    """Nearest-neighbour enlargement, to twice the size or to the one that is asked for, and a convolution."""
 
     def __init__(self, channels: int, backend: Backend) -> None:
         super().__init__()
         self.conv = backend.conv(channels, channels, 3)
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+    def forward(self, h: Tensor, given: LayerInputs, name: str = "") -> Tensor:
+        size = given.size or (2 * h.shape[-2], 2 * h.shape[-1])
+        return self.conv(F.interpolate(h, size=size, mode="nearest"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from .ops import Backend, fitted
@@ -29,5 +30,5 @@ class SFT(nn.Module):
         """
         shared = self.mlp_shared(fitted(features, h))
         gamma, beta = self.mlp_gamma(shared), self.mlp_beta(shared)
-        h = self.param_free_norm(h).unflatten(0, (-1, len(features)))
-        return torch.addcmul(h + beta, h, gamma).flatten(0, 1)
+        h = rearrange(self.param_free_norm(h), "(rows b) c h w -> rows b c h w", b=len(features))
+        return rearrange(torch.addcmul(h + beta, h, gamma), "rows b c h w -> (rows b) c h w")

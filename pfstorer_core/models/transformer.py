@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
+from .layers import Layer, LayerInputs
 from .ops import Attention, Backend
 
-Site = Callable[[Tensor], Tensor]
-"""Maps the tokens F [B, H·W, C] of a spatial transformer or residual block to F̂ (PFStorer eq. 3)."""
+Reader = Callable[[Tensor], object]
+"""Is told the queries [B, N, C] of an attention."""
 
 
 class GEGLU(nn.Module):
@@ -61,15 +63,20 @@ class CrossAttention(nn.Module):
         self.to_v = ops.Linear(context_dim, inner, bias=False, **placement)
         self.to_out = nn.Sequential(ops.Linear(inner, dim, **placement), nn.Identity())
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None, read: Reader | None = None) -> Tensor:
         context = x if context is None else context
-        return self.attend(x, self.to_k(context), self.to_v(context))
+        return self.attend(x, self.to_k(context), self.to_v(context), read=read)
 
-    def attend(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    def attend(
+        self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, read: Reader | None = None
+    ) -> Tensor:
         """To keys and values [B, M, C] that are at hand, or [1, M, C] for all rows; mask: see `Attention`."""
+        query = self.to_q(x)
+        if read:
+            read(query)
         options = {} if mask is None else {"mask": mask}
         key, value = (part.expand(len(x), -1, -1) for part in (key, value))
-        return self.to_out(self.attention(self.to_q(x), key, value, self.heads, **options))
+        return self.to_out(self.attention(query, key, value, self.heads, **options))
 
 
 class BasicTransformerBlock(nn.Module):
@@ -95,31 +102,14 @@ class BasicTransformerBlock(nn.Module):
         self.attn2 = CrossAttention(dim, context_dim, n_heads, d_head, attention, operations, **placement)
         self.ff = FeedForward(dim, operations, **placement)
 
-    def forward(
-        self,
-        x: Tensor,
-        context: Tensor | None = None,
-        transformer_options: Mapping[str, Any] | None = None,
-    ) -> Tensor:
-        """x [B, N, dim], context [B, M, context_dim] -> [B, N, dim].
-
-        Of ComfyUI's transformer options it knows one, which replaces the attention to the text:
-        ``{"patches_replace": {"attn2": {(block, number, block_index): f}}}``, f(q, k, v, options).
-        """
+    def forward(self, x: Tensor, context: Tensor | None = None, read: Reader | None = None) -> Tensor:
+        """x [B, N, dim], context [B, M, context_dim] -> [B, N, dim]; `read`: of the attention to the text."""
         x = x + self.attn1(self.norm1(x))
-        x = x + self._read_text(self.norm2(x), context, transformer_options or {})
+        x = x + self.attn2(self.norm2(x), context, read)
         return x + self.ff(self.norm3(x))
 
-    def _read_text(self, x: Tensor, context: Tensor | None, options: Mapping[str, Any]) -> Tensor:
-        replacements = options.get("patches_replace", {}).get("attn2", {})
-        replacement = replacements and replacements.get((*options["block"], options["block_index"]))
-        if not replacement:
-            return self.attn2(x, context)
-        attn = self.attn2
-        return attn.to_out(replacement(attn.to_q(x), attn.to_k(context), attn.to_v(context), options))
 
-
-class SpatialTransformer(nn.Module):
+class SpatialTransformer(Layer):
     """Transformer over the pixels of a feature map, with linear projections around it (SD 2.x)."""
 
     def __init__(self, channels: int, head_dim: int, context_dim: int, depth: int, backend: Backend) -> None:
@@ -131,29 +121,18 @@ class SpatialTransformer(nn.Module):
         )
         self.proj_out = backend.linear(channels, channels)
 
-    def forward(
-        self,
-        x: Tensor,
-        context: Tensor | None,
-        where: dict[str, Any],
-        site: Site | None = None,
-    ) -> Tensor:
-        """x [B, C, H, W], context [B, M, context_dim] -> [B, C, H, W].
-
-        Args:
-            where: see `UNet.forward`; the transformer notes its place in it.
-            site: replaces the tokens before `proj_out` (PFStorer eq. 3).
-        """
-        height, width = x.shape[-2:]
-        where["activations_shape"] = list(x.shape)
-        tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2).contiguous())
-        for index, block in enumerate(self.transformer_blocks):
-            where["block_index"] = index
-            tokens = block(tokens, context=context, transformer_options=where)
-        if site is not None:
+    def forward(self, h: Tensor, given: LayerInputs, name: str = "") -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]. A site replaces the tokens before `proj_out` (PFStorer eq. 3)."""
+        tokens = self.proj_in(rearrange(self.norm(h), "b c h w -> b (h w) c").contiguous())
+        if given.hooks.transformer:
+            tokens = given.hooks.transformer(name, self.transformer_blocks, tokens, given.context, h.shape)
+        else:
+            reading = {"read": read} if (read := given.hooks.queries.get(name)) else {}
+            for block in self.transformer_blocks:
+                tokens, reading = block(tokens, given.context, **reading), {}
+        if site := given.sites.get(name):
             tokens = site(tokens)
-        where["transformer_index"] += 1
-        return x + self.proj_out(tokens).transpose(1, 2).unflatten(2, (height, width))
+        return h + rearrange(self.proj_out(tokens), "b (h w) c -> b c h w", h=h.shape[-2])
 
 
 def _transformer_block(channels: int, head_dim: int, context_dim: int, backend: Backend) -> nn.Module:

@@ -4,6 +4,7 @@ from . import golden
 
 NEEDS = {
     "test_autoencoder.py": ["stablesr_cfw"],
+    "test_control.py": ["diffbir_control"],
     "test_degradation.py": ["degradation"],
     "test_formula.py": ["stablesr_formula_1244"],
     "test_full_size.py": ["stablesr_full_size"],
@@ -13,6 +14,7 @@ NEEDS = {
     "test_text.py": ["text_encoder"],
     "test_train_loss.py": ["stablesr_train_loss", "stablesr_unet", "stablesr_structcond"],
     "test_unet.py": ["stablesr_unet", "stablesr_structcond"],
+    "test_plain_unet.py": ["vqgan_unet", "ldm_ddim"],
     "test_unet_modules.py": ["stablesr_unet", "stablesr_unet_intermediates"],
 }
 collect_ignore = [module for module, files in NEEDS.items() if not golden.has(*files)]

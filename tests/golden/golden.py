@@ -53,6 +53,11 @@ def state_dict(name: str, source: Path | None = None) -> dict[str, Tensor]:
     return {key[3:]: value.float() for key, value in stored.items() if key.startswith("sd.")}
 
 
+def under(name: str, prefix: str) -> dict[str, Tensor]:
+    """`group` of weights that are stored narrow: as fp32."""
+    return {key: value.float() for key, value in group(name, prefix).items()}
+
+
 @cache
 def metadata(name: str, source: Path | None = None) -> dict[str, Any]:
     """A file's header, entries that are JSON decoded."""

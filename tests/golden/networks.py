@@ -1,15 +1,17 @@
 """The models that the golden loops were run with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pfstorer_core.diffusion.sampling import Denoiser, SamplerStep, cfg_combine, sample_ddpm
 from pfstorer_core.diffusion.schedule import PredictionType, Schedule
-from pfstorer_core.models import LQEncoder, LQEncoderConfig, UNet, UNetConfig
+from pfstorer_core.models import AutoencoderConfig, Conditioning, LQEncoder, LQEncoderConfig, UNet, UNetConfig
 
 from . import golden
 
@@ -19,16 +21,41 @@ ConditionedModel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x, time steps, LQ latent) -> the network's output, for a canvas or a tile."""
 
 
+def unet_config(params: Mapping[str, Any]) -> UNetConfig:
+    """From the `params` of a latent-diffusion `unet_config` (extra entries are training matters)."""
+    return UNetConfig(
+        **chosen(params, UNetConfig),
+        sft_channels=params.get("semb_channels", 0),
+    )
+
+
+def lq_encoder_config(params: Mapping[str, Any]) -> LQEncoderConfig:
+    """From the `params` of StableSR's `structcond_stage_config`."""
+    return LQEncoderConfig(**chosen(params, LQEncoderConfig))
+
+
+def autoencoder_config(header: Mapping[str, Any], **others: Any) -> AutoencoderConfig:
+    """From the `params` of a latent-diffusion `first_stage_config`."""
+    sizes = chosen(header["ddconfig"], AutoencoderConfig)
+    return AutoencoderConfig(**sizes, embed_dim=header["embed_dim"], **others)
+
+
+def chosen(params: Mapping[str, Any], config: type) -> dict[str, Any]:
+    """The entries that a config has a field for."""
+    names = {field.name for field in fields(config)}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in params.items() if k in names}
+
+
 @cache
 def load_unet(folder: Path) -> UNet:
-    unet = UNet(UNetConfig.from_ldm(golden.metadata(UNET, folder)["config"]))
+    unet = UNet(unet_config(golden.metadata(UNET, folder)["config"]))
     unet.load_state_dict(golden.state_dict(UNET, folder))
     return unet.eval().requires_grad_(False)
 
 
 @cache
 def load_lq_encoder(folder: Path) -> LQEncoder:
-    encoder = LQEncoder(LQEncoderConfig.from_ldm(golden.metadata(LQ_ENCODER, folder)["config"]))
+    encoder = LQEncoder(lq_encoder_config(golden.metadata(LQ_ENCODER, folder)["config"]))
     encoder.load_state_dict(golden.state_dict(LQ_ENCODER, folder))
     return encoder.eval().requires_grad_(False)
 
@@ -55,7 +82,7 @@ def loop_model(loop: dict[str, Tensor], guidance_scale: float = 1.0) -> Conditio
     contexts = [loop[key] for key in ("context", "uncond_context") if key in loop]
 
     def model(x: Tensor, t: Tensor, lq_latent: Tensor) -> Tensor:
-        features = encoder(lq_latent, t)
+        features = Conditioning(encoder(lq_latent, t))
         # Tiles in one batch are stacked tile by tile, so the loop's context is repeated as a whole.
         cond, *uncond = [
             unet(x, t, context.repeat(len(x) // len(context), 1, 1), features) for context in contexts

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfstorer_core.models import Autoencoder, AutoencoderConfig
+from pfstorer_core.models import Autoencoder
 
 from . import golden
+from .networks import autoencoder_config
 
 NAME = "stablesr_cfw"
 CASES = golden.cases(NAME, "image")
@@ -22,7 +23,7 @@ DECODINGS = [
 
 @cache
 def autoencoder() -> Autoencoder:
-    model = Autoencoder(AutoencoderConfig.from_ldm(golden.metadata(NAME)["config"]))
+    model = Autoencoder(autoencoder_config(golden.metadata(NAME)["config"], cfw=True))
     model.load_state_dict(golden.state_dict(NAME))
     return model.eval().requires_grad_(False)
 

@@ -3,11 +3,12 @@
 import torch
 
 from harness.stand_ins import formula
-from pfstorer_core.models import LQEncoder, LQEncoderConfig, UNet, UNetConfig
+from pfstorer_core.models import Conditioning, LQEncoder, UNet
 from pfstorer_core.models.ops import Backend
 
 from . import golden
 from .formula import PREFIXES, filled
+from .networks import lq_encoder_config, unet_config
 
 FORMULA = "stablesr_formula_1244"
 
@@ -15,8 +16,8 @@ FORMULA = "stablesr_formula_1244"
 def formula_networks() -> tuple[torch.nn.Module, torch.nn.Module]:
     header = golden.metadata(FORMULA)
     meta = Backend(device="meta")
-    unet = UNet(UNetConfig.from_ldm(header["unet_config"]), meta)
-    encoder = LQEncoder(LQEncoderConfig.from_ldm(header["structcond_config"]), meta)
+    unet = UNet(unet_config(header["unet_config"]), meta)
+    encoder = LQEncoder(lq_encoder_config(header["structcond_config"]), meta)
     seed = int(header["formula_seed"])
     return filled(unet, PREFIXES["unet"], seed), filled(encoder, PREFIXES["lq_encoder"], seed)
 
@@ -41,4 +42,4 @@ def test_networks_with_formula_weights():
     features = encoder(given["lq_latent"], given["t"])
     for ours, theirs in zip(features, golden.by_level(golden.group(FORMULA, "struct")), strict=True):
         golden.assert_near(ours, theirs)
-    golden.assert_near(unet(given["x"], given["t"], given["context"], features), given["out"])
+    golden.assert_near(unet(given["x"], given["t"], given["context"], Conditioning(features)), given["out"])

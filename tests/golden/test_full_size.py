@@ -6,6 +6,7 @@ from pfstorer_core.checkpoints import layouts
 from pfstorer_core.models import (
     Autoencoder,
     AutoencoderConfig,
+    Conditioning,
     LQEncoder,
     LQEncoderConfig,
     TextTower,
@@ -35,7 +36,8 @@ def test_restoring_networks():
     del encoder
     unet = filled(UNet(UNetConfig(), META), PREFIXES["unet"], seed())
     golden.assert_near(
-        unet(given["unet.x"], given["unet.t"], given["unet.context"], features), given["unet.out"]
+        unet(given["unet.x"], given["unet.t"], given["unet.context"], Conditioning(features)),
+        given["unet.out"],
     )
 
 

@@ -1,5 +1,6 @@
 """The personalization block, its mask and its loss against ViCo."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pfstorer_core.models import Backend, UNet
+from pfstorer_core.models.layers import LayerInputs
 from pfstorer_core.models.transformer import SpatialTransformer
 from pfstorer_core.personalization.pfstorer.block import Influence, Personalization
 from pfstorer_core.personalization.pfstorer.reference import (
@@ -20,6 +22,7 @@ from pfstorer_core.personalization.pfstorer.reference import (
 from . import golden
 from .vico import IMAGE, block_of, split, weights
 
+NAME = "output_blocks.0.1"
 BLOCK, SITE, OTSU, REG = (f"vico_{name}" for name in ("block", "spatial_transformer", "otsu", "attn_reg"))
 
 
@@ -73,9 +76,7 @@ class OneSite(UNet):
         self.output_blocks = torch.nn.ModuleList([torch.nn.ModuleList([torch.nn.Identity(), layer])])
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None, *_: Any, **given: Any) -> Tensor:
-        where = {**given["where"], "block": ("output", 0), "transformer_index": 0}
-        layer = self.get_submodule("output_blocks.0.1")
-        return layer(x, context, where, given["personalization"]["output_blocks.0.1"])
+        return self.get_submodule(NAME)(x, LayerInputs(timesteps, context, **given), NAME)
 
 
 def test_site():
@@ -86,7 +87,7 @@ def test_site():
     layer = SpatialTransformer(channels, meta["dim_head"], width, 1, Backend())
     layer.load_state_dict(frozen)
     layer.requires_grad_(False)
-    unet, name = OneSite(layer), "output_blocks.0.1"
+    unet, name = OneSite(layer), NAME
     context = given["context"].clone().requires_grad_()
     features = reference_features(unet, given["ref"], torch.zeros(2), context, [name])[name]
     golden.assert_near(features.tokens, mid["F_ref"])
@@ -103,7 +104,7 @@ def test_site():
 
     block = block_of(own, meta["heads"])
     site = Personalization([Influence(block, block.read(features.tokens, mask))])
-    where = {"block": ("output", 0), "transformer_index": 0}
-    golden.assert_near(layer(given["x"], context, dict(where), site), out["x"])
-    golden.assert_near(layer(given["x"], context, dict(where)), out["x_without_image_attn"])
-    golden.assert_near(layer(given["ref"], context, dict(where)), out["ref"])
+    plain = LayerInputs(torch.zeros(2, 1), context)
+    golden.assert_near(layer(given["x"], replace(plain, sites={NAME: site}), NAME), out["x"])
+    golden.assert_near(layer(given["x"], plain), out["x_without_image_attn"])
+    golden.assert_near(layer(given["ref"], plain), out["ref"])

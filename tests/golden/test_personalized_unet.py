@@ -61,10 +61,10 @@ def test_both_streams():
     golden.assert_near(torch.stack(losses).sum(), out["loss_reg_sum"].squeeze(), 1e-3)
     plain = unet(given["x"], t, context)
     golden.assert_near(plain, out["eps_without_image_attn"], 1e-3)
-    golden.assert_near(unet(given["x"], t, context, personalization=personalization), out["eps"], 1e-3)
+    golden.assert_near(unet(given["x"], t, context, sites=personalization), out["eps"], 1e-3)
 
     idle = {
         site: Personalization([Influence(blocks[site].requires_grad_(False), p.influences[0].reference, 0.0)])
         for site, p in personalization.items()
     }
-    assert torch.equal(unet(given["x"], t, context, personalization=idle), plain)
+    assert torch.equal(unet(given["x"], t, context, sites=idle), plain)

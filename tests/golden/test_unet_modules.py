@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pfstorer_core.models import Conditioning
 from pfstorer_core.models.blocks import timestep_embedding
 
 from . import golden
@@ -38,7 +39,8 @@ def traced() -> dict[str, dict[str, Tensor]]:
             if c == case
         ]
         given = golden.group(UNET, case)
-        unet(given["x"], given["t"], given["context"], golden.by_level(golden.group(UNET, f"{case}.struct")))
+        features = Conditioning(golden.by_level(golden.group(UNET, f"{case}.struct")))
+        unet(given["x"], given["t"], given["context"], features)
         for handle in hooks:
             handle.remove()
     return found

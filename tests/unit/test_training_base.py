@@ -175,7 +175,7 @@ def test_an_sd21_checkpoint_gets_sft_and_lq_encoder(tmp_path: Path, pictures: Pa
     assert not block.spade.mlp_gamma.weight.any()
     assert not block.spade.mlp_beta.weight.any()
     x, t, context = torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.randn(1, 3, SIZES.context_dim)
-    features = [start.unet(x, t, context, lq_latent=torch.randn(1, 4, 8, 8)) for _ in range(2)]
+    features = [start.unet(x, t, context, condition=torch.randn(1, 4, 8, 8)) for _ in range(2)]
     torch.testing.assert_close(*features, rtol=0, atol=0)
     loop = Changes(steps=1, batch=2, bf16=True)
     output = tmp_path / "out.safetensors"

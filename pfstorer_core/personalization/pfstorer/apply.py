@@ -13,7 +13,7 @@ from ...diffusion.schedule import Schedule
 from ...models import UNet
 from .adapter import IdentityAdapter
 from .block import Influence, Personalization, Reference
-from .reference import otsu_mask, reference_features, site_block, token_maps
+from .reference import block_number, otsu_mask, reference_features, token_maps
 
 KEY_BUDGET = 2
 """Keys at a site as a multiple of one reference's tokens: more photos cost no more time."""
@@ -50,7 +50,7 @@ class Identity:
 def site_factor(unet: UNet, site: str) -> int:
     """How much smaller the features of a site are than the latent: 1, 2, 4, …"""
     levels, blocks = len(unet.config.channel_mult), unet.config.num_res_blocks + 1
-    return 2 ** (levels - 1 - site_block(site)[1] // blocks)
+    return 2 ** (levels - 1 - block_number(site) // blocks)
 
 
 @torch.no_grad()

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models import UNet
+from ...models import BlockHooks, UNet
 from ...models.blocks import ResBlock
-from ...models.ops import attention
+from ...models.layers import Site
 
 THRESHOLDS = 9
 """Candidate thresholds of Otsu's method: 0.1, 0.2, … 0.9."""
@@ -37,10 +38,9 @@ class SiteFeatures:
     queries: Tensor | None
 
 
-def site_block(site: str) -> tuple[str, int, int]:
-    """How ComfyUI calls the transformer block of a site: "output_blocks.4.1" is ("output", 4, 0)."""
-    part, number, _ = site.split(".")
-    return part.removesuffix("_blocks"), int(number), 0
+def block_number(site: str) -> int:
+    """Of a site's block in the decoder: 4 of "output_blocks.4.1"."""
+    return int(site.split(".")[1])
 
 
 def reference_features(
@@ -56,27 +56,18 @@ def reference_features(
     tokens: dict[str, Tensor] = {}
     queries: dict[str, Tensor] = {}
 
-    def keep(site: str) -> Any:
+    def keep(site: str) -> Site:
         def note(features: Tensor) -> Tensor:
             tokens[site] = features
             return features
 
         return note
 
-    def look(site: str) -> Any:
-        attn = text_attention_of(unet, site)
-
-        def attend(q: Tensor, k: Tensor, v: Tensor, _: Any) -> Tensor:
-            queries[site] = q
-            return attention(q, k, v, attn.heads)
-
-        return attend
-
-    reading = {site_block(site): look(site) for site in sites if text_attention_of(unet, site)}
-    where = {"patches_replace": {"attn2": reading}}
-    last = max(site_block(site)[1] for site in sites)
-    kept = {site: keep(site) for site in sites}
-    unet(latents, timesteps, context, personalization=kept, until=last, where=where)
+    hooks = BlockHooks(
+        queries={site: partial(queries.__setitem__, site) for site in sites},
+        until=f"output_blocks.{max(map(block_number, sites))}",
+    )
+    unet(latents, timesteps, context, sites={site: keep(site) for site in sites}, hooks=hooks)
     return {site: SiteFeatures(tokens[site], queries.get(site)) for site in sites}
 
 

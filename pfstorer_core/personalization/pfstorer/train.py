@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from ...diffusion.sampling import sample_ddpm, start_latent
 from ...diffusion.schedule import Schedule
 from ...imaging.tiled_autoencoder import decode_tiled
+from ...models import BlockHooks
+from ...models.layers import NO_HOOKS, LayerInputs
 from ...restorers.base import Restorer
 from ...training.data import Batch, collate, generators, normal
 from ...training.degradation import check_shares, random_degradation
@@ -33,7 +36,7 @@ from .adapter import AdapterHeader, IdentityAdapter, default_sites, new_blocks
 from .apply import Identity, References, as_seen, personalization
 from .block import Influence, Personalization, PersonalizationBlock
 from .header import check_choices
-from .reference import attention_loss, otsu_mask, reference_features, site_block, token_maps
+from .reference import attention_loss, block_number, otsu_mask, reference_features, token_maps
 
 STAGE = "identity"
 PREVIEW_STEPS = 10
@@ -183,13 +186,14 @@ class IdentityLoss(Objective):
         context = prompts.context(self.tower, self.token, rows)
         words = prompts.person[rows], prompts.end[rows]
         sites, loss_pers = self._personalization(batch["reference"], t, context, words)
-        first = min(site_block(site)[1] for site in self.sites)
-        learn_from = first if s.gradients == "truncated" else None
+        seen, hooks = context, NO_HOOKS
+        if s.gradients == "truncated":
+            seen = context.detach()
+            first = min(map(block_number, self.sites))
+            hooks = BlockHooks(start=partial(with_context_from, first, context))
 
         def error(lq_latent: Tensor | None) -> Tensor:
-            output = self.unet(
-                x, t, context, lq_latent=lq_latent, personalization=sites, learn_from=learn_from
-            )
+            output = self.unet(x, t, seen, lq_latent, sites, hooks)
             return F.mse_loss(output.float(), target)
 
         loss = error(lq)
@@ -282,11 +286,11 @@ class IdentityLoss(Objective):
             context = adapter.context if personal else restorer.null_context
 
             def denoise(x: Tensor, t: Tensor) -> Tensor:
-                sites = None
+                sites: dict[str, Personalization] = {}
                 if personal and self.settings.blocks:
                     sites = personalization(self.unet, [identity], [references.at(int(t[0]))])
                 rows = context.expand(len(x), -1, -1).to(x)
-                return self.unet(x, t, rows, lq_latent=lq, personalization=sites).float()
+                return self.unet(x, t, rows, lq, sites).float()
 
             start = start_latent(self.schedule, lq, noise)
             steps = self.schedule.respaced(PREVIEW_STEPS)
@@ -308,6 +312,12 @@ class IdentityLoss(Objective):
             return pictures.clamp(0, 1)
 
         return rows_of(*map(decoded, (lq, restored(False), restored(True), hq)))
+
+
+def with_context_from(first: int, context: Tensor, block: str, inputs: LayerInputs) -> LayerInputs:
+    """A hook: from this block of the decoder on the text is read in `context`, which gets gradients there."""
+    decoding = block.startswith("output_blocks.")
+    return replace(inputs, context=context) if decoding and block_number(block) >= first else inputs
 
 
 def train_identity_adapter(

@@ -113,7 +113,7 @@ def _restored_latent(restorer: Restorer, lq: Tensor, steps: int, rng: np.random.
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     noise = torch.randn(latent.shape, generator=generator).to(latent)
     x = sample_ddpm(
-        lambda x, t: restorer.unet(x.to(latent), t, restorer.null_context, lq_latent=latent),
+        lambda x, t: restorer.unet(x.to(latent), t, restorer.null_context, latent),
         start_latent(schedule, latent, noise),
         schedule.respaced(steps),
         restorer.header.prediction_type,

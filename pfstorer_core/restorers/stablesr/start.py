@@ -17,8 +17,8 @@ from ...checkpoints.sizes import autoencoder_config, text_config, text_weights, 
 from ...checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
 from ...diffusion.schedule import PredictionType
 from ...models import Autoencoder, Backend, LQEncoderConfig, TextTower, TextTowerConfig, UNet, UNetConfig
+from ...models.attention import AttentionBlock
 from ...models.blocks import ResBlock
-from ...models.lq_encoder import AttentionBlock
 from ...models.sft import SFT
 from ...models.tokenizer import tokenize
 from ...models.transformer import SpatialTransformer

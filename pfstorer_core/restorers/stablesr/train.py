@@ -104,7 +104,7 @@ def denoising_loss(
     for rows, guided in ((~null_lq, True), (null_lq, False)):
         if rows.any():
             given = lq_latent[rows] if guided else None
-            output = unet(x[rows], t[rows], context[rows], lq_latent=given)
+            output = unet(x[rows], t[rows], context[rows], given)
             error = error + F.mse_loss(output.float(), target[rows], reduction="sum")
     return error / target.numel()
 
@@ -172,7 +172,7 @@ class DenoisingLoss(Objective):
         context = self._contexts(captions, hq)
         noise = normal(hq, rngs)
         x = sample_ddpm(
-            lambda x, t: self.unet(x, t, context, lq_latent=None if plain else lq * scale),
+            lambda x, t: self.unet(x, t, context, condition=None if plain else lq * scale),
             noise if plain else start_latent(self.schedule, lq * scale, noise),
             self.schedule.respaced(SHEET_STEPS),
             self.start.header.prediction_type,

@@ -79,7 +79,7 @@ def test_it_is_the_core_s_personalization(restorer: Restorer, model: Any, adapte
     )
     scaled = model.model.model_sampling.calculate_input(sigma, x)
     t = torch.tensor([500.0, 500.0])
-    v = restorer.unet(scaled, t, context, lq_latent=lq, personalization=sites)
+    v = restorer.unet(scaled, t, context, lq, sites)
     expected = model.model.model_sampling.calculate_denoised(sigma, v, x)
     torch.testing.assert_close(out, expected, rtol=0, atol=2e-3)
     base = model.model.apply_model(x, sigma, transformer_options={}, **given)

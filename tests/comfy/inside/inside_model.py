@@ -107,7 +107,7 @@ def test_without_sft_it_is_the_host_s_unet(restorer: Restorer, model: Any, size:
 @pytest.mark.parametrize("size", LATENTS)
 def test_in_the_host_it_is_the_core_s_unet(restorer: Restorer, model: Any, size: tuple[int, int]) -> None:
     x, t, context, lq = inputs(size)
-    expected = restorer.unet(x, t, context, lq_latent=lq)
+    expected = restorer.unet(x, t, context, lq)
     assert (expected - restorer.unet(x, t, context)).abs().max() > 1e-2, (
         "SFT changes nothing: the test is blind"
     )
@@ -121,7 +121,7 @@ def test_true_bf16(restorer: Restorer, path: Path) -> None:
     unet = build_model(open_restorer(path), torch.bfloat16).model.diffusion_model
     assert {p.dtype for p in unet.parameters()} == {torch.bfloat16}
     x, t, context, lq = inputs((16, 16))
-    expected = restorer.unet(x, t, context, lq_latent=lq)
+    expected = restorer.unet(x, t, context, lq)
     out = unet(x.bfloat16(), t, context.bfloat16(), lq_latent=lq.bfloat16())
     assert out.dtype == torch.bfloat16
     assert (out.float() - expected).norm() < 0.1 * expected.norm()

@@ -1,0 +1,60 @@
+"""What steers one evaluation of a U-Net from outside: SFT features, residuals, further channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+Residuals = Mapping[str, Sequence[Tensor | None]]
+"""Of a control network: lists under "input", "middle" and "output", last one first used."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """What is given to the U-Net beside the noisy latent [B, C, H, W] and the text; empty: nothing.
+
+    Attributes:
+        features: for SFT, one map [b, F, h, w] a level, finest first. b is B, or divides it where rows
+            i, i + b, i + 2b, … share them.
+        residuals: of one control network or more, which are added to the features of the U-Net's blocks.
+            The lists are not changed.
+        channels: stand beside the noisy latent's own [B, C', H, W].
+    """
+
+    features: Sequence[Tensor] | None = None
+    residuals: Sequence[Residuals] = ()
+    channels: Tensor | None = None
+
+
+UNCONDITIONED = Conditioning()
+
+
+class Conditioner(Protocol):
+    """A network that makes a `Conditioning` of a picture."""
+
+    def conditioning(
+        self, picture: Tensor, x: Tensor, timesteps: Tensor, context: Tensor | None
+    ) -> Conditioning:
+        """
+        Args:
+            picture: latent [b, C, H, W]; b is B, or divides it where rows i, i + b, … share their picture.
+            x, timesteps, context: see `UNet.forward`.
+        """
+        ...
+
+
+def for_rows(picture: Tensor, x: Tensor) -> Tensor:
+    """A picture [b, C, H, W] for each of the rows of x."""
+    return picture.repeat(len(x) // len(picture), 1, 1, 1)
+
+
+class Concatenation:
+    """Puts the picture's channels beside the noisy latent's (latent diffusion's upscaler, ReF-LDM)."""
+
+    def conditioning(
+        self, picture: Tensor, x: Tensor, timesteps: Tensor, context: Tensor | None
+    ) -> Conditioning:
+        return Conditioning(channels=for_rows(picture, x))

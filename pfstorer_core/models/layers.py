@@ -1,0 +1,103 @@
+"""A U-Net's block as a row of layers, and what they see of one evaluation besides their features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Site = Callable[[Tensor], Tensor]
+"""Maps the tokens F [B, H·W, C] of a layer to F̂ (PFStorer eq. 3)."""
+
+Transform = Callable[[str, Iterable[nn.Module], Tensor, "Tensor | None", Sequence[int]], Tensor]
+"""``transform(name, blocks, tokens, context, shape) -> tokens``, see `BlockHooks`."""
+
+
+@dataclass(frozen=True)
+class BlockHooks:
+    """Optional callbacks of a U-Net, by which a host lets its users patch it and others look into it.
+
+    Attributes:
+        start: ``start(block, inputs) -> inputs``, before each block, by its name ("input_blocks.4",
+            "middle_block"); may change what the block's layers see.
+        emb: of the time embedding. input: of h before, and after_skip: after it is kept for the decoder.
+        middle: ``middle(h, emb)``, after the middle block. output: ``output(h, skip) -> (h, skip)``, before
+            an output block. Each but `output` returns its first argument's replacement.
+        transformer: runs the blocks of a transformer, instead of itself, by its name: on the tokens
+            [B, H·W, C] of features of the shape [B, C, H, W].
+        queries: by the name of a transformer, what is told the queries [B, H·W, C] of its first block's
+            attention to the text.
+        until: name of the output block whose features are wanted: nothing after it is computed.
+    """
+
+    start: Callable[[str, LayerInputs], LayerInputs] | None = None
+    emb: Callable[[Tensor], Tensor] | None = None
+    input: Callable[[Tensor], Tensor] | None = None
+    after_skip: Callable[[Tensor], Tensor] | None = None
+    middle: Callable[[Tensor, Tensor], Tensor] | None = None
+    output: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    transformer: Transform | None = None
+    queries: Mapping[str, Callable[[Tensor], object]] = field(default_factory=dict)
+    until: str = ""
+
+
+NO_HOOKS = BlockHooks()
+NO_SITES: Mapping[str, Site] = {}
+
+
+@dataclass(frozen=True)
+class LayerInputs:
+    """What every layer of one evaluation sees besides its features.
+
+    Attributes:
+        emb: of the time steps [B, E].
+        context: text context [B, M, D], which transformers attend to.
+        features: for SFT, one map [b, F, h, w] a level, finest first; None leaves SFT out.
+        sites: by the name of a layer ("output_blocks.4.1"), what replaces its tokens.
+        size: (height, width) that an enlargement has to end with; None: twice that of its features.
+    """
+
+    emb: Tensor
+    context: Tensor | None = None
+    features: Sequence[Tensor] | None = None
+    sites: Mapping[str, Site] = field(default_factory=dict)
+    hooks: BlockHooks = NO_HOOKS
+    size: tuple[int, int] | None = None
+
+    def at(self, block: str) -> LayerInputs:
+        """What the block of this name sees."""
+        return self.hooks.start(block, self) if self.hooks.start else self
+
+
+class Layer(nn.Module):
+    """A layer that sees more than its features."""
+
+    def forward(self, h: Tensor, given: LayerInputs, name: str = "") -> Tensor:
+        """h [B, C, H, W]; `name` is the layer's own in its network."""
+        raise NotImplementedError
+
+
+class Block(nn.ModuleList):
+    """One block of a U-Net: a few layers in a row.
+
+    `recompute`: forget what is inside the block until its gradients are asked for (Chen et al. 2016).
+    """
+
+    recompute = False
+
+    def __init__(self, name: str, *layers: nn.Module) -> None:
+        super().__init__(layers)
+        self.name = name
+
+    def forward(self, h: Tensor, given: LayerInputs) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._run, h, given, use_reentrant=False)
+        return self._run(h, given)
+
+    def _run(self, h: Tensor, given: LayerInputs) -> Tensor:
+        for index, layer in enumerate(self):
+            h = layer(h, given, f"{self.name}.{index}") if isinstance(layer, Layer) else layer(h)
+        return h
