@@ -1,4 +1,4 @@
-"""The denoising U-Net: Stable Diffusion 2.1 with SFT in all residual blocks, and others of latent diffusion."""
+"""The denoising U-Net: Stable Diffusion 2.1 with SFT in every residual block, and its relatives."""
 
 from __future__ import annotations
 
