@@ -91,8 +91,10 @@ class UNetEncoder(nn.Module):
                 blocks.append([Downsample(channels, backend)])
                 self.skip_channels.append(channels)
             for _ in range(c.num_res_blocks):
-                attends = [attention(width)] if c.attends(level) else []
-                blocks.append([res_block(channels, width, level), *attends])
+                layers = [res_block(channels, width, level)]
+                if c.attends(level):
+                    layers.append(attention(width))
+                blocks.append(layers)
                 channels = width
                 self.skip_channels.append(channels)
         self.input_blocks = numbered("input_blocks", blocks)

@@ -58,9 +58,12 @@ class UNet(UNetEncoder):
         channels, skips = self.skip_channels[-1], list(self.skip_channels)
         for level, width in reversed(list(enumerate(c.widths))):
             for i in range(c.num_res_blocks + 1):
-                attends = [attention(width)] if c.attends(level) else []
-                enlarges = [Upsample(width, backend)] if level > 0 and i == c.num_res_blocks else []
-                decoder.append([res_block(channels + skips.pop(), width, level), *attends, *enlarges])
+                layers: list[nn.Module] = [res_block(channels + skips.pop(), width, level)]
+                if c.attends(level):
+                    layers.append(attention(width))
+                if level > 0 and i == c.num_res_blocks:
+                    layers.append(Upsample(width, backend))
+                decoder.append(layers)
                 channels = width
         self.output_blocks = numbered("output_blocks", decoder)
 
