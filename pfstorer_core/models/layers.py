@@ -64,7 +64,7 @@ class LayerInputs:
     context: Tensor | None = None
     features: Sequence[Tensor] | None = None
     sites: Mapping[str, Site] = field(default_factory=dict)
-    hooks: BlockHooks = NO_HOOKS
+    hooks: BlockHooks = field(default_factory=lambda: NO_HOOKS)
     size: tuple[int, int] | None = None
 
     def at(self, block: str) -> LayerInputs:
