@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pfstorer_core.models import UNet
 from pfstorer_core.training.data import Batch
 from pfstorer_core.training.loop import LoopSettings, Objective, fit
+from pfstorer_core.training.processes import Processes
 from pfstorer_core.training.progress import Progress
 
 from .small import SIZES
@@ -177,6 +178,46 @@ def test_a_step_takes_its_own_samples(tmp_path: Path) -> None:
     parts = replace(PLAIN, batch=4, steps=3, lr=1e-9, accumulate=2)
     found = fit("slopes", Slopes(1), Given(slopes), parts, tmp_path / "parts")
     assert found == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_bf16_is_for_the_arithmetic(tmp_path: Path, bf16: bool) -> None:
+    """Trained weights stay as they are; the samples that are looked at are calculated likewise."""
+    asked: list[bool] = []
+
+    class Watched(Slopes):
+        def forward(self, batch: Batch) -> Tensor:
+            asked.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(batch)
+
+    objective, given = Watched(), Given([[1.0, 1.0]] * 6)
+    settings = replace(PLAIN, steps=1, bf16=bf16, validate_every=1)
+    fit("slopes", objective, given, settings, tmp_path, held=given)
+    assert asked == [bf16, bf16], "in the step, and at the sample that was held back"
+    assert all(weight.dtype == torch.float32 for weight in objective.weights)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_processes_share_a_batch(tmp_path: Path, index: int) -> None:
+    """Each takes every second sample of it, in as many parts as it accumulates."""
+
+    class OneOfTwo(Processes):
+        count = 2
+
+    one = OneOfTwo(torch.device("cpu"))
+    one.index = index
+    batches: list[list[float]] = []
+
+    class Watched(Slopes):
+        def forward(self, batch: Batch) -> Tensor:
+            batches.append(batch["slope"][:, 0].tolist())
+            return super().forward(batch)
+
+    settings = replace(PLAIN, steps=2, batch=8, accumulate=2)
+    given = Given([[float(k)] for k in range(16)])
+    fit("slopes", Watched(1), given, settings, tmp_path, processes=one)
+    expected = [[0, 2], [4, 6], [8, 10], [12, 14]]
+    assert batches == [[k + index for k in part] for part in expected]
 
 
 @pytest.mark.parametrize("on", [True, False])

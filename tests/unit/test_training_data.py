@@ -151,6 +151,33 @@ def test_crops_are_alignment_free_and_of_one_scale_at_most() -> None:
     assert len({int(crop[0, 0, 0]) for crop in made}) > 30
 
 
+def test_crops_are_of_any_size_and_half_of_them_mirrored() -> None:
+    """Sizes spread evenly by their logarithm, from the smallest that need no enlarging to the whole."""
+    rng = np.random.default_rng(1)
+    ramp = np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (256, 1, 3))
+    spans = np.array([np.diff(random_crop(Image.fromarray(ramp), 16, rng)[8, [0, -1], 0].astype(int))[0]
+                      for _ in range(400)])  # fmt: skip
+    assert 0.4 < (spans < 0).mean() < 0.6
+    sides = np.abs(spans) * 16 / 15
+    assert 0.4 < (sides < 64).mean() < 0.6, "the middle of 16 and 256, by logarithms"
+    assert 0.15 < (sides < 32).mean() < 0.35
+
+
+def test_the_seed_decides_on_the_order(tmp_path: Path) -> None:
+    folder = fill(tmp_path, {f"{i}.png": picture(colour=i) for i in range(20)})
+    orders = [colours(Crops(find_pictures([folder]), range(20), 32, seed), 20) for seed in (0, 0, 1)]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+
+
+def test_faults_of_all_samples_are_collated() -> None:
+    samples = [{"broken": [(name, "cut")], "x": torch.zeros(2), "caption": name} for name in ("a", "b")]
+    batch = collate([*samples, {**samples[0], "broken": []}])
+    assert batch["broken"] == [("a", "cut"), ("b", "cut")]
+    assert batch["caption"] == ["a", "b", "a"]
+    assert batch["x"].shape == (3, 2)
+
+
 def test_pictures_are_held_back_where_there_are_enough() -> None:
     train, held = hold_back(100)
     assert len(held) == 8

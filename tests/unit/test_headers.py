@@ -1,0 +1,144 @@
+"""What files say of themselves: every field comes back, other versions are refused, defaults are known."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import pfstorer_core as pf
+from pfstorer_core import CheckpointError, Restorer, RestorerHeader
+from pfstorer_core.personalization.pfstorer.header import AdapterHeader
+
+OTHER: dict[str, Any] = {
+    "prediction_type": "v",
+    "scale_factor": 0.7,
+    "image_size": 96,
+    "num_head_channels": 16,
+    "lq_num_heads": 2,
+    "norm_groups": 8,
+    "preview": [[0.1, -0.2, 0.3]] * 5,
+    "training": {"steps": 3, "stages": [{"lr": 1e-3}]},
+}
+"""Of a restorer's header, each of another value than its default."""
+PERSON: dict[str, Any] = {
+    "base": "0123456789abcdef",
+    "sites": ["output_blocks.4.1", "output_blocks.10.0"],
+    "heads": [2, 3],
+    "prediction_type": "eps",
+    "prompt": "a portrait of *",
+    "person": 4,
+    "end": 5,
+    "init_word": "face",
+    "null_lq": "gray",
+    "reference_timestep": "noised",
+    "run_key": "f" * 32,
+    "steps": 7,
+    "losses": [0.5, 0.25],
+    "training": {"lr": 0.1},
+    "notice": "Of a drawn person.",
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_each_field_of_a_restorer_comes_back(name: str) -> None:
+    for given in (RestorerHeader(**{name: OTHER[name]}), RestorerHeader(**OTHER)):
+        assert getattr(given, name) != getattr(RestorerHeader(), name), "it is the default: the test is blind"
+        found = RestorerHeader.from_file(given.to_metadata(), {}, "x.safetensors")
+        assert found == given
+        stored = {"pfstorer.header": given.to_tensor()}
+        assert RestorerHeader.from_file({}, stored, "x.safetensors") == given
+
+
+@pytest.mark.parametrize("name", PERSON)
+def test_each_field_of_an_adapter_comes_back(name: str) -> None:
+    header = AdapterHeader(**PERSON)
+    found = AdapterHeader.from_file(header.to_metadata(), "ada.safetensors")
+    assert getattr(found, name) == PERSON[name]
+    assert found == header
+
+
+def test_defaults_of_files_without_a_header_are_stablesr_s() -> None:
+    """On Stable Diffusion 2.1."""
+    header = RestorerHeader()
+    assert header.scale_factor == 0.18215
+    assert (header.num_head_channels, header.lq_num_heads, header.norm_groups) == (64, 4, 32)
+    for name, kind, size in (
+        ("stablesr_000117.ckpt", "eps", 512),
+        ("stablesr_turbo.ckpt", "eps", 512),
+        ("stablesr_768v_000139.ckpt", "v", 768),
+        ("webui_768v_139.ckpt", "v", 768),
+        ("face_stablesr.ckpt", "v", 512),
+        ("mine_v-pred.safetensors", "v", 512),
+        ("v2-1_512-ema-pruned.safetensors", "eps", 512),
+    ):
+        found = RestorerHeader.from_name(name)
+        assert (found.prediction_type, found.image_size) == (kind, size), name
+
+
+@pytest.mark.parametrize("version", ["2", "99", "0", "", None])
+def test_other_versions_are_refused(tmp_path: Path, version: str | None) -> None:
+    """In the files: of a restorer's header and of an adapter's."""
+    metadata = RestorerHeader(**OTHER).to_metadata()
+    person = AdapterHeader(**PERSON).to_metadata()
+    for entries in (metadata, person):
+        if version is None:
+            del entries["format_version"]
+        else:
+            entries["format_version"] = version
+    said = "does not say which version" if version is None else "update the pack"
+    with pytest.raises(CheckpointError, match=rf"x\.safetensors.*{said}"):
+        RestorerHeader.from_file(metadata, {}, "x.safetensors")
+    with pytest.raises(CheckpointError, match=rf"ada\.safetensors.*{said}"):
+        AdapterHeader.from_file(person, "ada.safetensors")
+    save_file({"token.embedding": torch.zeros(1, 4)}, tmp_path / "ada.safetensors", person)
+    with pytest.raises(CheckpointError, match=said):
+        pf.load_identity_adapter(tmp_path / "ada.safetensors")
+
+
+def test_what_a_later_version_added_is_left_out() -> None:
+    for header, entry in ((RestorerHeader(**OTHER), "restorer"), (AdapterHeader(**PERSON), "adapter")):
+        metadata = header.to_metadata()
+        metadata[entry] = json.dumps({**json.loads(metadata[entry]), "of_next_year": 1})
+        if isinstance(header, RestorerHeader):
+            assert RestorerHeader.from_file(metadata, {}, "x") == header
+        else:
+            assert AdapterHeader.from_file(metadata, "x") == header
+
+
+@pytest.mark.parametrize("change", [{"null_lq": "none"}, {"reference_timestep": "never"}])
+def test_an_adapter_of_unknown_choices_cannot_be_made(change: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change.values()))):
+        AdapterHeader(**{**PERSON, **change})
+
+
+def test_files_say_what_they_are(tmp_path: Path, restorer: Restorer) -> None:
+    """Of fp16 tensors, with format, version and header in their metadata; a person's with its notice."""
+    from harness.stand_in_adapter import stand_in_adapter
+
+    path = tmp_path / "x.safetensors"
+    pf.save_restorer(restorer, path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert {"format", "format_version", "restorer"} <= metadata.keys()
+    assert {value.dtype for value in load_file(path).values()} == {torch.float16}
+    assert pf.load_restorer(path).header == restorer.header
+
+    photos = torch.randn(3, 4, 6, 6)
+    adapter = stand_in_adapter(restorer, photos, gamma=0.5)
+    adapter.save(path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["format"] == "pfstorer.identity_adapter"
+    assert "Biometric" in json.loads(metadata["adapter"])["notice"]
+    loaded = pf.load_identity_adapter(path)
+    torch.testing.assert_close(loaded.references, photos.half().float())
+    torch.testing.assert_close(loaded.context, adapter.context.half().float())
+    torch.testing.assert_close(loaded.token, adapter.token)
+    for site, block in adapter.blocks.items():
+        assert loaded.blocks[site].attn1.heads == block.attn1.heads
+        for key, value in block.state_dict().items():
+            torch.testing.assert_close(loaded.blocks[site].state_dict()[key], value.half().float())
