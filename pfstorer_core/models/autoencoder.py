@@ -1,4 +1,4 @@
-"""The KL autoencoder of Stable Diffusion, and its decoder with controllable feature wrapping (CFW)."""
+"""Autoencoders of latents, KL (Stable Diffusion's) or VQ, with controllable feature wrapping (CFW)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .blocks import ResnetBlock
 from .cfw import FusionLayer
+from .codebook import Codebook
 from .ops import Backend
 
 
@@ -20,9 +22,15 @@ from .ops import Backend
 class AutoencoderConfig:
     """Sizes of an autoencoder; the defaults are Stable Diffusion's (without CFW).
 
+    Raises ValueError where CFW is asked for and there is no level for it.
+
     Attributes:
         ch, ch_mult: width of each level is ch·ch_mult[level]; level 0 has the size of the picture.
         cfw: whether the decoder has fusion layers (at all levels but the finest and the coarsest).
+        codebook: entries of a VQ autoencoder's codebook; 0: none, as in a KL autoencoder.
+        double_z: whether the encoder tells a distribution, mean and log-variance, or just one latent, as in
+            VQ autoencoders.
+        mid_attention: whether the middles of encoder and decoder attend.
         norm_groups: of group normalization. Where a layer has but a channel or two a group, the level of
             its features is lost: narrow networks want fewer.
     """
@@ -35,7 +43,17 @@ class AutoencoderConfig:
     z_channels: int = 4
     embed_dim: int = 4
     cfw: bool = False
+    codebook: int = 0
+    double_z: bool = True
+    mid_attention: bool = True
     norm_groups: int = 32
+
+    def __post_init__(self) -> None:
+        if self.cfw and not self.fusion_levels:
+            raise ValueError(
+                f"CFW acts between the finest and the coarsest level of an autoencoder, and this one has "
+                f"{len(self.ch_mult)}: it needs 3 or more."
+            )
 
     @property
     def widths(self) -> list[int]:
@@ -45,6 +63,11 @@ class AutoencoderConfig:
     def downscale(self) -> int:
         """Pixels of a picture along one side of a latent pixel."""
         return 2 ** (len(self.ch_mult) - 1)
+
+    @property
+    def moments(self) -> int:
+        """Numbers that the encoder tells of each value of a latent."""
+        return 1 + self.double_z
 
     @property
     def fusion_levels(self) -> list[int]:
@@ -62,8 +85,8 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        q, k, v = (layer(h).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        h = self.attention(q, k, v, 1).transpose(1, 2).unflatten(2, x.shape[-2:])
+        q, k, v = (rearrange(layer(h), "b c h w -> b (h w) c") for layer in (self.q, self.k, self.v))
+        h = rearrange(self.attention(q, k, v, 1), "b (h w) c -> b c h w", h=x.shape[-2])
         return x + self.proj_out(h)
 
 
@@ -83,10 +106,10 @@ class Resample(nn.Module):
 
 
 class Middle(nn.Module):
-    def __init__(self, channels: int, backend: Backend) -> None:
+    def __init__(self, channels: int, attends: bool, backend: Backend) -> None:
         super().__init__()
         self.block_1 = ResnetBlock(channels, channels, backend)
-        self.attn_1 = AttnBlock(channels, backend)
+        self.attn_1 = AttnBlock(channels, backend) if attends else nn.Identity()
         self.block_2 = ResnetBlock(channels, channels, backend)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -118,7 +141,7 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture -> moments, and the features that CFW fuses."""
+    """Picture -> moments or latent, and the features that CFW fuses."""
 
     def __init__(self, config: AutoencoderConfig, backend: Backend) -> None:
         super().__init__()
@@ -130,12 +153,12 @@ class Encoder(nn.Module):
             last = level == len(config.widths) - 1
             self.down.append(Level(channels, width, config.num_res_blocks, backend, downsample=not last))
             channels = width
-        self.mid = Middle(channels, backend)
+        self.mid = Middle(channels, config.mid_attention, backend)
         self.norm_out = backend.group_norm(channels, eps=1e-6)
-        self.conv_out = backend.conv(channels, 2 * config.z_channels, 3)
+        self.conv_out = backend.conv(channels, config.moments * config.z_channels, 3)
 
     def forward(self, image: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-        """image [B, 3, H, W] in [-1, 1] -> moments before quant_conv, features by fusion level."""
+        """image [B, 3, H, W] in [-1, 1] -> what quant_conv gets, features by fusion level."""
         h, features = self.conv_in(image), {}
         for level, layers in enumerate(cast("list[Level]", self.down)):
             h = layers(h)
@@ -154,7 +177,7 @@ class Decoder(nn.Module):
         widths = config.widths
         channels = widths[-1]
         self.conv_in = backend.conv(config.z_channels, channels, 3)
-        self.mid = Middle(channels, backend)
+        self.mid = Middle(channels, config.mid_attention, backend)
         levels: list[Level] = []
         for level, width in reversed(list(enumerate(widths))):
             levels.insert(0, Level(channels, width, config.num_res_blocks + 1, backend, upsample=level > 0))
@@ -182,7 +205,7 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """KL autoencoder. Latents here are unscaled: divide by the latent scale factor before `decode`."""
+    """KL or VQ autoencoder. Latents here are unscaled: divide by the latent scale factor before `decode`."""
 
     def __init__(self, config: AutoencoderConfig, backend: Backend | None = None) -> None:
         super().__init__()
@@ -190,21 +213,28 @@ class Autoencoder(nn.Module):
         self.config = config
         self.encoder = Encoder(config, backend)
         self.decoder = Decoder(config, backend)
-        self.quant_conv = backend.conv(2 * config.z_channels, 2 * config.embed_dim, 1)
+        moments = config.moments
+        self.quant_conv = backend.conv(moments * config.z_channels, moments * config.embed_dim, 1)
         self.post_quant_conv = backend.conv(config.embed_dim, config.z_channels, 1)
+        self.quantize = Codebook(config.codebook, config.embed_dim, backend) if config.codebook else None
 
     def moments(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """image [B, 3, H, W] in [-1, 1], sides multiples of `config.downscale` -> mean and
         log-variance of the latent, [B, embed_dim, h, w] each."""
+        if not self.config.double_z:
+            raise ValueError("This autoencoder tells no distribution of its latents: take `encode`.")
         mean, logvar = self.quant_conv(self.encoder(image)[0]).chunk(2, dim=1)
         return mean, logvar.clamp(-30, 20)
 
     def encode(self, image: Tensor) -> Tensor:
-        """The mode of the latent: what inference uses."""
-        return self.moments(image)[0]
+        """The mode of the latent: what inference uses. Of a VQ autoencoder it is not quantized yet: so
+        latent diffusion has it."""
+        return self.quant_conv(self.encoder(image)[0])[:, : self.config.embed_dim]
 
     def sample(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A draw from the latent's distribution: what training uses."""
+        if not self.config.double_z:
+            return self.encode(image)
         mean, logvar = self.moments(image)
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
         return mean + (0.5 * logvar).exp() * noise
@@ -219,13 +249,16 @@ class Autoencoder(nn.Module):
                 "set fidelity to 0."
             )
 
-    def decode(self, z: Tensor, lq: Tensor | None = None, fidelity: float = 0.0) -> Tensor:
+    def decode(
+        self, z: Tensor, lq: Tensor | None = None, fidelity: float = 0.0, quantize: bool = True
+    ) -> Tensor:
         """Latent -> picture.
 
         Args:
             z: [B, embed_dim, h, w].
             lq: the LQ picture [B, 3, H, W] in [-1, 1] at the output's size, whose features CFW fuses.
             fidelity: CFW's w, 0 (the plain autoencoder, bit for bit) … 1 (closest to the LQ picture).
+            quantize: bring z to its codebook first, where it has one.
         Returns:
             [B, 3, H, W], about [-1, 1].
         Raises:
@@ -237,4 +270,6 @@ class Autoencoder(nn.Module):
             if lq is None:
                 raise ValueError(f"fidelity {fidelity} needs the LQ picture (lq).")
             features = self.encoder(lq)[1]
+        if quantize and self.quantize is not None:
+            z = self.quantize(z)[0]
         return self.decoder(self.post_quant_conv(z), features, fidelity)

@@ -58,7 +58,7 @@ class Backend:
     """Layer factory of the networks.
 
     Attributes:
-        ops: namespace with Conv1d, Conv2d, Linear, GroupNorm and LayerNorm (torch.nn or comfy.ops).
+        ops: namespace with Conv1d, Conv2d, Linear, Embedding, GroupNorm, LayerNorm (torch.nn or comfy.ops).
         attention: see `Attention`.
         transformer_block: class of the transformer's inner block, called as
             ``transformer_block(dim, heads, head_dim, context_dim=…, dtype=…, device=…,
@@ -92,6 +92,9 @@ class Backend:
 
     def linear(self, inputs: int, outputs: int, bias: bool = True) -> nn.Module:
         return self.ops.Linear(inputs, outputs, bias=bias, **self.placement)
+
+    def embedding(self, entries: int, channels: int) -> nn.Module:
+        return self.ops.Embedding(entries, channels, **self.placement)
 
     def group_norm(self, channels: int, eps: float = 1e-5) -> nn.Module:
         """Affine GroupNorm in the dtype of its input: torch computes a bf16 GroupNorm in fp32 and rounds

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pfstorer_core.models import BlockHooks, Conditioning, ControlConfig, LQEncoderConfig, UNet, UNetConfig
+from pfstorer_core.models import (
+    AutoencoderConfig,
+    BlockHooks,
+    Conditioning,
+    ControlConfig,
+    LQEncoderConfig,
+    UNet,
+    UNetConfig,
+)
 from pfstorer_core.models.ops import Backend
 
 from .small import SIZES
@@ -144,9 +152,14 @@ def test_gradients_are_checkpointed_in_the_unet_s_own_blocks() -> None:
     )
     unet.checkpoint_gradients()
     on = {name for name, module in unet.named_modules() if getattr(module, "recompute", False)}
-    own = {
-        f"{row}.{i}" for row in ("input_blocks", "output_blocks") for i in range(len(unet.get_submodule(row)))
-    }
+    rows = {"input_blocks": unet.input_blocks, "output_blocks": unet.output_blocks}
+    own = {f"{name}.{i}" for name, row in rows.items() for i in range(len(row))}
     assert on == own | {"middle_block"}
     unet.checkpoint_gradients(False)
     assert not any(getattr(module, "recompute", False) for module in unet.modules())
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_cfw_without_a_level_for_it_is_refused(levels: int) -> None:
+    with pytest.raises(ValueError, match=rf"this one has {levels}: it needs 3 or more"):
+        AutoencoderConfig(ch_mult=(1,) * levels, cfw=True)
