@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import comfy.model_management as mm
@@ -55,34 +55,32 @@ class Tiles:
         given = {"x": x, "t": t, "c_concat": c_concat, "c_crossattn": c_crossattn, **conds}
         canvases = {name: value for name, value in given.items() if _is_canvas(value, x)}
 
-        def evaluation() -> Callable[..., Tensor]:
-            waiting = iter(grid.positions)
+        def evaluate(places: Sequence[tuple[int, int]], tiles: Sequence[Tensor]) -> Tensor:
+            mm.throw_exception_if_processing_interrupted()
+            n, cropped = len(places), dict(zip(canvases, tiles, strict=True))
+            now = {
+                name: _chunk_major(cropped[name], n, chunks)
+                if name in cropped
+                else _for_tiles(value, n, chunks, len(x))
+                for name, value in given.items()
+            }
+            args = (now.pop(name) for name in ("x", "t", "c_concat", "c_crossattn"))
+            hints = None if control is None else _cropped_control(control, grid, places, chunks, len(x))
+            return _tile_major(executor(*args, hints, options, **now), n, chunks)
 
-            def evaluate(*tiles: Tensor) -> Tensor:
-                mm.throw_exception_if_processing_interrupted()
-                n = len(tiles[0]) // len(x)
-                places = list(islice(waiting, n))
-                cropped = dict(zip(canvases, tiles, strict=True))
-                now = {
-                    name: _chunk_major(cropped[name], n, chunks)
-                    if name in cropped
-                    else _for_tiles(value, n, chunks, len(x))
-                    for name, value in given.items()
-                }
-                args = (now.pop(name) for name in ("x", "t", "c_concat", "c_crossattn"))
-                hints = None if control is None else _cropped_control(control, grid, places, chunks, len(x))
-                result = _tile_major(executor(*args, hints, options, **now), n, chunks)
+        def results() -> Iterator[Tensor]:
+            done = 0
+            for places, tiles in grid.batches(*canvases.values(), tile_batch=self.batch):
+                yield from evaluate(places, tiles).chunk(len(places))
+                done += len(places)
                 if self.on_tiles is not None:
-                    self.on_tiles(grid.positions.index(places[-1]) + 1, len(grid))
-                return result
-
-            return evaluate
+                    self.on_tiles(done, len(grid))
 
         while True:
             try:
                 if grid.tile_shape == tuple(x.shape[-2:]):
                     return self._whole(executor, x, t, c_concat, c_crossattn, control, options, **conds)
-                found = grid.map(evaluation(), *canvases.values(), tile_batch=self.batch)
+                found = grid.blend(results())
                 return found if grid.chosen is None else _filled(found, grid, conds.get(LQ_LATENT))
             except Exception as error:
                 mm.raise_non_oom(error)
@@ -119,12 +117,11 @@ class Tiles:
     def calc_cond_batch(self, executor: Any, model: Any, *args: Any) -> Any:
         """CALC_COND_BATCH wrapper: by the same measure the host decides whether positive and negative are
         evaluated together."""
-        required = model.memory_required
-        model.memory_required = lambda shape, *rest, **named: required(self._seen(shape), *rest, **named)
-        try:
-            return executor(model, *args)
-        finally:
-            del model.memory_required
+        seen = copy(model)  # with the same weights: the model itself may be sampled from elsewhere, untiled
+        seen.memory_required = lambda shape, *rest, **named: model.memory_required(
+            self._seen(shape), *rest, **named
+        )
+        return executor(seen, *args)
 
     def _seen(self, shape: Sequence[int]) -> list[int]:
         """Shape of the largest tensor that the model gets, for a canvas of this shape."""

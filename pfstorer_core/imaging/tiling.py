@@ -7,7 +7,7 @@ two weights, see `BLENDING`. Nothing here knows what happens to a tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, product
@@ -170,6 +170,22 @@ class TileGrid:
             weights = weights.masked_fill(weights == 0, 1)
         return total.div_(weights).to(dtype)
 
+    def batches(
+        self, *canvases: Tensor, tile_batch: int = 1
+    ) -> Iterator[tuple[Sequence[tuple[int, int]], list[Tensor]]]:
+        """The tiles of every canvas [B, C, height, width], `tile_batch` at a time: their `positions`, and for
+        each canvas [n B, C, h, w], stacked tile by tile along the batch."""
+        if tile_batch < 1:
+            raise ValueError(f"tile_batch must be 1 or more, got {tile_batch}")
+        streams = [self.crop(canvas) for canvas in canvases]
+        for start in range(0, len(self), tile_batch):
+            places = self.positions[start : start + tile_batch]
+            yield places, [torch.cat(list(islice(stream, len(places)))) for stream in streams]
+
+    def blend(self, tiles: Iterable[Tensor]) -> Tensor:
+        """`merge` of tiles [B, C, h, w], shades and texture each with its own window, see `BLENDING`."""
+        return self.merge(tiles) if len(self) == 1 else self._in_two_bands(tiles)
+
     def map(
         self,
         function: Callable[..., Tensor],
@@ -177,29 +193,19 @@ class TileGrid:
         tile_batch: int = 1,
         window: Tensor | None = None,
     ) -> Tensor:
-        """`merge` of what a function makes of the tiles of every canvas, shades and texture each with its own
-        window.
+        """`blend` of what a function makes of the tiles of every canvas.
 
         Args:
-            function: gets one [n B, C, h, w] for every canvas, and returns one [n B, C', h, w].
-                n is 1, or at most `tile_batch`: tiles are then stacked tile by tile along the
-                batch, and what is given per image has to be repeated, `t.repeat(n)`.
-            canvases: [B, C, height, width] each.
-            window: see `merge`; None for the two of `BLENDING`.
+            function: gets one [n B, C, h, w] for every canvas, see `batches`, and returns one
+                [n B, C', h, w]. What is given per image has to be repeated, `t.repeat(n)`.
+            window: for `merge` instead.
         """
-        if tile_batch < 1:
-            raise ValueError(f"tile_batch must be 1 or more, got {tile_batch}")
-
-        def results() -> Iterator[Tensor]:
-            streams = [self.crop(canvas) for canvas in canvases]
-            for start in range(0, len(self), tile_batch):
-                count = min(tile_batch, len(self) - start)
-                stacked = (torch.cat(list(islice(stream, count))) for stream in streams)
-                yield from function(*stacked).chunk(count)
-
-        if window is not None or len(self) == 1:
-            return self.merge(results(), window)
-        return self._in_two_bands(results())
+        results = (
+            tile
+            for places, tiles in self.batches(*canvases, tile_batch=tile_batch)
+            for tile in function(*tiles).chunk(len(places))
+        )
+        return self.blend(results) if window is None else self.merge(results, window)
 
     def _in_two_bands(self, tiles: Iterable[Tensor]) -> Tensor:
         """The broad window's average, in which texture is exchanged for the narrow one's.

@@ -176,6 +176,17 @@ def test_map_gives_tiles_of_every_canvas_in_batches(tile_batch: int):
     assert sum(sizes) == len(grid)
 
 
+def test_batches_know_where_their_tiles_are():
+    few = TileGrid(20, 28, tile=16, overlap=8, chosen=(0, 2, 5))
+    canvas = torch.randn(2, 3, 20, 28)
+    found = list(few.batches(canvas, -canvas, tile_batch=2))
+    assert [len(places) for places, _ in found] == [2, 1]
+    assert [place for places, _ in found for place in places] == list(few.positions)
+    for places, (tiles, negative) in found:
+        assert torch.equal(tiles, torch.cat([canvas[..., y : y + 16, x : x + 16] for y, x in places]))
+        assert torch.equal(negative, -tiles)
+
+
 def test_errors_name_what_is_wrong():
     grid = TileGrid(20, 28, tile=16, overlap=8)
     canvas = torch.zeros(1, 1, 20, 28)

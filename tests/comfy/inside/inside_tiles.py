@@ -104,15 +104,19 @@ def test_the_latest_tiles_count(model: Any) -> None:
 
 
 def test_the_host_is_asked_for_the_memory_of_tiles(model: Any) -> None:
-    asked: list[float] = []
+    """The model itself stays as it is meanwhile: somebody else may sample from it without tiles."""
+    shared = model.model
+    whole, tile = (shared.memory_required(shape) for shape in ([2, 4, 512, 512], [2 * 3, 4, 8, 8]))
+    asked: list[Any] = []
 
     def batch(inner: Any, *_: Any) -> None:
-        asked.append(inner.memory_required([2, 4, 512, 512]))
+        assert isinstance(inner, type(shared))
+        assert inner.diffusion_model is shared.diffusion_model
+        asked.extend(each.memory_required([2, 4, 512, 512]) for each in (inner, shared))
 
-    own = model.model.memory_required([2 * 3, 4, 8, 8])
-    Tiles(*TILES, 3).calc_cond_batch(batch, model.model)
-    assert asked == [own]
-    assert model.model.memory_required([2, 4, 512, 512]) > 100 * own, "it stays as it was afterwards"
+    Tiles(*TILES, 3).calc_cond_batch(batch, shared)
+    assert asked == [tile, whole]
+    assert whole > 100 * tile
 
 
 def test_other_errors_pass(monkeypatch: pytest.MonkeyPatch) -> None:
