@@ -77,6 +77,32 @@ def find_circle(modules: Modules) -> list[str]:
     return []
 
 
+def harness_of_tests(folders: tuple[str, ...]) -> set[str]:
+    """The harness's modules that are imported when tests are collected, those that these import included."""
+    harness = parse("harness")
+    files = [ROOT / "tests" / "conftest.py", *(p for f in folders for p in (ROOT / "tests" / f).glob("*.py"))]
+    todo = [name for path in files for name in eager_imports(ast.parse(path.read_text("utf-8")), "", False)]
+    reached: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name in harness and name not in reached:
+            reached.add(name)
+            todo += eager_imports(harness[name], name, is_package(name, harness))
+    return reached
+
+
+def eager_imports(tree: ast.Module, name: str, package: bool) -> Iterator[str]:
+    """What the import of a module imports: all of it by its full name, and what may be a module in it."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = name.split(".")
+            above = parts[: len(parts) - node.level + package] if node.level else []
+            source = ".".join([*above, node.module] if node.module else above)
+            yield from (source, *(f"{source}.{alias.name}" for alias in node.names))
+
+
 def run_tool(*command: str) -> None:
     result = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -139,6 +165,12 @@ def test_import_circles_are_found() -> None:
     assert set(find_circle(modules)) == {"a.b", "a.c", "a.d.e"}
     modules["a.d.e"] = ast.parse("if TYPE_CHECKING:\n    from ..b import z")
     assert find_circle(modules) == []
+
+
+def test_unit_tests_run_without_the_packages_of_a_server_s_client() -> None:
+    reached = harness_of_tests(("unit", "lab", "golden"))
+    assert {"harness", "harness.person", "harness.shipped.person", "harness.stand_ins"} <= reached
+    assert reached.isdisjoint({"harness.client", "harness.host", "harness.browser"})
 
 
 def test_execute_is_short() -> None:
