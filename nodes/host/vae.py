@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import comfy.model_management as mm
 import comfy.model_patcher
@@ -23,20 +23,24 @@ from .loading import load_weights, patcher_class
 class RestorerVAE(comfy.sd.VAE):
     """The host's VAE, which does not lose the fidelity where memory is short."""
 
-    _guided = False
-
     def decode(self, samples_in: Tensor, vae_options: dict[str, Any] | None = None) -> Tensor:
-        self._guided = bool((vae_options or {}).get("fidelity"))
-        try:
-            return super().decode(samples_in, vae_options or {})
-        finally:
-            self._guided = False
+        options = vae_options or {}
+        # The host's way out passes no options on; with a fidelity, pixels.decode takes smaller tiles instead.
+        vae = _WithoutTiles.of(self) if options.get("fidelity") else self
+        return comfy.sd.VAE.decode(vae, samples_in, options)
 
-    def decode_tiled_(self, samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The host's way out, which passes no options on; pixels.decode takes smaller tiles instead."""
-        if self._guided:
-            raise mm.OOM_EXCEPTION("The VAE has no room for this tile: choose a smaller one.")
-        return super().decode_tiled_(samples, *args, **kwargs)
+
+class _WithoutTiles(comfy.sd.VAE):
+    """The same VAE for one decoding in which the host may not take tiles of its own."""
+
+    @classmethod
+    def of(cls, vae: comfy.sd.VAE) -> _WithoutTiles:
+        own = cls.__new__(cls)
+        own.__dict__.update(vae.__dict__)
+        return own
+
+    def decode_tiled_(self, samples: Tensor, *_: Any, **__: Any) -> NoReturn:
+        raise mm.OOM_EXCEPTION("The VAE has no room for this tile: choose a smaller one.")
 
 
 def build_vae(file: RestorerFile, disable_dynamic: bool = False) -> comfy.sd.VAE:
