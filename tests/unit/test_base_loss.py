@@ -108,7 +108,7 @@ def test_the_loss_is_the_error_against_the_target(start: Start, kind: str) -> No
             assert noise.std() == pytest.approx(1, abs=0.25)
             target = noise if kind == "eps" else signal.sqrt() * noise - (1 - signal).sqrt() * hq
             torch.testing.assert_close(loss, F.mse_loss(call.output, target), rtol=2e-3, atol=0)
-            guided, plain = (start.unet(call.x, call.t, call.context, lq_latent=one) for one in (lq, None))
+            guided, plain = (start.unet(call.x, call.t, call.context, condition=one) for one in (lq, None))
             assert (guided - plain).abs().max() > 1e-3
             is_guided = torch.allclose(call.output, guided, atol=1e-5)
             assert is_guided or torch.allclose(call.output, plain, atol=1e-5)
@@ -224,7 +224,7 @@ def test_checkpointing_is_for_the_training_alone(tmp_path: Path, start: Start) -
     train_base(start, Pieces(latents(2)), settings, tmp_path)
     counts[:] = [0] * len(blocks)
     x, t = torch.randn(1, CHANNELS, CELLS, CELLS), torch.tensor([3])
-    start.unet(x, t, start.null_context, lq_latent=x).sum().backward()
+    start.unet(x, t, start.null_context, condition=x).sum().backward()
     assert set(counts) == {1}
 
 
@@ -281,7 +281,7 @@ def test_a_new_start_begins_idle() -> None:
         start = new(train)
         context = torch.randn(2, 1, 3, SIZES.context_dim)
         with torch.no_grad():
-            assert not start.unet(x, t, context[0], lq_latent=other).any()
+            assert not start.unet(x, t, context[0], condition=other).any()
             last: Any = start.unet.out[-1]
             nn.init.normal_(last.weight)
             found = start.unet(x, t, context[0])
@@ -289,8 +289,8 @@ def test_a_new_start_begins_idle() -> None:
             if train == "unet":
                 assert torch.equal(start.unet(x, late, context[0]), found), "no residual block acts"
             assert torch.equal(start.unet(x, t, context[1]), found), "no transformer acts"
-            guided = start.unet(x, t, context[0], lq_latent=other)
-            again = start.unet(x, t, context[0], lq_latent=x)
+            guided = start.unet(x, t, context[0], condition=other)
+            again = start.unet(x, t, context[0], condition=x)
             assert torch.equal(guided, again), "LQ pictures change nothing yet"
 
 

@@ -14,7 +14,12 @@ from torch import Tensor
 import pfstorer_core as pf
 from pfstorer_core import AdapterTraining, Identity, IdentityAdapter, Restorer
 from pfstorer_core.models import Autoencoder, LQEncoderConfig, TextTower, UNet, UNetConfig
-from pfstorer_core.personalization.pfstorer.apply import KEY_BUDGET, read_references, site_factor
+from pfstorer_core.personalization.pfstorer.apply import (
+    KEY_BUDGET,
+    personalization,
+    read_references,
+    site_factor,
+)
 from pfstorer_core.personalization.pfstorer.block import Influence, Personalization
 from pfstorer_core.personalization.pfstorer.reference import (
     otsu_mask,
@@ -24,7 +29,7 @@ from pfstorer_core.personalization.pfstorer.reference import (
 from pfstorer_core.personalization.pfstorer.train import IdentityLoss, run_key, train_identity_adapter
 from pfstorer_core.personalization.photos import Pairs, Photos
 from pfstorer_core.personalization.prompts import PROMPTS, person_prompts, word_id
-from pfstorer_core.training.data import Batch, collate
+from pfstorer_core.training.data import Batch
 from pfstorer_core.training.degradation import random_degradation
 
 from .small import AUTOENCODER, HEADER, SIZES, TEXT, small_restorer
@@ -73,11 +78,10 @@ def photos(restorer: Restorer, person: list[Tensor]) -> Photos:
 
 
 @pytest.fixture(scope="module")
-def batch(restorer: Restorer, photos: Photos) -> Batch:
-    pairs = Pairs(restorer, photos, random_degradation("", 32), 0.0, 4, 2, 0)
-    first, *others = (pairs[k] for k in range(9))
-    pairs.close()
-    return collate([first, next(sample for sample in others if not torch.equal(sample["lq"], first["lq"]))])
+def batch(photos: Photos) -> Batch:
+    """Two samples that share nothing: not their latents, reference, prompt, noise or time step."""
+    hq, lq = 0.7 * torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+    return {"hq": hq, "lq": lq, "reference": torch.tensor([2, 1]), "seed": torch.tensor([3, 8]), "broken": []}
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +116,8 @@ def test_l_diff_is_the_error_of_the_velocity(restorer: Restorer, photos: Photos,
     assert len(set(call.t.tolist())) == 2, "a time step of its own for each sample"
     torch.testing.assert_close(loss, F.mse_loss(call.output, target), rtol=1e-3, atol=0)
     with torch.no_grad():
-        expected = restorer.unet(call.x, call.t, call.context, lq_latent=batch["lq"])
-        other = restorer.unet(call.x, call.t, call.context, lq_latent=batch["lq"].flip(0))
+        expected = restorer.unet(call.x, call.t, call.context, condition=batch["lq"])
+        other = restorer.unet(call.x, call.t, call.context, condition=batch["lq"].flip(0))
     torch.testing.assert_close(call.output, expected, rtol=0, atol=1e-5)
     assert (other - expected).abs().max() > 1e-3, "the LQ picture has no part in it: the test is blind"
 
@@ -151,7 +155,7 @@ def test_l_gen_sees_no_lq_picture(restorer: Restorer, photos: Photos, batch: Bat
         assert torch.equal(one, two)
     null = NULLS[null_lq](restorer, batch["lq"])
     with torch.no_grad():
-        expected = restorer.unet(without.x, without.t, without.context, lq_latent=null)
+        expected = restorer.unet(without.x, without.t, without.context, condition=null)
     torch.testing.assert_close(without.output, expected, rtol=0, atol=1e-5)
     assert (with_lq.output - expected).abs().max() > 1e-3, "the LQ picture has no part in it"
     _, target = velocity(with_lq.x, batch["hq"], with_lq.t)
@@ -183,6 +187,7 @@ def test_l_pers_is_by_the_attention_of_the_references(
     assert torch.equal(read.context, call.context)
     prompts = person_prompts(PROMPTS, 77)
     rows = words_of(restorer, read.context, objective)
+    assert len(set(prompts.person[rows].tolist())) == 2, "S* stands in one place: the test is blind"
     by_hand = torch.zeros(())
     features = reference_features(restorer.unet, read.x, read.t, read.context, READS)
     for site in READS:
@@ -218,7 +223,7 @@ def test_only_what_the_mask_keeps_is_learned_from(restorer: Restorer, photos: Ph
             masked[site] = Personalization([Influence(block, block.read(tokens, mask))])
             whole[site] = Personalization([Influence(block, block.read(tokens))])
         expected, other = (
-            restorer.unet(call.x, call.t, call.context, lq_latent=batch["lq"], personalization=sites)
+            restorer.unet(call.x, call.t, call.context, condition=batch["lq"], sites=sites)
             for sites in (masked, whole)
         )
     torch.testing.assert_close(call.output, expected, rtol=0, atol=1e-5)
@@ -266,12 +271,114 @@ def test_the_word_learns_from_the_first_site_on(
     )
 
 
+@pytest.mark.parametrize("gradients", ["truncated", "full"])
+def test_gradients_go_through_the_references_in_full_alone(
+    restorer: Restorer, photos: Photos, batch: Batch, gradients: str
+) -> None:
+    objective, found = objective_of(restorer, photos, gradients=gradients), list[bool]()
+    handle = restorer.unet.register_forward_hook(lambda _, __, output: found.append(output.requires_grad))
+    objective(batch)
+    handle.remove()
+    assert found == [gradients == "full", True]
+
+
+def test_time_steps_and_prompts_are_drawn_evenly(restorer: Restorer, photos: Photos) -> None:
+    objective = objective_of(restorer, photos)
+    latents = torch.randn(48, 4, 4, 4)
+    many: Batch = {
+        "hq": latents, "lq": latents, "reference": torch.zeros(48, dtype=torch.int64),
+        "seed": torch.arange(48), "broken": [],
+    }  # fmt: skip
+    with torch.no_grad(), calls(restorer.unet) as seen:
+        objective(many)
+    times = seen[-1].t.float()
+    assert times.mean().item() == pytest.approx(500, abs=150)
+    assert times.min() < 150
+    assert times.max() > 850
+    assert set(words_of(restorer, seen[-1].context, objective)) == set(range(len(PROMPTS)))
+    noise, _ = velocity(seen[-1].x, latents, seen[-1].t)
+    assert noise.mean().item() == pytest.approx(0, abs=0.1)
+    assert noise.std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_an_adapter_is_what_was_learned(restorer: Restorer, photos: Photos) -> None:
+    """S*, the context of the main prompt with it, the photos, and the blocks as they are."""
+    objective = objective_of(restorer, photos, gamma=0.3)
+    torch.nn.init.normal_(objective.token)
+    adapter = objective.adapter("key", 3, [0.5] * 3)
+    assert (adapter.header.prompt, adapter.header.person, adapter.header.end) == ("a photo of *", 4, 5)
+    assert (adapter.header.run_key, adapter.header.steps, adapter.header.losses) == ("key", 3, [0.5] * 3)
+    assert torch.equal(adapter.token[0], objective.token)
+    assert words_of(restorer, adapter.context, objective) == [0]
+    assert torch.equal(adapter.references, photos.latents)
+    for site, block in adapter.blocks.items():
+        assert (block.gamma == 0.3).all()
+        assert torch.equal(block.ff.net[2].weight, objective.blocks[site.replace(".", "-")].ff.net[2].weight)  # type: ignore[index, union-attr]
+
+
+def test_a_preview_starts_at_the_noised_bad_picture(restorer: Restorer, photos: Photos, batch: Batch) -> None:
+    """And is told of it in every step, with and without the person."""
+    objective = objective_of(restorer, photos, gamma=0.5)
+    told: list[Tensor] = []
+    assert restorer.unet.lq_encoder is not None
+    handle = restorer.unet.lq_encoder.register_forward_pre_hook(lambda _, given: told.append(given[0]))
+    starts = []
+    for lq in (batch["lq"], batch["lq"].flip(0)):
+        with calls(restorer.unet) as seen:
+            sheet = objective.sheet({**batch, "lq": lq})
+        assert len(told) == 20, "ten steps without and with the person"
+        assert all(torch.equal(given, lq) for given in told)
+        told.clear()
+        starts.append([call.x for call in seen if (call.t == 999).all()])
+        contexts = {call.context.shape[1] for call in seen}
+        assert contexts == {restorer.null_context.shape[1], 77}
+    handle.remove()
+    apart = batch["lq"] - batch["lq"].flip(0)
+    for one, two in zip(*starts, strict=True):
+        torch.testing.assert_close(one - two, 0.06826 * apart, rtol=0, atol=1e-4)
+    side = 8 * restorer.autoencoder.config.downscale
+    assert sheet.shape == (1, 3, 2 * side, 4 * side)
+    with torch.no_grad():
+        hq = (restorer.autoencoder.decode(batch["hq"] / restorer.header.scale_factor) + 1) / 2
+    torch.testing.assert_close(sheet[0, :, :side, -side:], hq[0].clamp(0, 1), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("p_hq", [0.0, 1.0])
 def test_p_hq_is_the_share_of_pairs_that_are_good(restorer: Restorer, photos: Photos, p_hq: float) -> None:
     pairs = Pairs(restorer, photos, random_degradation("heavy", 32), p_hq, 8, 2, 0)
     for k in range(4):
         assert torch.equal(pairs[k]["hq"], pairs[k]["lq"]) == bool(p_hq)
     pairs.close()
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"degradation": "severe"}, {"batch": 3}])
+def test_a_training_is_that_of_its_settings(
+    restorer: Restorer, person: list[Tensor], change: dict[str, Any]
+) -> None:
+    one, same, other = (
+        train_identity_adapter(restorer, person, replace(PLAIN, **given)).header.losses
+        for given in ({}, {}, change)
+    )
+    assert one == same
+    assert one != other
+
+
+def test_the_loop_is_that_of_the_settings(restorer: Restorer, photos: Photos) -> None:
+    """A few steps at a steady pace, whose last weights are what was learned."""
+    settings = AdapterTraining(
+        steps=9, batch=3, lr=0.1, weight_decay=0.2, seed=4, bf16=False, save_every=7, preview_every=5
+    )
+    loop = settings.loop(32)
+    assert (loop.steps, loop.batch, loop.lr, loop.weight_decay, loop.seed) == (9, 3, 0.1, 0.2, 4)
+    assert (loop.bf16, loop.save_every, loop.validate_every, loop.validate_at) == (False, 7, 5, ())
+    assert (loop.ema, loop.warmup, loop.betas) == (0.0, 0, (0.9, 0.999))
+    assert AdapterTraining().loop(32).bf16
+    assert AdapterTraining().loop(32).looks(10)
+    one, other = (
+        torch.cat([p.flatten() for p in objective_of(restorer, photos, seed=seed).blocks.parameters()])
+        for seed in (0, 1)
+    )
+    assert not torch.equal(one, other)
 
 
 @pytest.mark.parametrize("p_hq", [0.0, 1.0])
@@ -311,6 +418,40 @@ def test_only_what_the_mask_keeps_is_read(restorer: Restorer, trained: IdentityA
             torch.testing.assert_close(found[site].key[0], blocks[site].attn2.to_k(tokens))
             torch.testing.assert_close(found[site].value[0], blocks[site].attn2.to_v(tokens))
             assert found[site].mask is None
+
+
+def test_references_are_noised_always_alike(restorer: Restorer, trained: IdentityAdapter) -> None:
+    """Photos that are read in every step are read one at a time, by the same noise."""
+    header = replace(trained.header, reference_timestep="noised")
+    adapter = replace(trained, header=header)
+    with calls(restorer.unet) as seen:
+        read_references(restorer.unet, adapter, 300)
+        read_references(restorer.unet, adapter, 300)
+        read_references(restorer.unet, adapter, 300, references=2)
+        read_references(restorer.unet, trained, 300)
+    assert [len(call.x) for call in seen] == [1, 1, 2, 3]
+    assert torch.equal(seen[0].x, seen[1].x)
+    assert [set(call.t.tolist()) for call in seen] == [{300}, {300}, {300}, {0}]
+    assert torch.equal(seen[-1].x, trained.references)
+    signal = ALPHAS[300].item()
+    noise = (seen[0].x - signal**0.5 * trained.references[:1]) / (1 - signal) ** 0.5
+    assert noise.std().item() == pytest.approx(1, abs=0.2)
+
+
+def test_influences_add_up(restorer: Restorer, trained: IdentityAdapter) -> None:
+    """F + γ₁·ΔF₁ + γ₂·ΔF₂ at every site, each person with the strength that the user gave them."""
+    other = replace(trained, references=trained.references.flip(-1))
+    people = [Identity(trained, 0.5), Identity(other, 2.0)]
+    found = [read_references(restorer.unet, person.adapter) for person in people]
+    sites = personalization(restorer.unet, people, found)
+    assert list(sites) == list(trained.blocks)
+    for site, block in trained.blocks.items():
+        tokens = torch.randn(2, 9, len(block.gamma))
+        with torch.no_grad():
+            changes = [block.gamma * block.change(tokens, references[site]) for references in found]
+            torch.testing.assert_close(sites[site](tokens), tokens + 0.5 * changes[0] + 2.0 * changes[1])
+    silent = [Identity(trained, 0.0), people[1]]
+    assert all(len(s.influences) == 1 for s in personalization(restorer.unet, silent, found).values())
 
 
 def test_factors_of_the_resolutions(restorer: Restorer, trained: IdentityAdapter) -> None:

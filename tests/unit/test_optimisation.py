@@ -234,13 +234,13 @@ def test_checkpointed_blocks_are_computed_twice(on: bool) -> None:
             lambda *_, name=name: counts.__setitem__(name, counts.get(name, 0) + 1)
         )
     x, t, context = torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.randn(1, 3, SIZES.context_dim)
-    unet(x, t, context, lq_latent=x).square().mean().backward()
+    unet(x, t, context, condition=x).square().mean().backward()
     assert set(counts.values()) == {2 if on else 1}
     counts.clear()
     with torch.no_grad():
-        unet(x, t, context, lq_latent=x)
+        unet(x, t, context, condition=x)
     assert set(counts.values()) == {1}, "without gradients nothing is computed twice"
     unet.checkpoint_gradients(False)
     counts.clear()
-    unet(x, t, context, lq_latent=x).square().mean().backward()
+    unet(x, t, context, condition=x).square().mean().backward()
     assert set(counts.values()) == {1}

@@ -1,0 +1,112 @@
+"""What a person is learned from: squares about faces, crops of them, and a pool of pairs of latents."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pfstorer_core import Restorer
+from pfstorer_core.personalization.photos import AT_FIRST, LEAST_CROP, MARGIN, Pairs, Photos, crop, squares
+from pfstorer_core.training.degradation import random_degradation
+
+
+@pytest.fixture(scope="module")
+def photos(restorer: Restorer) -> Photos:
+    generator = torch.Generator().manual_seed(1)
+    return Photos.of(restorer, [torch.rand(3, side, side, generator=generator) for side in (40, 56)])
+
+
+def pairs(restorer: Restorer, photos: Photos, pool: int = 4, batch: int = 2, seed: int = 0) -> Pairs:
+    return Pairs(restorer, photos, random_degradation("light", 32), 0.0, pool, batch, seed)
+
+
+def names(found: list[dict[str, Any]], key: str = "hq") -> list[float]:
+    """What tells latents apart."""
+    return [round(float(sample[key].double().sum()), 6) for sample in found]
+
+
+def test_latents_are_those_of_the_whole_photos(restorer: Restorer, photos: Photos) -> None:
+    """At the restorer's size, scaled as its U-Net sees them."""
+    size = restorer.header.image_size
+    whole = torch.cat([
+        torch.nn.functional.interpolate(
+            image[None], (size, size), mode="bicubic", antialias=True, align_corners=False
+        ).clamp(0, 1)
+        for image in photos.images
+    ])  # fmt: skip
+    with torch.no_grad():
+        expected = restorer.autoencoder.encode(2 * whole - 1) * restorer.header.scale_factor
+    torch.testing.assert_close(photos.latents, expected, rtol=0, atol=0.02)
+
+
+def test_a_square_has_a_margin_about_its_box() -> None:
+    columns = torch.linspace(0, 1, 400)
+    photo = (columns[None, :] + columns[:300, None]).expand(3, 300, 400) / 2
+    (square,) = squares([photo], [(200, 100, 240, 150)])
+    side = round(50 * (1 + MARGIN))
+    assert square.shape == (3, side, side)
+    assert torch.equal(square, photo[:, 125 - side // 2 : 125 + side // 2, 220 - side // 2 : 220 + side // 2])
+    (corner,) = squares([photo], [(380, 0, 400, 20)])
+    assert torch.equal(corner, photo[:, :32, -32:]), "as far as the photo goes"
+    (middle,) = squares([photo])
+    assert torch.equal(middle, photo[:, :, 50:350])
+
+
+def test_crops_are_of_many_places_and_sizes() -> None:
+    down = torch.linspace(0, 1, 100)[:, None].expand(3, 100, 100)
+    rng = np.random.default_rng(0)
+    found = [crop(down, 32, rng)[0, :, 0] for _ in range(60)]
+    heights = np.array([float(each[-1] - each[0]) for each in found]) * 32 / 31
+    assert LEAST_CROP - 0.03 < heights.min() < LEAST_CROP + 0.05
+    assert 0.95 < heights.max() <= 1.03
+    assert len({round(float(each[0]), 2) for each in found}) > 8
+
+
+def test_one_pair_of_the_pool_is_exchanged_in_every_step(restorer: Restorer, photos: Photos) -> None:
+    one = pairs(restorer, photos, pool=1, batch=3)
+    steps = [names([one[3 * step + k] for k in range(3)]) for step in range(4)]
+    assert [len(set(step)) for step in steps] == [1] * 4, "the newest alone"
+    assert len({step[0] for step in steps}) == 4
+    many = pairs(restorer, photos, pool=128, batch=40)
+    first = set(names([many[k] for k in range(40)]))
+    assert 10 < len(first) <= AT_FIRST
+    later = set(names([many[40 * 7 + k] for k in range(40)]))
+    assert later & first, "older ones stay in the pool"
+    assert later - first, "new ones came"
+    for drawn in (one, many):
+        drawn.close()
+
+
+def test_samples_are_those_of_their_seed(restorer: Restorer, photos: Photos) -> None:
+    """Pairs, their order, references and everything that is drawn for them."""
+
+    def drawn(seed: int) -> tuple[list[float], list[int], list[int]]:
+        made = pairs(restorer, photos, seed=seed)
+        found = [made[k] for k in range(8)]
+        made.close()
+        return names(found), [int(s["reference"]) for s in found], [int(s["seed"]) for s in found]
+
+    one, same, other = drawn(0), drawn(0), drawn(1)
+    assert one == same
+    assert not set(one[0]) & set(other[0])
+    assert len(set(one[2])) == len(set(other[2])) == 8
+    assert not set(one[2]) & set(other[2])
+
+
+def test_a_pair_is_a_photo_and_its_bad_copy(restorer: Restorer, photos: Photos) -> None:
+    """Scaled latents; the reference is the other photo."""
+    made = pairs(restorer, photos)
+    seen: list[Tensor] = []
+    handle = restorer.autoencoder.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    sample = made[0]
+    handle.remove()
+    made.close()
+    hq, lq = seen[0], seen[1]
+    assert hq.shape == lq.shape == (1, 3, 32, 32)
+    assert -1 <= hq.min() < -0.5 < 0.5 < hq.max() <= 1
+    with torch.no_grad():
+        expected = restorer.autoencoder.encode(torch.cat([hq, lq])) * restorer.header.scale_factor
+    torch.testing.assert_close(torch.stack([sample["hq"], sample["lq"]]), expected, rtol=0, atol=1e-5)
+    assert (hq - lq).abs().mean() > 0.01
