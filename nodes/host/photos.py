@@ -10,8 +10,8 @@ from typing import Any
 import comfy.model_management as mm
 from torch import Tensor
 
-from ...pfstorer_core.imaging.faces import box_of_mask, find_faces, whole_pixels
-from ...pfstorer_core.personalization.photos import Box, check_count
+from ...pfstorer_core.imaging.faces import Box, box_of_mask, find_faces, whole_pixels
+from ...pfstorer_core.personalization.photos import check_count
 from .images import from_image, from_mask
 
 Grown = Mapping[str, Sequence[Tensor]]

@@ -16,13 +16,14 @@ from torch import Tensor
 from ..checkpoints.files import remove_leftovers
 from ..checkpoints.layouts import CheckpointError
 from ..checkpoints.names import numbered
+from ..imaging.faces import Box
 from ..restorers.base import Restorer
 from ..training.lock import TakenError, locked
 from ..training.progress import OnTick, Progress, never, silent
 from .pfstorer.adapter import IdentityAdapter, load_identity_adapter
 from .pfstorer.header import HEADER_ENTRY
 from .pfstorer.train import STAGE, AdapterTraining, run_key, train_identity_adapter
-from .photos import Box, squares
+from .photos import squares
 from .previews import preview_path, read_preview, with_crops, write_preview
 
 UNFINISHED = ".unfinished"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..imaging.canvas import resize
+from ..imaging.faces import Box, cut, face_square
 from ..restorers.base import Restorer
 from ..training.degradation import RandomDegradation
 from ..training.progress import OnTick, never
@@ -30,8 +31,6 @@ AHEAD = 4
 first needed, since two threads would only be in each other's way."""
 TICK = 0.25
 """Seconds between two looks whether a wait is to end."""
-
-Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,11 +111,7 @@ def _square(photo: Tensor, box: Box | None) -> Tensor:
     left, top, right, bottom = box or (0, 0, width, height)
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ValueError(f"The box {box} is not inside its photo of {width} x {height} pixels.")
-    side = max(right - left, bottom - top) * (1 + MARGIN) if box else min(height, width)
-    side = min(round(side), height, width)
-    x = min(max(0, (left + right - side) // 2), width - side)
-    y = min(max(0, (top + bottom - side) // 2), height - side)
-    return photo[:, y : y + side, x : x + side]
+    return cut(photo, face_square(box, (height, width), MARGIN))
 
 
 class Pairs:

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..imaging.canvas import resize
+from ..imaging.faces import Box
 from ..imaging.pictures import read_picture, write_picture
-from .photos import Box
 
 MARK = "pfstorer.run_key"
 """Text in the PNG files of ours: the training that a preview is of."""

@@ -52,6 +52,8 @@ def test_a_square_has_a_margin_about_its_box() -> None:
     assert torch.equal(corner, photo[:, :32, -32:]), "as far as the photo goes"
     (middle,) = squares([photo])
     assert torch.equal(middle, photo[:, :, 50:350])
+    (narrow,) = squares([photo[..., :60]], [(10, 100, 50, 150)])
+    assert torch.equal(narrow, photo[:, 95:155, :60]), "a square, however narrow the photo is"
 
 
 def test_crops_are_of_many_places_and_sizes() -> None:

@@ -64,6 +64,15 @@ def face_window(box: Box, size: tuple[int, int], context: float = 0.6) -> Window
     return window
 
 
+def face_square(box: Box | None, size: tuple[int, int], context: float = 0.6) -> Window:
+    """As `face_window`, but a square also where the picture is less high or wide than that: it is smaller
+    then. Without a box, the middle of the picture."""
+    height, width = size
+    whole = (0, 0, width, height)
+    side = min(round(_side(box) * (1 + context)) if box else height, height, width)
+    return _about(box or whole, side, side, size)
+
+
 def face_windows(
     boxes: Sequence[Box | None], size: tuple[int, int], context: float = 0.6
 ) -> tuple[Window | None, ...]:
@@ -76,18 +85,21 @@ def face_windows(
                 f"The face in picture {number}, {box}, does not lie in the picture of {width} x {height} "
                 "pixels: give boxes that were found in this very picture, at this size."
             )
-    sides = [max(box[2] - box[0], box[3] - box[1]) for box in boxes if box is not None]
-    side = round(max(sides, default=0) * (1 + context))
+    side = round(max((_side(box) for box in boxes if box is not None), default=0) * (1 + context))
     wide, tall = (max(1, min(side, limit)) for limit in (width, height))
-    windows = list[Window | None]()
-    for box in boxes:
-        if box is None:
-            windows.append(None)
-            continue
-        x = min(max(0, round((box[0] + box[2] - wide) / 2)), width - wide)
-        y = min(max(0, round((box[1] + box[3] - tall) / 2)), height - tall)
-        windows.append(Window(x, y, x + wide, y + tall, size))
-    return tuple(windows)
+    return tuple(None if box is None else _about(box, wide, tall, size) for box in boxes)
+
+
+def _side(box: Box) -> float:
+    """The longer one."""
+    return max(box[2] - box[0], box[3] - box[1])
+
+
+def _about(box: Box, wide: int, tall: int, size: tuple[int, int]) -> Window:
+    """A window of that size with the box in its middle, moved into the picture."""
+    x = min(max(0, round((box[0] + box[2] - wide) / 2)), size[1] - wide)
+    y = min(max(0, round((box[1] + box[3] - tall) / 2)), size[0] - tall)
+    return Window(x, y, x + wide, y + tall, size)
 
 
 def _lies_in(box: Box, size: tuple[int, int]) -> bool:

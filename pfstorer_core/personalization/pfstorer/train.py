@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...diffusion.sampling import sample_ddpm, start_latent
 from ...diffusion.schedule import Schedule
+from ...imaging.faces import Box
 from ...imaging.tiled_autoencoder import decode_tiled
 from ...models import BlockHooks
 from ...models.layers import NO_HOOKS, LayerInputs
@@ -30,7 +31,7 @@ from ...training.loop import LoopSettings, Objective, fit, learning_rate, to_dev
 from ...training.processes import Processes
 from ...training.progress import OnTick, Progress, never, silent
 from ...training.state import kept_losses
-from ..photos import Box, Pairs, Photos, encode, paired
+from ..photos import Pairs, Photos, encode, paired
 from ..prompts import MAIN, PROMPTS, person_prompts, word_id
 from .adapter import AdapterHeader, IdentityAdapter, default_sites, new_blocks
 from .apply import Identity, References, as_seen, personalization
