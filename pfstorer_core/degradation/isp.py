@@ -11,8 +11,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from kornia.color import CFA, linear_rgb_to_rgb, rgb_to_linear_rgb, rgb_to_raw
-from kornia.filters import filter2d
 from torch import Tensor
+
+from .filters import filter2d
 
 BAYER = CFA.BG
 """RGGB, which kornia and OpenCV name by the second row and column."""
@@ -78,9 +79,9 @@ def demosaic(raw: Tensor) -> Tensor:
     """
     # Not kornia's raw_to_rgb, which takes green as it is where it was seen: 1.5 times as much noise in it.
     colours = torch.eye(3).to(raw)[..., None, None].expand(-1, -1, *raw.shape[-2:])
-    seen = rgb_to_raw(colours, BAYER).transpose(0, 1)
-    kernel = raw.new_tensor(NEIGHBOURS)[None]
-    return filter2d(raw * seen, kernel) / filter2d(seen, kernel)
+    seen = raw * rgb_to_raw(colours, BAYER).transpose(0, 1)
+    # Of a pixel's neighbours, green ones weigh 2 in all wherever it is, at the mirrored edges, too; others 1.
+    return filter2d(seen, raw.new_tensor(NEIGHBOURS)) / raw.new_tensor([1, 2, 1])[:, None, None]
 
 
 def _mix(image: Tensor, matrix: Tensor) -> Tensor:
