@@ -81,3 +81,35 @@ def test_what_was_grey_comes_back_grey(fix: str) -> None:
     finished = canvas.finish(torch.rand_like(canvas.picture), fix)
     assert (finished - finished[:, :1]).abs().max() < 1e-6
     assert finished.shape == (1, 3, 40, 48)
+
+
+def test_padding_repeats_the_border() -> None:
+    image = torch.rand(1, 3, 9, 13)
+    picture = prepare_canvas(image, 1.0, 1, 8).picture
+    assert picture.shape[-2:] == (16, 16)
+    assert torch.equal(picture[..., :9, :13], image)
+    assert torch.equal(picture[..., 9:, :13], image[..., -1:, :].expand(-1, -1, 7, -1))
+    assert torch.equal(picture[..., :9, 13:], image[..., -1:].expand(-1, -1, -1, 3))
+
+
+def test_small_results_are_restored_larger() -> None:
+    """Up to the restorer's size along the short side; panoramas up to eight times it along the long one."""
+    for size, content in (((20, 30), (64, 96)), ((4, 400), (5, 512)), ((70, 90), (70, 90))):
+        canvas = prepare_canvas(torch.rand(1, 3, *size), 1.0, 64, 4)
+        assert (canvas.content, canvas.target) == (content, size)
+
+
+def test_what_is_finished_is_a_picture() -> None:
+    canvas = prepare_canvas(torch.rand(1, 3, 16, 16), 1.0, 16, 8)
+    wild = 3 * torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(canvas.finish(wild.clone()), wild.clamp(0, 1))
+    wavelet, adain = (canvas.finish(wild.clone(), fix) for fix in ("wavelet", "adain"))
+    assert not torch.equal(wavelet, adain)
+    grey = prepare_canvas(torch.full((1, 3, 16, 16), 0.25), 1.0, 16, 8)
+    flat = grey.finish(0.5 + 0.01 * wild, "wavelet")
+    torch.testing.assert_close(flat.mean(), torch.tensor(0.25), rtol=0, atol=0.05)
+
+
+def test_a_result_without_end_is_refused_before_it_is_made() -> None:
+    with pytest.raises(ValueError, match="20000 x 20000 pixels, more than"):
+        prepare_canvas(torch.zeros(1, 1, 1, 1).expand(1, 3, 2000, 2000), 10.0, 64, 8)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pfstorer_core.imaging.tiled_autoencoder import pixel_grid
 from pfstorer_core.imaging.tiling import BLENDING, TileGrid, gaussian_window, tile_cells
 
 sides = st.integers(1, 90)
@@ -237,3 +238,46 @@ def test_only_the_tiles_that_are_wanted() -> None:
     one = grid.touching(wanted & (torch.arange(31) > 20))
     assert torch.isfinite(one.merge([canvas[..., y : y + 8, x : x + 8] for y, x in one.positions])).all()
     assert grid.touching(torch.ones_like(wanted)) == grid.touching(~torch.ones_like(wanted)) == grid
+
+
+def along(length: int, variance: float, tile: int) -> Tensor:
+    """A window's weights along a tile."""
+    at = (torch.arange(length, dtype=torch.float64) - (length - 1) / 2) / tile
+    return torch.exp(-(at**2) / (2 * variance))
+
+
+def test_shades_are_blended_broadly_and_texture_narrowly() -> None:
+    """By windows of the variances 0.02 and 0.003, in squared tiles."""
+    grid = TileGrid(16, 24, tile=16, overlap=8)
+    broad, narrow = (along(16, variance, 16) for variance in (0.02, 0.003))
+    first, second = grid.positions
+    assert (first, second) == ((0, 0), (0, 8))
+
+    def of_second(weights: Tensor) -> Tensor:
+        """How much the second tile counts in the columns that both show."""
+        return (weights[:8] / (weights[8:] + weights[:8])).float()
+
+    canvas = torch.zeros(1, 1, 16, 24)
+    shades = iter([torch.zeros(1, 1, 16, 16), torch.ones(1, 1, 16, 16)])
+    merged = grid.map(lambda _: next(shades), canvas)[0, 0]
+    torch.testing.assert_close(merged[8, 8:16], of_second(broad), rtol=0, atol=0.02)
+    checkers = ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1)[None, None]
+    texture = iter([torch.zeros(1, 1, 16, 16), checkers])
+    merged = grid.map(lambda _: next(texture), canvas)[0, 0, 8, 8:16].abs()
+    found, other = (merged - of_second(narrow)).abs().max(), (merged - of_second(broad)).abs().max()
+    assert found < 0.12 < other
+
+
+def test_texture_that_tiles_agree_on_is_kept_at_every_border() -> None:
+    grid = TileGrid(40, 56, tile=16, overlap=8)
+    canvas = torch.randn(1, 2, 40, 56, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(grid.map(lambda tile: tile, canvas, tile_batch=5), canvas, rtol=0, atol=1e-4)
+
+
+def test_the_autoencoder_s_tiles_are_bounded() -> None:
+    """64 cells along each side, a quarter of which they share."""
+    grid = pixel_grid(torch.empty(1, 3, 1024, 2000, device="meta"), 8)
+    assert grid.tile_shape == (512, 512)
+    assert grid.overlap == 128
+    assert len(pixel_grid(torch.empty(1, 3, 512, 512, device="meta"), 8)) == 1
+    assert pixel_grid(torch.empty(1, 3, 100, 100, device="meta"), 4, tile=8).tile_shape == (32, 32)
