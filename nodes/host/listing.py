@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,12 +10,11 @@ import folder_paths
 
 from ...pfstorer_core.checkpoints.header import FORMAT as RESTORER
 from ...pfstorer_core.checkpoints.names import is_hidden
+from ...pfstorer_core.checkpoints.reading import read_metadata
 from ...pfstorer_core.personalization.pfstorer.adapter import FORMAT as ADAPTER
 
 OURS = b'"pfstorer'
 """Begins the format's name in each file of ours."""
-LONGEST_HEADER = 2**26
-"""Bytes; more than any checkpoint's that is known."""
 
 
 def names(folders: Sequence[str], formats: Sequence[str]) -> list[str]:
@@ -79,12 +77,4 @@ def format_of(path: str) -> str:
 @lru_cache(maxsize=4096)
 def _format_of(path: str, size: int, modified: int) -> str:
     """`size` and `modified`: a file that is changed is read again."""
-    try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            head = file.read(length) if 2 <= length <= min(size, LONGEST_HEADER) else b""
-        if not head.startswith(b"{") or OURS not in head:
-            return ""
-        return str(json.loads(head)["__metadata__"]["format"])
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return ""
+    return read_metadata(path, OURS).get("format", "")

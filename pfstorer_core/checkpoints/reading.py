@@ -106,13 +106,32 @@ def read_checkpoint(path: Path | str) -> tuple[StateDict, dict[str, str]]:
     return tensors, {}
 
 
+def read_metadata(path: Path | str, mark: bytes = b"") -> dict[str, str]:
+    """What a .safetensors file says of itself, by its header alone; {} for any other file.
+
+    Args:
+        mark: bytes of the header without which it is not looked at: that of a large file takes a while.
+    """
+    try:
+        head = _head(Path(path), os.path.getsize(path))
+        found = json.loads(head)["__metadata__"] if mark in head else {}
+        return {key: value for key, value in found.items() if isinstance(value, str)}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _head(path: Path, size: int) -> bytes:
+    """The header of a .safetensors file, as JSON; raises ValueError where it claims more than there is."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, LONGEST_HEADER):
+            raise ValueError(f"its header claims {bytes_in_words(length)}")
+        return file.read(length)
+
+
 def _safetensors(path: Path, size: int) -> tuple[StateDict, dict[str, str]]:
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > min(size - 8, LONGEST_HEADER):
-                raise ValueError(f"its header claims {bytes_in_words(length)}")
-            header = json.loads(file.read(length))
+        header = json.loads(_head(path, size))
         if len(header) > MOST_TENSORS:
             raise ValueError(f"it claims {len(header):,} tensors")
         # Empty tensors have room for any other size: nothing here is that long.

@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..checkpoints.files import remove_leftovers
 from ..checkpoints.layouts import CheckpointError
 from ..checkpoints.names import numbered
+from ..checkpoints.reading import read_metadata
 from ..imaging.faces import Box
 from ..restorers.base import Restorer
 from ..training.lock import TakenError, locked
@@ -192,7 +192,6 @@ def clean(file: Path, keep: str = "") -> None:
 def _run_key_of(path: Path) -> str:
     """Of an adapter, by its header alone; "" for any other file."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return str(json.loads((file.metadata() or {})[HEADER_ENTRY])["run_key"])
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError):
+        return str(json.loads(read_metadata(path)[HEADER_ENTRY])["run_key"])
+    except (ValueError, LookupError, TypeError, RecursionError):
         return ""

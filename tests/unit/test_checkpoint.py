@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pfstorer_core import CheckpointError
+from pfstorer_core.checkpoints.reading import LONGEST_HEADER, read_metadata
 from pfstorer_core.checkpoints.tensors import is_finite, load_exactly, read_checkpoint, write_safetensors
 
 WEIGHTS = {f"layer.{i}.weight": torch.arange(3.0 + i).reshape(-1, 1) / 7 for i in range(4)}
@@ -327,3 +328,23 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"a\.safetensors cannot be written: .*Nothing was changed") as error:
         write_safetensors(tmp_path / "file" / "a.safetensors", WEIGHTS, {})
     assert "Errno" not in str(error.value)
+
+
+def test_metadata_are_read_without_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(2)}, path, {"format": "pfstorer.x", "more": "1"})
+    assert read_metadata(path) == read_metadata(path, b"pfstorer.") == {"format": "pfstorer.x", "more": "1"}
+    assert read_metadata(path, b"another") == {}
+    head = json.dumps({"__metadata__": {"format": "x", "odd": 3}}).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head)
+    assert read_metadata(path) == {"format": "x"}
+    for head in (b'{"__metadata__": [1]}', b"{}", b"[]", b"{", b"\xff", b"[" * 100_000):
+        path.write_bytes(len(head).to_bytes(8, "little") + head)
+        assert read_metadata(path) == {}
+    for damaged in (
+        b"",
+        b"\xff" * 9,
+        (LONGEST_HEADER + 1).to_bytes(8, "little") + b" " * (LONGEST_HEADER + 9),
+    ):
+        path.write_bytes(damaged)
+        assert read_metadata(path) == read_metadata(tmp_path / "none") == read_metadata(tmp_path) == {}
