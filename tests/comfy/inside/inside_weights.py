@@ -2,6 +2,7 @@
 
 # ruff: noqa: F811 - fixtures are imported
 
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,16 @@ import comfy.hooks
 import comfy.lora
 import comfy.model_patcher
 import comfy.sample
-import comfy.utils
 import pytest
 import safetensors.torch
 import torch
+from comfy.patcher_extension import WrappersMP
 from inside_dynamic import dynamic  # noqa: F401 - a fixture
 from inside_identity import adapter, applied, model, sampled  # noqa: F401 - fixtures
 from inside_model import SIZES, path, restorer  # noqa: F401 - fixtures
 from pfstorer.nodes.host.model import build_model, load_model
 from pfstorer.nodes.host.tiles import Tiles, with_tiles
-from pfstorer.nodes.host.weights import check_no_mask, layer_factor, lora_patches, with_weights
+from pfstorer.nodes.host.weights import HookedSteps, check_no_mask, layer_factor, lora_patches, with_weights
 from pfstorer.pfstorer_core.restorers.base import Restorer, open_restorer
 from torch import Tensor
 
@@ -160,13 +161,40 @@ def test_it_adds_up_with_hooks_of_the_conditioning(
     own = torch.randn(1, 3, SIZES.context_dim)
     user = [[own, {"hooks": theirs}]]
     given = {"steps": 4, "cfg": 2.0, "negative": [[-own, {}]]}
-    found = sampled(with_weights(model, patches, 0.7, 0.0, HALF), positive=user, **given)
+    changed = with_weights(model, patches, 0.7, 0.0, HALF)
+    found = sampled(changed, positive=user, **given)
+    ((wrapper,),) = changed.wrappers[WrappersMP.CALC_COND_BATCH].values()
+    assert not wrapper.__self__._combined, "the conditioning's hooks outlive the sampling"
     given["negative"] = [[-own, {"hooks": ours}]]
     expected = sampled(model, positive=[[own, {"hooks": theirs.clone_and_combine(ours)}]], **given)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     alone = sampled(model, positive=user, steps=4, cfg=2.0, negative=[[-own, {}]])
     assert (found - alone).abs().max() > 0.01
     assert torch.equal(sampled(model, positive=user, steps=4, cfg=2.0, negative=[[-own, {}]]), alone)
+
+
+def test_the_same_hooks_give_the_same_group_for_a_sampling() -> None:
+    """The host sets all weights anew where a group is another object."""
+    hook, own = comfy.hooks.WeightHook(), comfy.hooks.create_hook_lora({}, 1.0, 0.0)
+    steps = HookedSteps(hook, 10.0, 1.0)
+    area = {"strength": 0.5}
+
+    def seen(sigma: float) -> list[Any]:
+        conds = [[{"hooks": own, **area}, area], None]
+        (found, none) = steps.calc_cond_batch(
+            lambda _, conds, *__: conds, None, conds, None, torch.tensor([sigma]), {}
+        )
+        assert none is None
+        assert all(cond["strength"] == 0.5 for cond in found)
+        assert conds == [[{"hooks": own, **area}, area], None], "the caller's own conditions were changed"
+        return [cond.get("hooks") for cond in found]
+
+    both, alone = seen(10.0)
+    assert (both.hooks, alone.hooks) == ([*own.hooks, hook], [hook])
+    assert all(map(operator.is_, seen(1.0), (both, alone)))
+    assert seen(10.1) == seen(0.9) == [own, None]
+    steps.cleanup(None)
+    assert seen(5.0)[0] is not both, "hooks outlive the sampling"
 
 
 def test_two_add_up(restorer: Restorer, model: Any, patches: dict[str, Any]) -> None:
