@@ -52,6 +52,11 @@ def formula(name: str, shape: tuple[int, ...], seed: int = SEED) -> Tensor:
     return torch.from_numpy(u.reshape(shape))
 
 
+def listed(name: str) -> dict[str, Tensor]:
+    """The keys and shapes of a published state dict, without values."""
+    return {key: torch.empty(shape, device="meta") for key, shape in manifest(name).items()}
+
+
 @cache
 def manifest(name: str) -> dict[str, tuple[int, ...]]:
     """Key -> shape of a published state dict."""

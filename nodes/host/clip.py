@@ -14,8 +14,7 @@ import torch
 from comfy.supported_models_base import ClipTarget
 from torch import Tensor, nn
 
-from ...pfstorer_core.checkpoints.layouts import PREFIXES
-from ...pfstorer_core.checkpoints.sizes import text_config
+from ...pfstorer_core.checkpoints.parts import TEXT
 from ...pfstorer_core.models import TextTowerConfig
 from ...pfstorer_core.restorers.base import RestorerFile, file_context
 
@@ -68,14 +67,12 @@ class NoTokenizer:
 def build_clip(file: RestorerFile, checkpoint: str) -> comfy.sd.CLIP:
     """The host's SD 2.x CLIP from the restorer's text tower, of whatever size; an empty one that says so
     when it is given a prompt where the tower is missing."""
-    sizes = text_config(file.text) if file.text else None
+    sizes = TEXT.config_from(file.text) if file.text else None
     if sizes is None or sizes.layers < FEWEST_LAYERS:
         target = ClipTarget(partial(NoTokenizer, checkpoint), NoText)
         return comfy.sd.CLIP(target)
     config = comfy.supported_models.SD20({})
-    tensors = config.process_clip_state_dict(
-        {PREFIXES["text"] + key: value for key, value in file.text.items()}
-    )
+    tensors = config.process_clip_state_dict(TEXT.named(file.text))
     # Many files leave it out, and the host would take what lies in memory.
     tensors.setdefault("clip_h.transformer.text_projection.weight", torch.eye(sizes.width))
     target = config.clip_target(tensors)
@@ -109,6 +106,6 @@ def _host_config(sizes: TextTowerConfig) -> dict[str, int]:
 def null_context(file: RestorerFile, clip: Any, checkpoint: str) -> Tensor:
     """The context [1, M, C] of the empty prompt: the file's own, else that of its text tower; a large one
     runs where the host wants it."""
-    if file.null_context is None and file.text and text_config(file.text) == TextTowerConfig():
+    if file.null_context is None and file.text and TEXT.config_from(file.text) == TextTowerConfig():
         return clip.encode_from_tokens(clip.tokenize("")).float()
     return file_context(file, checkpoint)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .layouts import CheckpointError
+from .errors import CheckpointError
 from .words import plain
 
 LONGEST_HEADER = 4_000_000

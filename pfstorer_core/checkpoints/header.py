@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.schedule import PredictionType
+from .errors import CheckpointError
 from .fields import (
     LONGEST_HEADER,
     anything,
@@ -24,7 +25,6 @@ from .fields import (
     read_header,
     whole,
 )
-from .layouts import CheckpointError
 
 FORMAT = "pfstorer.restorer"
 FORMAT_VERSION = "1"

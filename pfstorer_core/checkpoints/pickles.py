@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .layouts import CheckpointError
+from .errors import CheckpointError
 from .words import bytes_in_words, plain
 
 LONGEST = 32_000_000

@@ -17,9 +17,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .layouts import CheckpointError, StateDict, first, foreign
+from .errors import CheckpointError, StateDict
+from .layouts import foreign
 from .pickles import INERT, LONGEST, check_pickles
-from .words import bytes_in_words, plain
+from .words import bytes_in_words, first, plain
 
 WRAPPERS = ("state_dict", "model", "params_ema", "params")
 """Entries under which training frameworks store the state dict itself."""
@@ -231,7 +232,8 @@ def _unwrapped(loaded: object, name: str) -> StateDict:
         if isinstance(key, str) and isinstance(value, Tensor)
     }
     if not tensors:
-        what = foreign(dict.fromkeys(map(str, entries), torch.empty(0))) or "no state dict"
+        known = foreign(dict.fromkeys(map(str, entries), torch.empty(0)))
+        what = known.name if known else "no state dict"
         raise CheckpointError(
             f"{plain(name)} is {what}: expected tensors by their names, plain or under "
             f"{', '.join(WRAPPERS)}; it holds {first(map(str, entries)) or type(loaded).__name__}."

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .errors import CheckpointError, StateDict
 from .files import written
-from .layouts import CheckpointError, Layout, StateDict, first, identify, with_prefixes
+from .layouts import Layout, identify, with_prefixes
+from .parts.base import check_fit
 from .reading import DamagedFile, read_checkpoint
 from .words import bytes_in_words
 
@@ -36,23 +38,6 @@ def read_layout(path: Path | str) -> tuple[StateDict, dict[str, str], Layout]:
         ) from error
     tensors = with_prefixes(tensors)
     return tensors, metadata, identify(tensors, Path(path).name)
-
-
-def check_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
-    """Raise CheckpointError, with the first missing, unexpected and mis-shaped keys, unless `tensors`
-    has exactly the keys and shapes of `expected`; `what` names the network in it."""
-    faults = {
-        "missing": [key for key in expected if key not in tensors],
-        "unexpected": [key for key in tensors if key not in expected],
-        "of another shape": [
-            f"{key} {list(tensors[key].shape)} instead of {list(value.shape)}"
-            for key, value in expected.items()
-            if key in tensors and tensors[key].shape != value.shape
-        ],
-    }
-    listed = "; ".join(f"{len(keys)} {fault}: {first(keys)}" for fault, keys in faults.items() if keys)
-    if listed:
-        raise CheckpointError(f"The {what} of this checkpoint does not fit the architecture: {listed}.")
 
 
 def is_finite(value: Tensor) -> bool:

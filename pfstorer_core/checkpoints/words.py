@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 LONGEST = 700
 """Characters of an error: what was tried with an unknown file, and its own keys, find room."""
 
@@ -20,3 +22,9 @@ def bytes_in_words(count: int) -> str:
     while size >= 999.5 and len(units) > 1:
         size, units = size / 1000, units[1:]
     return f"{size:.3g} {units[0]}"
+
+
+def first(keys: Iterable[str], count: int = 4) -> str:
+    """The first keys of a list, for an error."""
+    listed = list(keys)
+    return ", ".join(map(plain, listed[:count])) + (", …" if len(listed) > count else "")

@@ -11,27 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.errors import CheckpointError, StateDict
 from ..checkpoints.header import RestorerHeader
-from ..checkpoints.layouts import (
-    BASE,
-    CFW,
-    MODEL,
-    OWN_WEIGHTS,
-    PREFIXES,
-    RESTORER,
-    CheckpointError,
-    Layout,
-    StateDict,
-    part,
-)
-from ..checkpoints.sizes import (
-    LONGEST_TEXT,
-    autoencoder_config,
-    lq_encoder_config,
-    text_config,
-    text_weights,
-    unet_config,
-)
+from ..checkpoints.layouts import BASE, CFW, MODEL, OWN_WEIGHTS, RESTORER, Layout
+from ..checkpoints.parts import AUTOENCODER, LQ_ENCODER, TEXT, UNET
+from ..checkpoints.parts.text import LONGEST_TEXT
 from ..checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
 from ..checkpoints.words import plain
 from ..diffusion.schedule import PredictionType
@@ -41,6 +25,8 @@ from .context import null_context
 from .fingerprint import fingerprint
 
 NULL_CONTEXT = "null_context"
+CHILD = "lq_encoder."
+"""Where a U-Net has its LQ encoder."""
 
 
 class RestorerSource(NamedTuple):
@@ -76,8 +62,7 @@ class RestorerFile:
         check_fit(unet, self.unet, "U-Net")
         check_fit(autoencoder, self.autoencoder, "autoencoder")
         if self.text:
-            tower = TextTower(text_config(self.text), Backend(device="meta"))
-            check_fit(tower.state_dict(), text_weights(self.text), "text tower")
+            TEXT.check_fit(self.text, TEXT.config_from(self.text))
 
     @cached_property
     def expected(self) -> tuple[StateDict, StateDict]:
@@ -87,7 +72,7 @@ class RestorerFile:
 
     def build(self, backend: Backend) -> tuple[UNet, Autoencoder]:
         """The networks, without their weights."""
-        return UNet(self.unet_config, backend), Autoencoder(self.autoencoder_config, backend)
+        return UNET.build(self.unet_config, backend), AUTOENCODER.build(self.autoencoder_config, backend)
 
 
 def open_restorer(
@@ -128,7 +113,7 @@ def open_restorer(
     if layout is BASE:
         raise CheckpointError(
             f"{path.name} is {BASE.name}: it can draw pictures, but not restore them. Add StableSR's own "
-            f"weights ({PREFIXES['lq_encoder']}* and *.spade.*), such as webui_768v_139.ckpt."
+            f"weights ({LQ_ENCODER.prefix}* and *.spade.*), such as webui_768v_139.ckpt."
         )
     if prediction_type is not None:
         header = replace(header, prediction_type=prediction_type)
@@ -147,12 +132,10 @@ _WHERE: dict[Layout, str] = {
 
 
 def _restorer_file(tensors: StateDict, header: RestorerHeader) -> RestorerFile:
-    unet, lq_encoder, autoencoder = (part(tensors, name) for name in ("unet", "lq_encoder", "autoencoder"))
-    sizes = replace(
-        unet_config(unet, header.num_head_channels, header.norm_groups),
-        lq_encoder=lq_encoder_config(lq_encoder, header.lq_num_heads, header.norm_groups),
-    )
-    autoencoder_sizes = autoencoder_config(autoencoder, header.norm_groups)
+    unet = unet_weights(tensors)
+    autoencoder, text = AUTOENCODER.of(tensors), TEXT.of(tensors)
+    sizes = UNET.config_from(unet, header)
+    autoencoder_sizes = AUTOENCODER.config_from(autoencoder, header)
     encoder = sizes.lq_encoder
     assert encoder is not None
     channels = (sizes.in_channels, encoder.in_channels, autoencoder_sizes.embed_dim)
@@ -174,9 +157,7 @@ def _restorer_file(tensors: StateDict, header: RestorerHeader) -> RestorerFile:
     for what, found in joints.items():
         if len(set(found)) > 1:
             raise CheckpointError(f"The {what} have to be the same, but are {' and '.join(map(str, found))}.")
-    unet |= {f"lq_encoder.{key}": value for key, value in lq_encoder.items()}
-    text = part(tensors, "text")
-    for network in (unet, autoencoder, text_weights(text)):
+    for network in (unet, autoencoder, TEXT.weights(text)):
         check_numbers(network)
     return RestorerFile(unet, autoencoder, text, tensors.get(NULL_CONTEXT), sizes, autoencoder_sizes, header)
 
@@ -257,7 +238,7 @@ def load_restorer(
         )
     meta = Backend(device="meta")
     unet, autoencoder = file.build(meta)
-    tower = TextTower(text_config(file.text), meta) if text else None
+    tower = TEXT.build(TEXT.config_from(file.text), meta) if text else None
     placement = {"device": device, "dtype": dtype}
 
     def load(network: nn.Module, what: str, weights: Callable[[RestorerFile], StateDict]) -> None:
@@ -269,7 +250,7 @@ def load_restorer(
     load(unet, "U-Net", lambda mapped: mapped.unet)
     load(autoencoder, "autoencoder", lambda mapped: mapped.autoencoder)
     if tower is not None:
-        load(tower, "text tower", lambda mapped: text_weights(mapped.text))
+        load(tower, "text tower", lambda mapped: TEXT.weights(mapped.text))
     return Restorer(unet, autoencoder, context.to(device, dtype), file.header, tower)
 
 
@@ -320,15 +301,19 @@ def file_tensors(
     null_context: Tensor,
 ) -> StateDict:
     """The state dicts of the networks under the keys of a StableSR checkpoint."""
-    named = {PREFIXES["autoencoder"] + key: value for key, value in autoencoder.items()}
-    named |= {PREFIXES["text"] + key: value for key, value in text.items()}
-    return {NULL_CONTEXT: null_context, **unet_keys(unet), **named}
+    networks = unet_keys(unet) | AUTOENCODER.named(autoencoder) | TEXT.named(text)
+    return {NULL_CONTEXT: null_context, **networks}
 
 
 def unet_keys(unet: Mapping[str, Tensor]) -> StateDict:
     """The state dict of a U-Net, its LQ encoder included, under the keys of a StableSR checkpoint."""
-    own = "lq_encoder."
-    return {
-        PREFIXES["lq_encoder"] + key[len(own) :] if key.startswith(own) else PREFIXES["unet"] + key: value
-        for key, value in unet.items()
-    }
+    child = {key for key in unet if key.startswith(CHILD)}
+    lq_encoder = {key.removeprefix(CHILD): unet[key] for key in child}
+    plain = {key: value for key, value in unet.items() if key not in child}
+    return LQ_ENCODER.named(lq_encoder) | UNET.named(plain)
+
+
+def unet_weights(tensors: Mapping[str, Tensor]) -> StateDict:
+    """The state dict of a file's U-Net, with its LQ encoder inside."""
+    lq_encoder = {CHILD + key: value for key, value in LQ_ENCODER.of(tensors).items()}
+    return UNET.of(tensors) | lq_encoder

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.layouts import CheckpointError, StateDict
-from ..checkpoints.sizes import text_config, text_weights
-from ..checkpoints.tensors import check_fit, is_finite
-from ..models import Backend, TextTower
+from ..checkpoints.errors import CheckpointError, StateDict
+from ..checkpoints.parts import TEXT
+from ..checkpoints.parts.base import META
+from ..checkpoints.tensors import is_finite
 from ..models.tokenizer import tokenize
 
 
@@ -26,9 +26,9 @@ def null_context(text: Mapping[str, Tensor]) -> Tensor:
         CheckpointError: a tower that is not complete or of another kind, or whose context is not finite.
         ImportError: see `tokenize`.
     """
-    tower = TextTower(text_config(text), Backend(device="meta")).eval()
-    weights = text_weights(text)
-    check_fit(tower.state_dict(), weights, "text tower")
+    sizes, weights = TEXT.config_from(text), TEXT.weights(text)
+    TEXT.check_fit(weights, sizes)
+    tower = TEXT.build(sizes, META).eval()
     layers = tower.model
     layers.positional_embedding = nn.Parameter(weights["model.positional_embedding"].float())
     blocks = {f"transformer.resblocks.{i}": block for i, block in enumerate(layers.transformer["resblocks"])}  # type: ignore[arg-type]

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from ..checkpoints.errors import CheckpointError, StateDict
 from ..checkpoints.header import HEADER_ENTRY, HEADER_TENSOR, RestorerHeader
-from ..checkpoints.layouts import (
-    BASE,
-    CFW,
-    MODEL,
-    OWN_WEIGHTS,
-    PREFIXES,
-    RESTORER,
-    CheckpointError,
-    Layout,
-    StateDict,
-    part,
-)
-from ..checkpoints.sizes import autoencoder_config, lq_encoder_config, text_config, text_weights, unet_config
-from ..checkpoints.tensors import check_fit, read_layout
-from ..models import Autoencoder, Backend, LQEncoder, TextTower, UNet
-from .base import NULL_CONTEXT
+from ..checkpoints.layouts import BASE, CFW, MODEL, OWN_WEIGHTS, RESTORER, Layout
+from ..checkpoints.parts import AUTOENCODER, PARTS, TEXT, Part
+from ..checkpoints.tensors import read_layout
+from .base import NULL_CONTEXT, unet_weights
 from .fingerprint import fingerprint
 
-META = Backend(device="meta")
 OWN_TENSORS = {NULL_CONTEXT, HEADER_TENSOR}
 """Tensors of a restorer that belong to none of its networks."""
 
@@ -85,7 +70,8 @@ def inspect_checkpoint(path: Path | str) -> Inspection:
     tensors, metadata, layout = read_layout(path)
     header = RestorerHeader.from_file(metadata, tensors, path.name)
     networks = _networks(tensors, header)
-    used = sum(len(part(tensors, name)) for name in PREFIXES) + len(tensors.keys() & OWN_TENSORS)
+    sound = not any(network.faults for network in networks)
+    used = sum(len(part.of(tensors)) for part in PARTS) + len(tensors.keys() & OWN_TENSORS)
     return Inspection(
         str(path),
         path.stat().st_size,
@@ -95,62 +81,39 @@ def inspect_checkpoint(path: Path | str) -> Inspection:
         "header" if HEADER_ENTRY in metadata or HEADER_TENSOR in tensors else "file name",
         _missing(layout, tensors),
         len(tensors) - used,
-        _fingerprint(tensors) if layout is RESTORER and not any(n.faults for n in networks) else "",
+        fingerprint(unet_weights(tensors)) if layout is RESTORER and sound else "",
     )
 
 
-def _fingerprint(tensors: StateDict) -> str:
-    lq_encoder = {f"lq_encoder.{key}": value for key, value in part(tensors, "lq_encoder").items()}
-    return fingerprint(part(tensors, "unet") | lq_encoder)
-
-
 def _networks(tensors: StateDict, header: RestorerHeader) -> list[Network]:
-    unet, lq_encoder, autoencoder, text = (part(tensors, name) for name in PREFIXES)
-    sft = {key: value for key, value in unet.items() if ".spade." in key}
-    fusion = {key: value for key, value in autoencoder.items() if ".fusion_layer_" in key}
-    rest = {key: value for key, value in unet.items() if key not in sft}
-    plain = {key: value for key, value in autoencoder.items() if key not in fusion}
-
-    def whole_unet() -> UNet:
-        return UNet(unet_config(unet, header.num_head_channels, header.norm_groups), META)
-
-    def encoder() -> LQEncoder:
-        return LQEncoder(lq_encoder_config(lq_encoder, header.lq_num_heads, header.norm_groups), META)
-
-    builders: dict[str, tuple[StateDict, StateDict, Callable[[], Any] | None]] = {
-        "U-Net": (rest, unet, whole_unet),
-        "SFT layers": (sft, {}, None),
-        "LQ encoder": (lq_encoder, lq_encoder, encoder),
-        "autoencoder": (
-            plain,
-            autoencoder,
-            lambda: Autoencoder(autoencoder_config(autoencoder, header.norm_groups), META),
-        ),
-        "CFW layers": (fusion, {}, None),
-        "text tower": (text, text_weights(text), lambda: TextTower(text_config(text), META)),
-    }
-    return [
-        _network(name, counted, fitted, build)
-        for name, (counted, fitted, build) in builders.items()
-        if counted
-    ]
+    found = []
+    for part in PARTS:
+        weights, (addition, infix) = part.of(tensors), part.addition
+        added = {key: value for key, value in weights.items() if addition and infix in key}
+        own = {key: value for key, value in weights.items() if key not in added}
+        if own:
+            found.append(_network(part.title, own, *_sizes(part, weights, header)))
+        if added:
+            found.append(_network(addition, added))
+    return found
 
 
-def _network(
-    name: str, counted: StateDict, fitted: Mapping[str, Tensor], build: Callable[[], Any] | None
-) -> Network:
+def _sizes(part: Part, weights: StateDict, header: RestorerHeader) -> tuple[dict[str, Any], str]:
+    """What the tensors tell, and what is wrong with them."""
     sizes: dict[str, Any] = {}
-    faults = ""
-    if build is not None:
-        try:
-            model = build()
-            sizes = {key: value for key, value in asdict(model.config).items() if value is not None}
-            check_fit(model.state_dict(), fitted, name)
-        except CheckpointError as error:
-            faults = str(error)
-    dtypes = Counter(str(value.dtype).removeprefix("torch.") for value in counted.values())
-    parameters = sum(value.numel() for value in counted.values())
-    return Network(name, parameters, dict(dtypes.most_common()), sizes, faults)
+    try:
+        config = part.config_from(weights, header)
+        sizes = {key: value for key, value in asdict(config).items() if value is not None}
+        part.check_fit(weights, config)
+    except CheckpointError as error:
+        return sizes, str(error)
+    return sizes, ""
+
+
+def _network(name: str, tensors: StateDict, sizes: dict[str, Any] | None = None, faults: str = "") -> Network:
+    dtypes = Counter(str(value.dtype).removeprefix("torch.") for value in tensors.values())
+    parameters = sum(value.numel() for value in tensors.values())
+    return Network(name, parameters, dict(dtypes.most_common()), sizes or {}, faults)
 
 
 def _missing(layout: Layout, tensors: StateDict) -> list[str]:
@@ -163,9 +126,9 @@ def _missing(layout: Layout, tensors: StateDict) -> list[str]:
     missing = []
     if layout is BASE:
         missing.append("StableSR's own weights: without them it cannot restore")
-    if not any(".fusion_layer_" in key for key in tensors):
+    if not any(AUTOENCODER.addition[1] in key for key in tensors):
         missing.append("CFW layers: fidelity has to stay at 0")
-    if not part(tensors, "text"):
+    if not TEXT.of(tensors):
         missing.append("text tower: prompts cannot be read")
         if NULL_CONTEXT not in tensors:
             missing.append("the empty prompt's context: it cannot restore without a text tower")

@@ -13,13 +13,13 @@ from harness.client import ComfyClient
 from harness.host import ComfyServer
 from harness.picture import decode
 from harness.stand_in_adapter import stand_in_adapter
-from pfstorer_core.checkpoints.layouts import PREFIXES
+from pfstorer_core.checkpoints import parts
 
 from ..unit.small import small_restorer
 from .prompts import add_small_restorer, node, png
 
 RESTORER, SIZE = "small_graphs.safetensors", 64
-UNET = PREFIXES["unet"]
+UNET = parts.UNET.prefix
 SAMPLING = {"sampler_name": "euler", "scheduler": "normal"}
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from pfstorer_core.checkpoints import layouts
+from pfstorer_core.checkpoints.parts import TEXT
 from pfstorer_core.models import (
     Autoencoder,
     AutoencoderConfig,
@@ -54,5 +54,5 @@ def test_autoencoder():
 
 def test_text_tower():
     given = golden.group(NAME, "text")
-    tower = filled(TextTower(TextTowerConfig(), META), layouts.PREFIXES["text"], seed())
+    tower = filled(TextTower(TextTowerConfig(), META), TEXT.prefix, seed())
     golden.assert_near(tower(given["tokens"]), given["out"])

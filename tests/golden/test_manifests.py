@@ -1,43 +1,62 @@
-"""Keys and shapes of the networks against those of the published checkpoints."""
+"""Keys, shapes and sizes of the networks against those of the published checkpoints."""
+
+from typing import Any
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor
 
-from harness import stand_ins
-from pfstorer_core.checkpoints.sizes import autoencoder_config, lq_encoder_config, unet_config
-from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoder, LQEncoderConfig, UNet, UNetConfig
-from pfstorer_core.models.ops import Backend
+from harness.stand_ins import listed
+from pfstorer_core.checkpoints.header import RestorerHeader
+from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, LQ_ENCODER, UNET, Part
+from pfstorer_core.models import AutoencoderConfig, ControlConfig, LQEncoderConfig, UNetConfig
 
-from .formula import PREFIXES
-
-META = Backend(device="meta")
-NETWORKS = {
-    "unet": ("stablesr_full", lambda: UNet(UNetConfig(), META), unet_config),
-    "lq_encoder": ("stablesr_full", lambda: LQEncoder(LQEncoderConfig(), META), lq_encoder_config),
-    "autoencoder": (
-        "stablesr_cfw_full",
-        lambda: Autoencoder(AutoencoderConfig(cfw=True), META),
-        autoencoder_config,
+VQ_F4 = AutoencoderConfig(ch_mult=(1, 2, 4), z_channels=3, embed_dim=3, codebook=8192, double_z=False)
+FFHQ = UNetConfig(
+    in_channels=3,
+    out_channels=3,
+    model_channels=224,
+    channel_mult=(1, 2, 3, 4),
+    attention_resolutions=(8, 4, 2),
+    num_head_channels=32,
+    context_dim=0,
+    sft_channels=0,
+)
+REFLDM = AutoencoderConfig(ch_mult=(1, 1, 2, 4), z_channels=8, embed_dim=8, codebook=8192, double_z=False)
+NETWORKS: dict[str, tuple[str, Part, Any]] = {
+    "StableSR's U-Net": ("stablesr_full", UNET, UNetConfig()),
+    "StableSR's LQ encoder": ("stablesr_full", LQ_ENCODER, LQEncoderConfig()),
+    "StableSR's CFW": ("stablesr_cfw_full", AUTOENCODER, AutoencoderConfig(cfw=True)),
+    "DiffBIR's control network": ("diffbir_controlnet", CONTROL, ControlConfig()),
+    "FFHQ's U-Net": ("vqgan_ldm_ffhq256", UNET, FFHQ),
+    "FFHQ's autoencoder": ("vqgan_ldm_ffhq256", AUTOENCODER, VQ_F4),
+    "vq-f4": ("vqgan_f4", AUTOENCODER, VQ_F4),
+    "vq-f4-noattn": (
+        "vqgan_f4_noattn",
+        AUTOENCODER,
+        AutoencoderConfig(**{**VQ_F4.__dict__, "mid_attention": False}),
     ),
+    "ReF-LDM's autoencoder": ("refldm_vqgan", AUTOENCODER, REFLDM),
 }
 
 
-@pytest.fixture(params=NETWORKS)
-def part(request: pytest.FixtureRequest) -> str:
-    return request.param
+def published(name: str) -> dict[str, Tensor]:
+    """A network's part of a file; the whole of one that holds nothing else but losses."""
+    manifest, part, _ = NETWORKS[name]
+    tensors = listed(manifest)
+    return part.of(tensors) or {key: value for key, value in tensors.items() if not key.startswith("loss.")}
 
 
-@pytest.fixture
-def network(part: str) -> nn.Module:
-    return NETWORKS[part][1]()
+@pytest.mark.parametrize("name", NETWORKS)
+def test_keys_and_shapes_are_the_published_ones(name: str) -> None:
+    _, part, config = NETWORKS[name]
+    shapes = {key: value.shape for key, value in part.expected(config).items()}
+    assert shapes == {key: value.shape for key, value in published(name).items()}
 
 
-def test_keys_and_shapes_are_the_published_ones(part: str, network: nn.Module):
-    manifest, prefix = NETWORKS[part][0], PREFIXES[part]
-    listed = stand_ins.manifest(manifest)
-    expected = {key[len(prefix) :]: shape for key, shape in listed.items() if key.startswith(prefix)}
-    assert {key: tuple(value.shape) for key, value in network.state_dict().items()} == expected
-
-
-def test_sizes_are_told_from_the_tensors(part: str, network: nn.Module):
-    assert NETWORKS[part][2](network.state_dict()) == network.config
+@pytest.mark.parametrize("name", NETWORKS)
+def test_sizes_are_told_from_the_tensors(name: str) -> None:
+    _, part, config = NETWORKS[name]
+    heads = getattr(config, "num_head_channels", 64)
+    assert part.config_from(published(name), RestorerHeader(num_head_channels=heads)) == config
+    assert all(value.device == torch.device("meta") for value in part.expected(config).values())

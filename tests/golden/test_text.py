@@ -1,16 +1,14 @@
 """The text tower and its tokenizer against the reference."""
 
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 
 import pytest
-import torch
 
 from harness import stand_ins
-from pfstorer_core.checkpoints.layouts import PREFIXES
-from pfstorer_core.checkpoints.sizes import text_config, text_weights
-from pfstorer_core.checkpoints.tensors import check_fit, load_exactly
+from pfstorer_core.checkpoints.parts import TEXT, text
+from pfstorer_core.checkpoints.tensors import load_exactly
 from pfstorer_core.models import TextTower, TextTowerConfig
-from pfstorer_core.models.ops import Backend
 from pfstorer_core.models.tokenizer import tokenize
 
 from . import golden
@@ -25,7 +23,7 @@ def config() -> TextTowerConfig:
 @cache
 def tower() -> TextTower:
     model = TextTower(config())
-    load_exactly(model, text_weights(golden.state_dict(NAME)), "text tower")
+    load_exactly(model, TEXT.weights(golden.state_dict(NAME)), "text tower")
     return model.eval().requires_grad_(False)
 
 
@@ -49,19 +47,14 @@ def test_outputs_are_the_same_while_learning():
 
 def test_sizes_are_told_from_the_tensors():
     sizes = config()
-    assert text_config(golden.state_dict(NAME), sizes.width // sizes.heads) == sizes
+    part = replace(TEXT, sizes=partial(text.sizes, head_channels=sizes.width // sizes.heads))
+    assert part.config_from(golden.state_dict(NAME)) == sizes
 
 
 def test_keys_and_shapes_are_the_published_ones():
-    prefix = PREFIXES["text"]
-    published = {
-        key[len(prefix) :]: torch.empty(shape, device="meta")
-        for key, shape in stand_ins.manifest("stablesr_full").items()
-        if key.startswith(prefix)
-    }
-    assert text_config(published) == TextTowerConfig()
-    model = TextTower(TextTowerConfig(), Backend(device="meta"))
-    check_fit(model.state_dict(), text_weights(published), "text tower")
+    published = TEXT.of(stand_ins.listed("stablesr_full"))
+    assert TEXT.config_from(published) == TextTowerConfig()
+    TEXT.check_fit(published, TextTowerConfig())
 
 
 @pytest.mark.parametrize("text", golden.metadata(NAME)["tokenizer_examples"])

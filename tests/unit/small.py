@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.stand_ins import own
 from pfstorer_core import Restorer, RestorerHeader
-from pfstorer_core.checkpoints.layouts import PREFIXES
+from pfstorer_core.checkpoints.parts import AUTOENCODER as FIRST_STAGE
 from pfstorer_core.models import (
     Autoencoder,
     AutoencoderConfig,
@@ -73,11 +73,11 @@ def select(tensors: Tensors, wanted: Callable[[str], bool]) -> dict[str, Tensor]
 
 def bare(tensors: Tensors) -> dict[str, Tensor]:
     """Keys of an autoencoder, without their prefix."""
-    return {key.removeprefix(PREFIXES["autoencoder"]): value for key, value in tensors.items()}
+    return {key.removeprefix(FIRST_STAGE.prefix): value for key, value in tensors.items()}
 
 
 def is_autoencoder(key: str) -> bool:
-    return key.startswith(PREFIXES["autoencoder"])
+    return key.startswith(FIRST_STAGE.prefix)
 
 
 def is_fusion(key: str) -> bool:

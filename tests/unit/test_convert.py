@@ -17,7 +17,7 @@ from harness import ROOT
 from harness.stand_ins import own
 from pfstorer_core import CheckpointError, Restorer, load_restorer
 from pfstorer_core.checkpoints import tensors as checkpoint_module
-from pfstorer_core.checkpoints.layouts import PREFIXES, UNET
+from pfstorer_core.checkpoints.parts import AUTOENCODER, TEXT, UNET
 from pfstorer_core.restorers.base import NULL_CONTEXT
 from pfstorer_core.restorers.convert import DTYPES, convert
 from pfstorer_core.training.progress import Progress
@@ -100,7 +100,7 @@ def test_addons_become_one_file(tensors: Tensors, output: Path, tmp_path: Path) 
 
 def test_the_text_tower_may_be_dropped(source: Path, output: Path) -> None:
     convert(output, source, dtype="fp32", text=False)
-    assert not any(key.startswith(PREFIXES["text"]) for key in load_file(output))
+    assert not any(key.startswith(TEXT.prefix) for key in load_file(output))
     assert torch.equal(load_restorer(output).null_context, load_restorer(source).null_context)
 
 
@@ -170,22 +170,24 @@ def test_a_callback_that_raises_leaves_no_file(source: Path, output: Path) -> No
 
 
 def test_what_does_not_fit_fp16_is_named(tensors: Tensors, output: Path, tmp_path: Path) -> None:
-    large = tensors[UNET].clone()
+    large = tensors[UNET.key].clone()
     large[0, 0, 0, 0] = 70_000
-    source = write(tmp_path / "a.ckpt", tensors | {UNET: large})
-    with pytest.raises(CheckpointError, match=rf"^{UNET} has values that do not fit float16: choose bf16"):
+    source = write(tmp_path / "a.ckpt", tensors | {UNET.key: large})
+    with pytest.raises(
+        CheckpointError, match=rf"^{UNET.key} has values that do not fit float16: choose bf16"
+    ):
         convert(output, source)
     assert_nothing_left(output)
     convert(output, source, dtype="bf16")
-    assert load_file(output)[UNET].isfinite().all()
+    assert load_file(output)[UNET.key].isfinite().all()
 
 
 @pytest.mark.parametrize(
     ("key", "named"),
     [
-        (UNET, f"{UNET} holds NaN or infinity"),
-        (PREFIXES["autoencoder"] + "quant_conv.bias", "quant_conv.bias holds NaN or infinity"),
-        (PREFIXES["text"] + "model.ln_final.bias", "text tower holds NaN or infinity"),
+        (UNET.key, f"{UNET.key} holds NaN or infinity"),
+        (AUTOENCODER.prefix + "quant_conv.bias", "quant_conv.bias holds NaN or infinity"),
+        (TEXT.prefix + "model.ln_final.bias", "text tower holds NaN or infinity"),
     ],
 )
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -245,7 +247,7 @@ def test_a_context_that_cannot_be_is_named(
 
 
 def test_no_context_and_no_text_tower_is_named(tensors: Tensors, output: Path, tmp_path: Path) -> None:
-    source = write(tmp_path / "a.ckpt", select(tensors, lambda key: not key.startswith(PREFIXES["text"])))
+    source = write(tmp_path / "a.ckpt", select(tensors, lambda key: not key.startswith(TEXT.prefix)))
     with pytest.raises(CheckpointError, match=r"a\.ckpt carries neither null_context nor a text tower"):
         convert(output, source)
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from harness.stand_ins import own
 from pfstorer_core import CheckpointError, Restorer
 from pfstorer_core.checkpoints.header import HEADER_TENSOR
-from pfstorer_core.checkpoints.layouts import BASE, CFW, OWN_WEIGHTS, RESTORER, UNET
+from pfstorer_core.checkpoints.layouts import BASE, CFW, OWN_WEIGHTS, RESTORER
+from pfstorer_core.checkpoints.parts import UNET
 from pfstorer_core.restorers.base import NULL_CONTEXT
 from pfstorer_core.restorers.inspection import Inspection, inspect_checkpoint
 
@@ -110,7 +111,7 @@ def test_a_cfw_autoencoder(tensors: Tensors, tmp_path: Path) -> None:
 
 
 def test_mixed_formats_are_counted(tensors: Tensors, tmp_path: Path) -> None:
-    mixed = tensors | {UNET: tensors[UNET].bfloat16()}
+    mixed = tensors | {UNET.key: tensors[UNET.key].bfloat16()}
     unet = inspect_checkpoint(write(tmp_path / "a.safetensors", mixed)).networks[0]
     assert list(unet.dtypes) == ["float32", "bfloat16"], "the most frequent first"
     assert unet.dtypes["bfloat16"] == 1

@@ -8,35 +8,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.stand_ins import manifest, own
+from harness.stand_ins import listed, own
 from pfstorer_core import CheckpointError, Restorer, RestorerHeader
 from pfstorer_core.checkpoints.header import HEADER_TENSOR
 from pfstorer_core.checkpoints.layouts import (
-    AUTOENCODER,
     BASE,
     CFW,
     LAYOUTS,
-    LQ_ENCODER,
     MODEL,
     OWN_WEIGHTS,
     RESTORER,
-    UNET,
     Layout,
     identify,
     with_prefixes,
 )
-from pfstorer_core.checkpoints.sizes import autoencoder_config, lq_encoder_config, text_config, unet_config
+from pfstorer_core.checkpoints.parts import AUTOENCODER, LQ_ENCODER, PARTS, UNET, Part
 from pfstorer_core.restorers.base import NULL_CONTEXT, RestorerFile, open_restorer
 
 from . import small
 from .small import bare, base_keys, is_autoencoder, is_fusion, select, write
 
 Tensors = dict[str, Tensor]
-
-
-def listed(name: str) -> Tensors:
-    """The keys and shapes of a published file, without values."""
-    return {key: torch.empty(shape, device="meta") for key, shape in manifest(name).items()}
 
 
 def keys(*names: str, shape: tuple[int, ...] = (4, 4)) -> Tensors:
@@ -78,6 +70,11 @@ def test_every_published_autoencoder_gets_the_same_keys() -> None:
 
 
 ATTENTION = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+DIFFBIR = {f"control_model.{key}": value for key, value in listed("diffbir_controlnet").items()} | {
+    f"preprocess_model.{key}": value for key, value in listed("diffbir_swinir").items()
+}
+FFHQ = listed("vqgan_ldm_ffhq256")
+PREFIXED_VQ = AUTOENCODER.named(listed("vqgan_f4"))
 FOREIGN = {
     "LoRA": [
         keys("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight"),
@@ -96,7 +93,7 @@ FOREIGN = {
             "conditioner.embedders.1.model.ln_final.weight",
             "model.diffusion_model.label_emb.0.0.weight",
         ),
-        keys(UNET) | keys(f"model.{ATTENTION}", shape=(640, 2048)),
+        keys(UNET.key) | keys(f"model.{ATTENTION}", shape=(640, 2048)),
     ],
     "unCLIP": [
         select(FULL, base_keys)
@@ -104,10 +101,10 @@ FOREIGN = {
     ],
     "Stable Diffusion 1.x": [
         keys(
-            UNET, AUTOENCODER, "cond_stage_model.transformer.text_model.embeddings.position_ids",
+            UNET.key, AUTOENCODER.key, "cond_stage_model.transformer.text_model.embeddings.position_ids",
         ),
-        keys(UNET, AUTOENCODER, "cond_stage_model.transformer.embeddings.position_ids"),
-        keys(UNET, AUTOENCODER) | keys(f"model.{ATTENTION}", shape=(320, 768)),
+        keys(UNET.key, AUTOENCODER.key, "cond_stage_model.transformer.embeddings.position_ids"),
+        keys(UNET.key, AUTOENCODER.key) | keys(f"model.{ATTENTION}", shape=(320, 768)),
     ],
     "plain VAE": [
         keys("encoder.conv_in.weight", "decoder.conv_out.bias", "quant_conv.weight"),
@@ -125,7 +122,7 @@ FOREIGN = {
     ],
     "Flux": [
         keys("double_blocks.0.img_attn.norm.key_norm.scale", "img_in.weight"),
-        keys("model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight", AUTOENCODER),
+        keys("model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight", AUTOENCODER.key),
         keys("x_embedder.weight", "single_transformer_blocks.0.attn.to_q.weight"),
     ],
     "textual inversion": [keys("emb_params"), keys("clip_g", "clip_l")],
@@ -145,6 +142,27 @@ FOREIGN = {
     ],
 }  # fmt: skip
 """What the error says -> keys of such files, as their programs write them."""
+
+LATER = {
+    "DiffBIR checkpoint": [select(FULL, base_keys) | DIFFBIR, DIFFBIR],
+    "DiffBIR's control network": [listed("diffbir_controlnet")],
+    "SwinIR, such as DiffBIR's cleaner": [listed("diffbir_swinir")],
+    "latent diffusion model without a text": [listed("vqgan_ldm_ffhq256"), listed("vqgan_ldm_ffhq256") | EMA],
+    "ReF-LDM checkpoint": [
+        listed("vqgan_ldm_ffhq256") | keys("cond_stage_model.lq_image.encoder.conv_in.weight")
+    ],
+    "VQ autoencoder": [listed("vqgan_f4"), listed("vqgan_f4_noattn"), listed("refldm_vqgan"), PREFIXED_VQ],
+}
+"""What the error says -> files of methods that are not here yet."""
+
+
+@pytest.mark.parametrize(("name", "tensors"), [(name, each) for name in LATER for each in LATER[name]])
+def test_models_of_other_methods_are_named(name: str, tensors: Tensors) -> None:
+    with pytest.raises(CheckpointError, match=rf"^other\.ckpt is (an? )?{name}") as error:
+        identify(with_prefixes(tensors), "other.ckpt")
+    assert all(layout.name in str(error.value) for layout in LAYOUTS)
+    alone = name.startswith(("SwinIR", "VQ"))
+    assert ("which cannot restore" if alone else "which this version cannot load yet") in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "tensors"), [(name, each) for name in FOREIGN for each in FOREIGN[name]])
@@ -173,7 +191,7 @@ def test_an_unknown_file_gets_what_was_tried_and_its_own_keys() -> None:
         identify({}, "empty.safetensors")
 
 
-@pytest.mark.parametrize("missing", [LQ_ENCODER, AUTOENCODER])
+@pytest.mark.parametrize("missing", [LQ_ENCODER.key, AUTOENCODER.key])
 def test_the_deciding_key_is_named(missing: str) -> None:
     with pytest.raises(CheckpointError) as error:
         identify(select(FULL, lambda key: key != missing), "cut.ckpt")
@@ -182,8 +200,8 @@ def test_the_deciding_key_is_named(missing: str) -> None:
 
 def test_what_is_too_much_is_named() -> None:
     with pytest.raises(CheckpointError) as error:
-        identify(select(FULL, lambda key: key != AUTOENCODER), "cut.ckpt")
-    assert f"{OWN_WEIGHTS.name} (but has {UNET})" in str(error.value)
+        identify(select(FULL, lambda key: key != AUTOENCODER.key), "cut.ckpt")
+    assert f"{OWN_WEIGHTS.name} (but has {UNET.key})" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +343,7 @@ def test_files_in_the_wrong_place_are_told_theirs(tensors: Tensors, base: Path, 
 
 
 def test_parts_of_different_models_are_refused(tensors: Tensors, tmp_path: Path) -> None:
-    wider = tensors | {UNET: torch.zeros(32, 9, 3, 3)}
+    wider = tensors | {UNET.key: torch.zeros(32, 9, 3, 3)}
     with pytest.raises(
         CheckpointError, match=r"^inpainting\.safetensors: .*\(9, 4, 4\) latent channels.*inpainting"
     ):
@@ -338,18 +356,10 @@ def test_another_prediction_type_is_refused(tensors: Tensors, tmp_path: Path) ->
         open_restorer(path, prediction_type="x0")  # type: ignore[arg-type]
 
 
-SIZED: dict[str, Callable[[Tensors], object]] = {
-    "model.diffusion_model.": unet_config,
-    "structcond_stage_model.": lq_encoder_config,
-    "first_stage_model.": autoencoder_config,
-    "cond_stage_model.": text_config,
-}
-
-
-@pytest.mark.parametrize("prefix", SIZED)
-def test_a_damaged_tensor_gives_sizes_or_a_clear_error(prefix: str, tensors: Tensors) -> None:
+@pytest.mark.parametrize("part", [part for part in PARTS if part.title != "control network"])
+def test_a_damaged_tensor_gives_sizes_or_a_clear_error(part: Part, tensors: Tensors) -> None:
     """Each tensor in turn missing, flat, empty or narrow."""
-    network = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    network = part.of(tensors)
     damaged: list[Callable[[Tensor], Tensor]] = [
         lambda value: value.flatten(),
         lambda value: value[:0],
@@ -362,18 +372,18 @@ def test_a_damaged_tensor_gives_sizes_or_a_clear_error(prefix: str, tensors: Ten
             *(network | {key: damage(value)} for damage in damaged),
         ):
             try:
-                SIZED[prefix](changed)
+                part.config_from(changed)
             except CheckpointError as error:
                 messages.append(str(error))
     assert len(messages) > 5
-    clear = (prefix, "channels, expected multiples", "wide, expected a multiple")
-    assert [message for message in messages if not any(part in message for part in clear)] == []
+    clear = (part.prefix, "channels, expected multiples", "wide, expected a multiple")
+    assert [message for message in messages if not any(words in message for words in clear)] == []
 
 
 def test_what_is_missing_of_a_network_is_named() -> None:
     with pytest.raises(
         CheckpointError, match=r"no complete U-Net: model\.diffusion_model\.input_blocks\.1\."
     ):
-        unet_config({"input_blocks.0.0.weight": torch.zeros(32, 4, 3, 3)})
+        UNET.config_from({"input_blocks.0.0.weight": torch.zeros(32, 4, 3, 3)})
     with pytest.raises(CheckpointError, match=r"no complete autoencoder: .*encoder\.down\.0\.block\.0"):
-        autoencoder_config({"encoder.conv_in.weight": torch.zeros(32, 3, 3, 3)})
+        AUTOENCODER.config_from({"encoder.conv_in.weight": torch.zeros(32, 3, 3, 3)})

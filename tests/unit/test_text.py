@@ -2,13 +2,14 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from pfstorer_core.checkpoints.layouts import CheckpointError
-from pfstorer_core.checkpoints.sizes import text_config, text_weights
+from pfstorer_core.checkpoints.parts import TEXT, text
 from pfstorer_core.checkpoints.tensors import load_exactly
 from pfstorer_core.models import TextTower, TextTowerConfig
 from pfstorer_core.models.ops import Backend
@@ -131,22 +132,22 @@ def test_a_tower_can_be_built_without_memory() -> None:
 
 def test_sizes_are_told_from_the_tensors(tower: TextTower) -> None:
     weights = tower.state_dict()
-    assert text_config(weights, num_head_channels=16) == SIZES
+    assert replace(TEXT, sizes=partial(text.sizes, head_channels=16)).config_from(weights) == SIZES
     wide = TextTower(replace(SIZES, width=128), Backend(device="meta"))
-    assert text_config(wide.state_dict()).heads == 2
+    assert TEXT.config_from(wide.state_dict()).heads == 2
 
 
 def test_a_checkpoint_without_tower_is_named() -> None:
     with pytest.raises(
         CheckpointError, match=r"no complete OpenCLIP text tower.*cond_stage_model\.model\.token_embedding"
     ):
-        text_config({"transformer.text_model.embeddings.token_embedding.weight": torch.zeros(3, 2)})
+        TEXT.config_from({"transformer.text_model.embeddings.token_embedding.weight": torch.zeros(3, 2)})
 
 
 def test_weights_beside_the_tower_are_dropped(tower: TextTower) -> None:
     weights = tower.state_dict()
     surplus = ["model.text_projection", "model.logit_scale", "model.attn_mask", "model.position_ids"]
     stored = weights | dict.fromkeys(surplus, torch.zeros(1))
-    assert text_weights(stored).keys() == weights.keys()
+    assert TEXT.weights(stored).keys() == weights.keys()
     with pytest.raises(CheckpointError, match=r"1 unexpected: model\.other"):
-        load_exactly(TextTower(SIZES), text_weights(stored | {"model.other": torch.zeros(1)}), "text tower")
+        load_exactly(TextTower(SIZES), TEXT.weights(stored | {"model.other": torch.zeros(1)}), "text tower")

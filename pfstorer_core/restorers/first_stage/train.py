@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...checkpoints.sizes import autoencoder_config
+from ...checkpoints.header import RestorerHeader
+from ...checkpoints.parts import AUTOENCODER
 from ...checkpoints.tensors import load_exactly, read_checkpoint, write_safetensors
 from ...models import Autoencoder, AutoencoderConfig
 from ...training.data import Batch, Samples, generators, normal
@@ -151,6 +152,7 @@ def load_autoencoder(path: Path) -> Autoencoder:
             "restorer."
         )
     tensors, metadata = read_checkpoint(path)
-    model = Autoencoder(autoencoder_config(tensors, int(metadata.get(GROUPS, 32))))
+    header = RestorerHeader(norm_groups=int(metadata.get(GROUPS, 32)))
+    model = Autoencoder(AUTOENCODER.config_from(tensors, header))
     load_exactly(model, tensors, "autoencoder")
     return model.eval().requires_grad_(False)

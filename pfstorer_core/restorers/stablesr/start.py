@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...checkpoints.errors import CheckpointError, StateDict
 from ...checkpoints.header import RestorerHeader
-from ...checkpoints.layouts import BASE, CheckpointError, StateDict, part
-from ...checkpoints.sizes import autoencoder_config, text_config, text_weights, unet_config
+from ...checkpoints.layouts import BASE
+from ...checkpoints.parts import AUTOENCODER, TEXT, UNET
 from ...checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
 from ...diffusion.schedule import PredictionType
 from ...models import Autoencoder, Backend, LQEncoderConfig, TextTower, TextTowerConfig, UNet, UNetConfig
@@ -137,8 +138,8 @@ def open_start(
             raise ValueError(
                 f"{name} has no text tower to read captions with: train with empty prompts only."
             )
-        tower = TextTower(text_config(file.text), backend)
-        load_exactly(tower, text_weights(file.text), "text tower", placement={"dtype": frozen_dtype})
+        tower = TEXT.build(TEXT.config_from(file.text), backend)
+        load_exactly(tower, TEXT.weights(file.text), "text tower", placement={"dtype": frozen_dtype})
         tower.requires_grad_(False)
     for key, parameter in unet.named_parameters():
         parameter.requires_grad_(trains(train, key))
@@ -215,8 +216,8 @@ def _open(path: Path, addons: Sequence[Path | str], prediction_type: PredictionT
     header = RestorerHeader.from_file(metadata, tensors, path.name)
     if prediction_type is not None:
         header = replace(header, prediction_type=prediction_type)
-    unet, autoencoder = part(tensors, "unet"), part(tensors, "autoencoder")
-    plain, own = unet_config(unet, header.num_head_channels, header.norm_groups), UNetConfig()
+    unet, autoencoder = UNET.of(tensors), AUTOENCODER.of(tensors)
+    plain, own = UNET.config_from(unet, header), UNetConfig()
     sizes = replace(
         plain,
         sft_channels=own.sft_channels,
@@ -231,10 +232,10 @@ def _open(path: Path, addons: Sequence[Path | str], prediction_type: PredictionT
     return RestorerFile(
         unet,
         autoencoder,
-        part(tensors, "text"),
+        TEXT.of(tensors),
         None,
         sizes,
-        autoencoder_config(autoencoder, header.norm_groups),
+        AUTOENCODER.config_from(autoencoder, header),
         header,
     )
 

@@ -1,0 +1,12 @@
+"""The networks in a checkpoint, one a module: where it is, what its tensors tell, how it is built."""
+
+from .autoencoder import AUTOENCODER
+from .base import Part
+from .control import CONTROL
+from .lq_encoder import LQ_ENCODER
+from .text import TEXT
+from .unet import UNET
+
+PARTS: tuple[Part, ...] = (UNET, LQ_ENCODER, CONTROL, AUTOENCODER, TEXT)
+
+__all__ = ["AUTOENCODER", "CONTROL", "LQ_ENCODER", "PARTS", "TEXT", "UNET", "Part"]
