@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pfstorer_core.imaging.faces import Box, cut, face_finder, face_windows, paste
-from .host.faces import FaceCrop, boxes_of, check_fit, host_boxes, masked, masks_of
+from .host.faces import FaceCrop, boxes_of, boxes_of_masks, check_fit, host_boxes, masks_of_faces
 from .host.folders import face_detector, face_detectors, stamp
 from .host.images import from_image, to_image
 
@@ -71,7 +71,7 @@ class RestorationFindFaces(io.ComfyNode):
                 f"No face was found in {where}: give Crop Face a mask of it, set other sizes, or choose "
                 "another detector."
             )
-        return io.NodeOutput([host_boxes(boxes) for boxes in found], masks_of(found, pictures))
+        return io.NodeOutput([host_boxes(boxes) for boxes in found], masks_of_faces(found, pictures))
 
 
 class RestorationCropFace(io.ComfyNode):
@@ -110,7 +110,7 @@ class RestorationCropFace(io.ComfyNode):
         pictures = from_image(image)
         size = pictures.shape[-2], pictures.shape[-1]
         if masks is not None:
-            boxes = masked(masks, len(pictures), size, face)
+            boxes = boxes_of_masks(masks, len(pictures), size, face)
         elif bboxes is not None:
             boxes = [of[face - 1] if face <= len(of) else None for of in boxes_of(bboxes, len(pictures))]
         else:

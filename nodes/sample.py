@@ -22,7 +22,7 @@ from .host.conditioning import Conditioning, prompts_for, restorer_of, with_lq
 from .host.images import from_image
 from .host.pixels import check_fidelity, decode, encode
 from .host.progress import TileBar
-from .host.sampling import check_noise_levels, check_samples, mask_for, masked, plan
+from .host.sampling import apply_mask, check_noise_levels, check_samples, plan_tiles, prepare_mask
 from .host.tiles import Tiles, with_tiles
 
 
@@ -96,11 +96,11 @@ class TiledSRSampler(io.ComfyNode):
         check_noise_levels(model, steps, sampler_name, scheduler)
         cells = tile_cells(tile, overlap, image_size, factor)
         pictures = from_image(image)
-        count, shown = len(pictures), mask_for(mask, len(pictures), model)
+        count, shown = len(pictures), prepare_mask(mask, len(pictures), model)
         canvas = prepare_canvas(pictures, upscale, image_size, factor, stop)
         shown = None if shown is None else resize(shown, canvas.target, stop).clamp(0, 1)
         together, pixels = 1 if fixed_noise else count, len(pixel_grid(canvas.picture, factor))
-        plans = plan(canvas, shown, factor, together, Tiles(*cells, tile_batch))
+        plans = plan_tiles(canvas, shown, factor, together, Tiles(*cells, tile_batch))
         bar = TileBar(model, (pixels, count * pixels), steps, [tiles for _, tiles in plans])
         lq_latent = encode(vae, canvas.picture, bar.on_pixel_tile)
 
@@ -120,5 +120,5 @@ class TiledSRSampler(io.ComfyNode):
         samples = torch.cat([sample(*start) for start in enumerate(lq_latent.split(together))])
         check_samples(samples, model, sampler_name, scheduler)
         restored = canvas.finish(decode(vae, samples, canvas.picture, fidelity, bar.on_pixel_tile), color_fix)
-        restored, shown = masked(canvas, restored, shown)
+        restored, shown = apply_mask(canvas, restored, shown)
         return io.NodeOutput(restored.movedim(1, -1), {"samples": samples}, shown)

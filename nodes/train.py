@@ -19,7 +19,7 @@ from .host.conditioning import restorer_of
 from .host.folders import adapter_file, adapters_stamp
 from .host.images import to_image
 from .host.notes import said, say
-from .host.photos import Grown, gathered, one
+from .host.photos import Autogrown, gather_photos, single_value
 from .host.training import DEFAULTS, loss_map, settings, thumbnail, time_left, training_copy
 
 PREVIEW_SIDE = 512
@@ -101,12 +101,14 @@ class TrainIdentityAdapter(io.ComfyNode):
         return adapters_stamp(name[0] if name else None)
 
     @classmethod
-    def execute(cls, photos: Grown, faces: Grown | None = None, **inputs: Sequence[Any]) -> io.NodeOutput:
-        given = {name: one(name, values) for name, values in inputs.items()}
+    def execute(
+        cls, photos: Autogrown, faces: Autogrown | None = None, **inputs: Sequence[Any]
+    ) -> io.NodeOutput:
+        given = {name: single_value(name, values) for name, values in inputs.items()}
         model, vae, name, resume = given["model"], given["vae"], given["name"], given.get("resume", "auto")
         base = restorer_of(model, vae).fingerprint
         chosen, file = settings(given), adapter_file(name)
-        person = gathered(photos, faces or {})
+        person = gather_photos(photos, faces or {})
         bar = ProgressBar(chosen.steps)
 
         def show(progress: Progress) -> None:

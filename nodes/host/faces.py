@@ -63,7 +63,7 @@ def _box(box: Any) -> Box | None:
     return (left, top, left + width, top + height) if width > 0 and height > 0 else None
 
 
-def masked(masks: Any, frames: int, size: tuple[int, int], face: int) -> list[Box | None]:
+def boxes_of_masks(masks: Any, frames: int, size: tuple[int, int], face: int) -> list[Box | None]:
     """The face of that number, from 1, in each of so many pictures; None where a mask is empty.
 
     Args:
@@ -137,7 +137,7 @@ def host_boxes(boxes: list[Box]) -> list[dict[str, Any]]:
     ]
 
 
-def masks_of(found: list[list[Box]], pictures: Tensor) -> Tensor:
+def masks_of_faces(found: list[list[Box]], pictures: Tensor) -> Tensor:
     """[N, H, W]: of each face of one picture, or of all faces in each of several."""
     size = pictures.shape[-2], pictures.shape[-1]
     if len(found) == 1:

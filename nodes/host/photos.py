@@ -14,11 +14,11 @@ from ...pfstorer_core.imaging.faces import Box, box_of_mask, find_faces, whole_p
 from ...pfstorer_core.personalization.photos import check_count
 from .images import from_image, from_mask
 
-Grown = Mapping[str, Sequence[Tensor]]
+Autogrown = Mapping[str, Sequence[Tensor]]
 """What came in by the inputs of one kind: photo_0, photo_1, …, each a list of batches."""
 
 
-def one(name: str, values: Sequence[Any]) -> Any:
+def single_value(name: str, values: Sequence[Any]) -> Any:
     """The value of an input that takes one, where all of a list come in.
 
     Raises:
@@ -48,7 +48,7 @@ class Person:
     notes: list[str] = field(default_factory=list)
 
 
-def gathered(photos: Grown, faces: Grown) -> Person:
+def gather_photos(photos: Autogrown, faces: Autogrown) -> Person:
     """All photos, each with its face by the mask of its number, else by a detector.
 
     Raises:

@@ -19,7 +19,7 @@ MARGIN = 8
 """Latent cells about a mask that are restored as well, since its edge is decoded and coloured with them."""
 
 
-def mask_for(mask: Tensor | None, pictures: int, model: ModelPatcher) -> Tensor | None:
+def prepare_mask(mask: Tensor | None, pictures: int, model: ModelPatcher) -> Tensor | None:
     """MASK [B or 1, h, w] of any size -> [B or 1, 1, h, w].
 
     Raises:
@@ -39,7 +39,7 @@ def mask_for(mask: Tensor | None, pictures: int, model: ModelPatcher) -> Tensor 
     return mask
 
 
-def plan(
+def plan_tiles(
     canvas: Canvas, mask: Tensor | None, factor: int, together: int, tiles: Tiles
 ) -> list[tuple[Tiles, int]]:
     """The tiles of each sampling, of so many pictures, and their number: those that lie outside of the mask,
@@ -55,7 +55,7 @@ def plan(
     ]
 
 
-def masked(canvas: Canvas, restored: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def apply_mask(canvas: Canvas, restored: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """The restored picture inside the mask, in place, the bad one outside; and the MASK of it all."""
     if mask is None:
         return restored, restored.new_ones(1, 1, 1).expand(len(restored), *canvas.target)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pfstorer.nodes import faces
 from pfstorer.nodes.faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
-from pfstorer.nodes.host.faces import boxes_of, masked
+from pfstorer.nodes.host.faces import boxes_of, boxes_of_masks
 from pfstorer.nodes.host.folders import register_model_folders
 from pfstorer.pfstorer_core.imaging.faces import Face
 
@@ -156,17 +156,17 @@ def test_one_box_or_mask_serves_all_pictures(given: dict[str, Any]) -> None:
 
 def test_masks_of_one_picture_are_its_faces() -> None:
     masks = mask_of(film([(10, 20), None, (60, 40)]))
-    assert masked(masks, 1, (64, 96), 1) == [(10, 20, 26, 36)]
-    assert masked(masks, 2, (128, 192), 3) == [(120, 80, 152, 112)] * 2
-    assert masked(masks[0], 1, (64, 96), 1) == [(10, 20, 26, 36)]
+    assert boxes_of_masks(masks, 1, (64, 96), 1) == [(10, 20, 26, 36)]
+    assert boxes_of_masks(masks, 2, (128, 192), 3) == [(120, 80, 152, 112)] * 2
+    assert boxes_of_masks(masks[0], 1, (64, 96), 1) == [(10, 20, 26, 36)]
     with pytest.raises(ValueError, match="Mask 2 of the input masks is empty"):
-        masked(masks, 1, (64, 96), 2)
+        boxes_of_masks(masks, 1, (64, 96), 2)
     with pytest.raises(ValueError, match="There is no face 4 in the input masks, which holds 3"):
-        masked(masks, 1, (64, 96), 4)
+        boxes_of_masks(masks, 1, (64, 96), 4)
     with pytest.raises(ValueError, match="3 masks for 3 pictures are one of each"):
-        masked(masks, 3, (64, 96), 2)
+        boxes_of_masks(masks, 3, (64, 96), 2)
     with pytest.raises(ValueError, match="All of the input masks are empty"):
-        masked(torch.zeros(3, 8, 8), 3, (64, 96), 1)
+        boxes_of_masks(torch.zeros(3, 8, 8), 3, (64, 96), 1)
 
 
 @pytest.mark.parametrize("face", [2, 9])

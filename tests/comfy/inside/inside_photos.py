@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from pfstorer.nodes.host import photos as photos_
-from pfstorer.nodes.host.photos import gathered, one
+from pfstorer.nodes.host.photos import gather_photos, single_value
 from pfstorer.nodes.train import TrainIdentityAdapter
 from pfstorer.pfstorer_core.imaging.faces import Face
 
@@ -38,7 +38,7 @@ def test_the_node_takes_lists() -> None:
 
 def test_lists_batches_and_inputs_are_one_person() -> None:
     given = {"photo_0": [photo(40), photo(50, 60), photo(33, 20, count=2)], "photo_3": [photo(64)]}
-    person = gathered(given, {})
+    person = gather_photos(given, {})
     assert [tuple(p.shape) for p in person.photos] == [
         (1, 3, 40, 40), (1, 3, 50, 60), (1, 3, 33, 20), (1, 3, 33, 20), (1, 3, 64, 40)
     ]  # fmt: skip
@@ -47,7 +47,7 @@ def test_lists_batches_and_inputs_are_one_person() -> None:
         {"photo_0": [photo(count=6)], "photo_1": [photo(count=5)]},
     ):
         with pytest.raises(ValueError, match=r"Give 1 to 10 photos .* got 11"):
-            gathered(several, {})
+            gather_photos(several, {})
 
 
 @pytest.mark.parametrize("size", [(40, 80), (8, 16), (160, 320), (20, 20)])
@@ -55,7 +55,7 @@ def test_a_mask_is_brought_to_its_photo_s_size(size: tuple[int, int]) -> None:
     height, width = size
     mask = torch.zeros(1, height, width)
     mask[0, height // 4 : height // 2, width // 2 : width * 3 // 4] = 1
-    person = gathered({"photo_0": [photo(32)], "photo_1": [photo(40, 80)]}, {"face_1": [mask]})
+    person = gather_photos({"photo_0": [photo(32)], "photo_1": [photo(40, 80)]}, {"face_1": [mask]})
     assert person.boxes == [None, (40, 10, 60, 20)]
     assert [note.split(":")[0] for note in person.notes] == ["Photo 1"]
 
@@ -63,15 +63,15 @@ def test_a_mask_is_brought_to_its_photo_s_size(size: tuple[int, int]) -> None:
 def test_masks_go_by_number() -> None:
     given = {"photo_0": [photo(40), photo(50)], "photo_1": [photo(60)]}
     masks = [square(40, 40, 3, 5, 10), square(50, 40, 7, 9, 20)]
-    boxes = gathered(given, {"face_0": masks, "face_1": [square(60, 40, 0, 0, 30)]}).boxes
+    boxes = gather_photos(given, {"face_0": masks, "face_1": [square(60, 40, 0, 0, 30)]}).boxes
     assert boxes == [(3, 5, 13, 15), (7, 9, 27, 29), (0, 0, 30, 30)]
-    assert gathered(given, {"face_0": masks[:1]}).boxes == [(3, 5, 13, 15), (3, 6, 13, 19), None]
+    assert gather_photos(given, {"face_0": masks[:1]}).boxes == [(3, 5, 13, 15), (3, 6, 13, 19), None]
     as_batch = {"face_0": [torch.cat([masks[0], masks[0].roll(3, 2)])]}
-    assert gathered(given, as_batch).boxes[:2] == [(3, 5, 13, 15), (6, 6, 16, 19)]
+    assert gather_photos(given, as_batch).boxes[:2] == [(3, 5, 13, 15), (6, 6, 16, 19)]
     with pytest.raises(ValueError, match="photo_0 holds 2 photos, and the masks for them are 3"):
-        gathered(given, {"face_0": [*masks, masks[0]]})
+        gather_photos(given, {"face_0": [*masks, masks[0]]})
     with pytest.raises(ValueError, match="face_2 has no photo: connect photo_2"):
-        gathered(given, {"face_2": masks[:1]})
+        gather_photos(given, {"face_2": masks[:1]})
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_masks_go_by_number() -> None:
 def test_an_empty_mask_is_said(empty: torch.Tensor) -> None:
     given = {"photo_0": [photo()], "photo_1": [photo(), photo()]}
     with pytest.raises(ValueError, match=r"face_1 \(its number 2\) is empty"):
-        gathered(given, {"face_1": [square(40, 40, 1, 1, 9), empty]})
+        gather_photos(given, {"face_1": [square(40, 40, 1, 1, 9), empty]})
 
 
 def test_no_face_and_several_are_said(found: dict[int, list[Any]]) -> None:
     found[50] = [(1.2, 2.0, 9.5, 9.0), (10, 10, 35, 33.5), (36, 1, 39, 4)]
     found[60] = [(5, 6, 25, 26)]
-    person = gathered({"photo_0": [photo(40), photo(50), photo(60)]}, {})
+    person = gather_photos({"photo_0": [photo(40), photo(50), photo(60)]}, {})
     assert person.boxes == [None, (10, 10, 35, 34), (5, 6, 25, 26)]
     none, several = person.notes
     assert none.startswith("Photo 1: no face was found")
@@ -94,17 +94,17 @@ def test_no_face_and_several_are_said(found: dict[int, list[Any]]) -> None:
 
 
 def test_grey_and_transparent_photos_are_taken_and_nan_is_not() -> None:
-    person = gathered({"photo_0": [torch.rand(1, 40, 40, 1), torch.rand(1, 40, 40, 4)]}, {})
+    person = gather_photos({"photo_0": [torch.rand(1, 40, 40, 1), torch.rand(1, 40, 40, 4)]}, {})
     assert [p.shape[1] for p in person.photos] == [3, 3]
     with pytest.raises(ValueError, match=r"photos.photo_0 holds values that are not numbers"):
-        gathered({"photo_0": [torch.full((1, 40, 40, 3), torch.nan)]}, {})
+        gather_photos({"photo_0": [torch.full((1, 40, 40, 3), torch.nan)]}, {})
     with pytest.raises(ValueError, match=r"faces.face_0 holds values that are not numbers"):
-        gathered({"photo_0": [photo()]}, {"face_0": [torch.full((1, 40, 40), torch.nan)]})
+        gather_photos({"photo_0": [photo()]}, {"face_0": [torch.full((1, 40, 40), torch.nan)]})
 
 
 def test_settings_are_one_for_all() -> None:
     model = object()
-    assert one("model", [model, model]) is model
-    assert one("steps", [3, 3, 3]) == 3
+    assert single_value("model", [model, model]) is model
+    assert single_value("steps", [3, 3, 3]) == 3
     with pytest.raises(ValueError, match="name got a list of 2 different values"):
-        one("name", ["ada", "bob"])
+        single_value("name", ["ada", "bob"])

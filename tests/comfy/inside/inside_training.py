@@ -164,7 +164,7 @@ def test_names_are_checked_before_any_work(folders: Path, monkeypatch: pytest.Mo
         raise AssertionError("something was done before the name was looked at")
 
     restorer = loaded()
-    for work in ("gathered", "learn", "training_copy"):
+    for work in ("gather_photos", "learn", "training_copy"):
         monkeypatch.setattr(train, work, worked)
     for name in ("", " ", "CON", "nul.ada", "a/b", "..", "ada.", "人" * 79, 'a"b', "a\x07"):
         with pytest.raises(ValueError, match="is no name for a file"):
