@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pfstorer_core import load_restorer, save_restorer
 from pfstorer_core.models import Autoencoder, UNet
 from pfstorer_core.restorers.stablesr.cfw import CFWTraining, FusionLoss, Restored, restored, with_fusion
-from pfstorer_core.restorers.stablesr.start import Start, new_start, trains
+from pfstorer_core.restorers.stablesr.start import Start, new_start, open_start, trains
 from pfstorer_core.restorers.stablesr.train import BaseTraining, DenoisingLoss, train_base
 from pfstorer_core.training.data import Batch, collate
 from pfstorer_core.training.degradation import random_degradation
@@ -268,7 +269,7 @@ def images(count: int, size: int = 32) -> list[dict[str, Any]]:
 def new(train: str = "unet", seed: int = 0, **changes: Any) -> Start:
     torch.manual_seed(seed + 100)  # which is not to matter
     autoencoder = small_restorer().autoencoder
-    given: dict[str, Any] = {"config": SIZES, "text": TEXT, "prediction_type": "eps", **changes}
+    given: dict[str, Any] = {"config": SIZES, "text": TEXT, "prediction_type": "v", **changes}
     return new_start(autoencoder, Pieces(images(3)), train=train, seed=seed, **given)  # type: ignore[arg-type]
 
 
@@ -306,7 +307,7 @@ def test_a_new_header_says_what_the_networks_are() -> None:
     config = replace(config, lq_encoder=replace(config.lq_encoder, num_heads=2, norm_groups=8))
     start = new("all", config=config)
     header = start.header
-    assert (header.prediction_type, header.image_size) == ("eps", 32)
+    assert (header.prediction_type, header.image_size) == ("v", 32)
     assert (header.num_head_channels, header.lq_num_heads, header.norm_groups) == (16, 2, 8)
     pictures = torch.stack([sample["image"] for sample in images(3)]).float() / 255
     with torch.no_grad():
@@ -332,6 +333,32 @@ def test_a_new_start_trains_what_is_named() -> None:
         words, places = start.text.model.token_embedding.weight, start.text.model.positional_embedding
         assert words.std().item() == pytest.approx(0.02, rel=0.05)
         assert places.std().item() == pytest.approx(0.01, rel=0.2)
+
+
+@pytest.mark.parametrize("train", ["sft", "unet", "all"])
+def test_what_is_trained_of_a_file_and_what_is_kept(tmp_path: Path, train: str) -> None:
+    """Nothing else has gradients, and everything else is written as it was."""
+    path, written = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_restorer(small_restorer(), path, torch.float32)
+    start = open_start(path, train=train, captions=True)
+    assert start.text is not None
+    objective = DenoisingLoss(start, BaseTraining(train))
+    learning = {name for name, p in objective.named_parameters() if p.requires_grad}
+    expected = {f"unet.{key}" for key, _ in start.unet.named_parameters() if trains(train, key)}
+    assert learning == expected, "no text tower, and no autoencoder"
+    networks: list[nn.Module] = [start.unet, start.autoencoder, start.text]
+    for network in networks:
+        for parameter in network.parameters():
+            parameter.data += 1
+    start.write(written, start.header, torch.float32)
+    before, after = load_restorer(path, text=True), load_restorer(written, text=True)
+    for key, value in before.unet.state_dict().items():
+        found = after.unet.state_dict()[key]
+        assert torch.equal(found, value + 1 if trains(train, key) else value), key
+    for name in ("autoencoder", "text"):
+        one, two = (getattr(each, name).state_dict() for each in (before, after))
+        assert all(torch.equal(value, two[key]) for key, value in one.items())
+    assert torch.equal(after.null_context, before.null_context)
 
 
 def test_crops_of_latents_are_of_one_place() -> None:

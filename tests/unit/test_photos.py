@@ -112,3 +112,26 @@ def test_a_pair_is_a_photo_and_its_bad_copy(restorer: Restorer, photos: Photos) 
         expected = restorer.autoencoder.encode(torch.cat([hq, lq])) * restorer.header.scale_factor
     torch.testing.assert_close(torch.stack([sample["hq"], sample["lq"]]), expected, rtol=0, atol=1e-5)
     assert (hq - lq).abs().mean() > 0.01
+
+
+def test_the_reference_is_never_the_photo_itself(restorer: Restorer) -> None:
+    noise = 0.1 * torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    photos = Photos.of(restorer, [noise[0], noise[1] + 0.45, noise[2] + 0.9])
+    made, seen = pairs(restorer, photos, pool=64, batch=30), set[tuple[int, int]]()
+    levels: list[float] = []
+    shown_by: dict[float, int] = {}
+    handle = restorer.autoencoder.encoder.register_forward_pre_hook(
+        lambda _, given: levels.append(float(given[0].mean()))
+    )
+    for k in range(30):
+        before = len(levels)
+        sample = made[k]
+        (name,) = names([sample])
+        if len(levels) > before:  # it was made just now: of HQ first, dark, grey or bright
+            shown_by[name] = round((levels[before] + 0.9) / 0.9)
+        seen.add((shown_by[name], int(sample["reference"])))
+    handle.remove()
+    made.close()
+    assert len({shown for shown, _ in seen}) == 3
+    assert all(shown != reference for shown, reference in seen)
+    assert len(seen) > 3, "any of the others"
