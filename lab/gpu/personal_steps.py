@@ -1,0 +1,47 @@
+"""D: what a person costs in a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pfstorer_core import Identity
+from pfstorer_core.personalization.pfstorer.apply import personalization, read_references
+
+from .measuring import interleaved
+from .session import Session
+
+
+@torch.inference_mode()
+def part_d(session: Session) -> None:
+    restorer = session.restorer
+    unet, dtype = restorer.unet, restorer.dtype
+    people = {count: session.person(count).to(session.device, dtype) for count in (1, 5)}
+    same = session.person(1, "same").to(session.device, dtype)
+    found = {count: read_references(unet, who) for count, who in people.items()}
+    keys = {str(c): {site: r.key.shape[1] for site, r in read.items()} for c, read in found.items()}
+    session.put("D", "keys", keys)
+    for batch in (1, 9):
+        with session.attempt("D", f"batch_{batch}"):
+            x, t, context = session.inputs(batch, dtype)
+
+            def step(count: int = 0, x: Tensor = x, t: Tensor = t, context: Tensor = context) -> None:
+                sites: dict[str, Any] = {}
+                if count:
+                    sites = personalization(unet, [Identity(people[count])], [found[count]])
+                unet(x, t, context, x, sites)
+
+            calls = {
+                "base": step,
+                "one": lambda step=step: step(1),
+                "five": lambda step=step: step(5),
+                "read": lambda: read_references(unet, same, 500),
+            }
+            ms = interleaved(session, calls, 12)
+            session.put("D", f"batch_{batch}", {
+                **{f"{name}_ms": value for name, value in ms.items()},
+                "one_ratio": ms["one"] / ms["base"], "five_ratio": ms["five"] / ms["base"],
+                "read_anew_ratio": (ms["one"] + ms["read"]) / ms["base"],
+            })  # fmt: skip
