@@ -77,10 +77,10 @@ def wavelet_color_fix(
     for top in range(0, height, rows):
         on_strip()
         bottom = min(top + rows, height)
-        first, last = max(0, top - reach), min(height, bottom + reach)
-        high, _ = wavelet_split(_at_least_float32(content[..., first:last, :]), levels)
-        _, low = wavelet_split(_at_least_float32(style[..., first:last, :]), levels)
-        fixed[..., top:bottom, :] = (high + low)[..., top - first : bottom - first, :]
+        upper, lower = max(0, top - reach), min(height, bottom + reach)
+        high, _ = wavelet_split(_at_least_float32(content[..., upper:lower, :]), levels)
+        _, low = wavelet_split(_at_least_float32(style[..., upper:lower, :]), levels)
+        fixed[..., top:bottom, :] = (high + low)[..., top - upper : bottom - upper, :]
     return fixed
 
 

@@ -29,17 +29,17 @@ def resize(image: Tensor, size: tuple[int, int], on_strip: Callable[[], object] 
     # Rows do not depend on each other in x, nor columns in y: torch itself resizes one axis after the other.
     wide = image.new_empty(*image.shape[:-1], width)
     step = max(1, STRIP // (planes * max(width, image.shape[-1])))
-    for first in range(0, image.shape[-2], step):
+    for top in range(0, image.shape[-2], step):
         on_strip()
-        rows = image[..., first : first + step, :]
+        rows = image[..., top : top + step, :]
         lines = _bicubic(rearrange(rows, "b c h w -> 1 (b c h) 1 w"), (1, width))
-        wide[..., first : first + step, :] = rearrange(lines, "1 (b c h) 1 w -> b c h w", b=batch, c=channels)
+        wide[..., top : top + step, :] = rearrange(lines, "1 (b c h) 1 w -> b c h w", b=batch, c=channels)
     resized = wide.new_empty(*wide.shape[:-2], height, width)
     step = max(1, STRIP // (planes * max(height, image.shape[-2])))
-    for first in range(0, width, step):
+    for left in range(0, width, step):
         on_strip()
-        columns = wide[..., first : first + step]
-        resized[..., first : first + step] = _bicubic(columns, (height, columns.shape[-1]))
+        columns = wide[..., left : left + step]
+        resized[..., left : left + step] = _bicubic(columns, (height, columns.shape[-1]))
     return resized
 
 

@@ -16,7 +16,7 @@ from harness.host import ComfyServer
 from harness.picture import decode
 from harness.shipped.group import PEOPLE, RESTORE_A_GROUP
 from harness.stand_in_adapter import stand_in_adapter
-from pfstorer_core.imaging.faces import face_window
+from pfstorer_core.imaging.faces import face_square
 
 from ..unit.small import small_restorer
 from ..unit.yunet import FACE, write_yunet
@@ -132,7 +132,7 @@ def test_three_people_by_three_adapters_and_the_rest_byte_for_byte(
     _, swapped = run(PEOPLE[1], PEOPLE[0], PEOPLE[2])
     near = np.zeros(whole.shape[:2], bool)
     for place, left in enumerate(lefts):
-        window = face_window((left, 30, left + 24, 54), (HEIGHT, WIDTH), 0.6)
+        window = face_square((left, 30, left + 24, 54), (HEIGHT, WIDTH), 0.6)
         window = window.scaled((2 * HEIGHT, 2 * WIDTH))
         near[window.top : window.bottom, window.left : window.right] = True
         inner = (slice(2 * 34, 2 * 50), slice(2 * (left + 4), 2 * (left + 20)))

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfstorer_core.imaging.faces import (  # fmt: skip
+    Box,
+    Window,
     box_of_mask,
     cut,
-    face_window,
+    face_windows,
     find_faces,
     masks_of_boxes,
     paste,
@@ -22,6 +24,12 @@ from pfstorer_core.imaging.faces.yunet import DETECTION_SIDE
 from .yunet import FACE, write_yunet
 
 SIZE = (60, 90)
+
+
+def face_window(box: Box, context: float = 0.6) -> Window:
+    [window] = face_windows([box], SIZE, context)
+    assert window is not None
+    return window
 
 
 def picture(size: tuple[int, int] = SIZE, seed: int = 0) -> torch.Tensor:
@@ -81,9 +89,9 @@ def test_windows_are_square_and_inside_as_far_as_they_can(
     box = (left, top, left + width, top + height)
     if left >= SIZE[1] or top >= SIZE[0] or box[2] <= 0 or box[3] <= 0:
         with pytest.raises(ValueError, match="does not lie in the picture"):
-            face_window(box, SIZE, context)
+            face_window(box, context)
         return
-    window = face_window(box, SIZE, context)
+    window = face_window(box, context)
     assert 0 <= window.left < window.right <= SIZE[1]
     assert 0 <= window.top < window.bottom <= SIZE[0]
     wide, tall = window.right - window.left, window.bottom - window.top
@@ -92,7 +100,7 @@ def test_windows_are_square_and_inside_as_far_as_they_can(
 
 @pytest.mark.parametrize("feather", [0.0, 0.2])
 def test_only_the_window_changes(feather: float) -> None:
-    image, window = picture(), face_window((30, 20, 50, 44), SIZE)
+    image, window = picture(), face_window((30, 20, 50, 44))
     changed = paste(image, torch.zeros_like(cut(image, window)), window, feather) != image
     inside = torch.zeros(SIZE, dtype=torch.bool)
     inside[window.top : window.bottom, window.left : window.right] = True
@@ -103,7 +111,7 @@ def test_only_the_window_changes(feather: float) -> None:
 
 def test_the_border_is_soft_but_not_where_the_picture_ends() -> None:
     image = torch.zeros(1, 3, *SIZE)
-    window = face_window((0, 0, 30, 30), SIZE, context=0)
+    window = face_window((0, 0, 30, 30), context=0)
     pasted = paste(image, torch.ones(1, 3, 12, 12), window, 0.2)[0, 0]
     assert pasted[0, 0] == 1
     assert pasted[15, 15] == 1
@@ -114,7 +122,7 @@ def test_the_border_is_soft_but_not_where_the_picture_ends() -> None:
 
 
 def test_faces_go_back_into_enlarged_copies() -> None:
-    window = face_window((30, 20, 50, 40), SIZE, context=0)
+    window = face_window((30, 20, 50, 40), context=0)
     large = paste(torch.zeros(1, 3, 120, 180), torch.ones(1, 3, 80, 80), window, 0.0)
     assert large.sum() == 3 * 40 * 40
     assert large[..., 40:80, 60:100].min() == 1

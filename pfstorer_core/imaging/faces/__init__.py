@@ -2,7 +2,7 @@
 
 from .face import Box, Face
 from .find import face_finder, find_faces, largest_face, whole_pixels
-from .windows import Window, box_of_mask, cut, face_square, face_window, face_windows, masks_of_boxes, paste
+from .windows import Window, box_of_mask, cut, face_square, face_windows, masks_of_boxes, paste
 
 __all__ = [
     "Box",
@@ -12,7 +12,6 @@ __all__ = [
     "cut",
     "face_finder",
     "face_square",
-    "face_window",
     "face_windows",
     "find_faces",
     "largest_face",

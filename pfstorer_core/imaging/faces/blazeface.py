@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...models.blazeface import SIDE, BlazeFace
 from ..canvas import resize
-from .answers import Answers, answers_of, merge
+from .detections import Detections, detections_of, weighted_nms
 from .face import Box, Face
 
 WEIGHTS = Path(__file__).resolve().parent / "data" / "blazeface.safetensors"
@@ -34,9 +34,9 @@ LONGEST = 2048
 TILE, OVERLAP = 640, 96
 """Largest side of the parts that a picture is looked through in, for the memory's sake, and what they share:
 more than any face has that is looked for."""
-LIKELY = 0.5
+CANDIDATE_SCORE = 0.5
 """Score from which something is looked at again; MediaPipe's for a face."""
-SURE = 0.74
+FACE_SCORE = 0.74
 """Mean of the scores from which it is a face. In good photographs, faces of 24 pixels and more have 0.8 at
 the least, and what is none has 0.71 at most."""
 VIEWS = (2.2, 3.0, 4.0, 5.0)
@@ -91,7 +91,7 @@ def detect(
         on_tick: called again and again; raise in it to stop.
     """
     image = image.detach().cpu().float().clamp(0, 1)
-    found, turned = Answers.none(), 0
+    found, turned = Detections.none(), 0
     for turned in TURNS:
         found = _find(network, image.rot90(turned, (1, 2)), smallest, largest, on_tick)
         if len(found):
@@ -106,16 +106,16 @@ def detect(
 
 def _find(
     network: BlazeFace, image: Tensor, smallest: float, largest: float, on_tick: Callable[[], object]
-) -> Answers:
+) -> Detections:
     """The faces in a picture that are not upside down."""
     levels = _levels(image, smallest, largest)
-    seen = [_look_through(network, level, level is levels[-1], on_tick) for level in levels]
-    likely = Answers.joined(seen)
-    looked_at = merge(likely)
-    sure = merge(Answers.joined([Answers.none(), *_look_again(network, levels, looked_at, on_tick)]))
-    sizes = sure.sides * max(WIDE, ABOVE + BELOW)
-    chosen = (sure.scores >= SURE) & (sizes >= smallest) & (sizes <= (largest or math.inf))
-    return sure[chosen]
+    scanned = [_scan(network, level, level is levels[-1], on_tick) for level in levels]
+    candidates = weighted_nms(Detections.joined(scanned))
+    refined = _refined(network, levels, candidates, on_tick)
+    faces = weighted_nms(Detections.joined([Detections.none(), *refined]))
+    sizes = faces.sides * max(WIDE, ABOVE + BELOW)
+    chosen = (faces.scores >= FACE_SCORE) & (sizes >= smallest) & (sizes <= (largest or math.inf))
+    return faces[chosen]
 
 
 def _levels(image: Tensor, smallest: float, largest: float) -> list[Level]:
@@ -132,7 +132,7 @@ def _levels(image: Tensor, smallest: float, largest: float) -> list[Level]:
         scale /= 2
 
 
-def _look_through(network: BlazeFace, level: Level, last: bool, on_tick: Callable[[], object]) -> Answers:
+def _scan(network: BlazeFace, level: Level, last: bool, on_tick: Callable[[], object]) -> Detections:
     """What may be a face in a level, in pixels of the picture."""
     height, width = level.pixels.shape[-2:]
     (tall, tops), (wide, lefts) = _tiles(height), _tiles(width)
@@ -141,10 +141,12 @@ def _look_through(network: BlazeFace, level: Level, last: bool, on_tick: Callabl
     for top in tops:
         on_tick()
         tiles = torch.stack([padded[:, top : top + tall, left : left + wide] for left in lefts])
-        for left, answers in zip(lefts, answers_of(network, tiles), strict=True):
-            likely = (answers.scores >= LIKELY) & (answers.sides <= (math.inf if last else MOST_SIDE))
-            found.append(answers[likely].moved(1, left, top).moved(1 / level.scale))
-    return Answers.joined(found)
+        for left, detections in zip(lefts, detections_of(network, tiles), strict=True):
+            likely = (detections.scores >= CANDIDATE_SCORE) & (
+                detections.sides <= (math.inf if last else MOST_SIDE)
+            )
+            found.append(detections[likely].moved(1, left, top).moved(1 / level.scale))
+    return Detections.joined(found)
 
 
 def _tiles(length: int) -> tuple[int, list[int]]:
@@ -154,67 +156,72 @@ def _tiles(length: int) -> tuple[int, list[int]]:
     return side, [n * (side - OVERLAP) for n in range(count)]
 
 
-def _look_again(
-    network: BlazeFace, levels: Sequence[Level], likely: Answers, on_tick: Callable[[], object]
-) -> list[Answers]:
-    """The same faces, each by itself, upright, in `VIEWS` and mirrored: means of all that was said."""
-    looked = []
+def _refined(
+    network: BlazeFace, levels: Sequence[Level], likely: Detections, on_tick: Callable[[], object]
+) -> list[Detections]:
+    """The same faces, each by itself, upright, in `VIEWS` and mirrored: means of all that was detected."""
+    refined = []
     eyes = likely.landmarks[:, 1] - likely.landmarks[:, 0]
     for n, (x, y) in enumerate(F.normalize(eyes, dim=1)):
         on_tick()
         one = likely[torch.tensor([n])]
         turn = torch.stack([torch.stack([x, y]), torch.stack([-y, x])])
         steps = [one.sides[0] * view / SIDE for view in VIEWS]
-        views = torch.stack([_view(levels, one.middles[0], turn * step, float(step)) for step in steps])
+        views = torch.stack([_view(levels, one.centres[0], turn * step, float(step)) for step in steps])
         seen = [one]
-        answers = answers_of(network, torch.cat([views, views.flip(-1)]))
+        detections = detections_of(network, torch.cat([views, views.flip(-1)]))
         for k, (view, step) in enumerate(zip(VIEWS * 2, steps * 2, strict=True)):
-            said = _middle_one(answers[k], SIDE / view, mirrored=k >= len(VIEWS))
-            places = (said.middles - SIDE / 2) @ (turn * step), (said.landmarks - SIDE / 2) @ (turn * step)
-            middle, landmarks = (place + one.middles[0] for place in places)
-            seen.append(Answers(said.scores, middle, said.sides * step, landmarks))
-        every = Answers.joined(seen)
+            face = _central(detections[k], SIDE / view, mirrored=k >= len(VIEWS))
+            centre, landmarks = (
+                (points - SIDE / 2) @ (turn * step) + one.centres[0]
+                for points in (face.centres, face.landmarks)
+            )
+            seen.append(Detections(face.scores, centre, face.sides * step, landmarks))
+        every = Detections.joined(seen)
         # The place is what was seen upright; the first look counts for the score.
         found = every[torch.arange(1, len(every))].mean()
-        looked.append(Answers(every.scores.mean()[None], found.middles, found.sides, found.landmarks))
-    return looked
+        refined.append(Detections(every.scores.mean()[None], found.centres, found.sides, found.landmarks))
+    return refined
 
 
-def _view(levels: Sequence[Level], middle: Tensor, way: Tensor, step: float) -> Tensor:
-    """[3, 128, 128] about a place; the rows of `way` are the steps (x, y) from pixel to pixel to the right
+def _view(levels: Sequence[Level], centre: Tensor, axes: Tensor, step: float) -> Tensor:
+    """[3, 128, 128] about a point; the rows of `axes` are the steps (x, y) from pixel to pixel to the right
     and downwards."""
     # The smallest copy that is not enlarged for it: others would be seen through a sieve.
     level = next((level for level in reversed(levels) if level.scale * step >= 1), levels[0])
+    # kornia's warp_affine would need the inverse of this, and takes 2.5 times as long.
     offsets = torch.arange(SIDE) + 0.5 - SIDE / 2
-    places = middle + offsets[None, :, None] * way[0] + offsets[:, None, None] * way[1]
-    grid = places * level.scale * 2 / torch.tensor(level.pixels.shape[:0:-1]) - 1
+    points = centre + offsets[None, :, None] * axes[0] + offsets[:, None, None] * axes[1]
+    grid = points * level.scale * 2 / torch.tensor(level.pixels.shape[:0:-1]) - 1
     return F.grid_sample(level.pixels[None], grid[None], align_corners=False)[0]
 
 
-def _middle_one(answers: Answers, side: float, mirrored: bool) -> Answers:
-    """What is said of the face of that side in the middle, in a view as it would be without its mirror."""
-    near = (answers.middles - SIDE / 2).norm(dim=1) < side / 2
-    near &= (answers.sides > 0.6 * side) & (answers.sides < 1.6 * side)
+def _central(detections: Detections, side: float, mirrored: bool) -> Detections:
+    """The face of that side in the centre of a view, as it would be without the mirror."""
+    near = (detections.centres - SIDE / 2).norm(dim=1) < side / 2
+    near &= (detections.sides > 0.6 * side) & (detections.sides < 1.6 * side)
     if not near.any():
         nothing = torch.zeros(1)
-        return Answers(nothing, torch.full((1, 2), SIDE / 2), nothing + side, torch.full((1, 6, 2), SIDE / 2))
-    answers = answers[near]
-    best = answers[answers.scores >= 0.9 * answers.scores.max()].mean()
+        return Detections(
+            nothing, torch.full((1, 2), SIDE / 2), nothing + side, torch.full((1, 6, 2), SIDE / 2)
+        )
+    detections = detections[near]
+    best = detections[detections.scores >= 0.9 * detections.scores.max()].mean()
     if not mirrored:
         return best
-    middles, landmarks = (
-        torch.stack([SIDE - places[..., 0], places[..., 1]], -1) for places in (best.middles, best.landmarks)
+    centres, landmarks = (
+        torch.stack([SIDE - points[..., 0], points[..., 1]], -1) for points in (best.centres, best.landmarks)
     )
-    return Answers(best.scores, middles, best.sides, landmarks[:, [1, 0, 2, 3, 5, 4]])
+    return Detections(best.scores, centres, best.sides, landmarks[:, [1, 0, 2, 3, 5, 4]])
 
 
-def _quarters(found: Answers) -> int:
+def _quarters(found: Detections) -> int:
     """Quarters by which a picture has to be turned for its faces to stand."""
     x, y = F.normalize(found.landmarks[:, 1] - found.landmarks[:, 0], dim=1).sum(0).tolist()
     return round(math.atan2(y, x) / (math.pi / 2)) % 4
 
 
-def _faces(found: Answers, turned: int, size: tuple[int, int]) -> list[Face]:
+def _faces(found: Detections, turned: int, size: tuple[int, int]) -> list[Face]:
     """In the picture of that size (height, width), which was turned by so many quarters."""
     faces = []
     height, width = size if turned % 2 == 0 else size[::-1]
@@ -225,22 +232,26 @@ def _faces(found: Answers, turned: int, size: tuple[int, int]) -> list[Face]:
         2: ((-1, 0), (0, -1), (width, height)),
         3: ((0, -1), (1, 0), (0, width)),
     }[turned]
-    way, origin = torch.tensor([across, down]).float(), torch.tensor(start)
-    for score, middle, side, landmarks in zip(
-        found.scores, found.middles @ way + origin, found.sides, found.landmarks @ way + origin, strict=True
+    rotation, origin = torch.tensor([across, down]).float(), torch.tensor(start)
+    for score, centre, side, landmarks in zip(
+        found.scores,
+        found.centres @ rotation + origin,
+        found.sides,
+        found.landmarks @ rotation + origin,
+        strict=True,
     ):
-        box = _box(middle, float(side), landmarks, size)
+        box = _box(centre, float(side), landmarks, size)
         if box[0] < box[2] and box[1] < box[3]:
             faces.append(Face(box, landmarks, float(score)))
     return faces
 
 
-def _box(middle: Tensor, side: float, landmarks: Tensor, size: tuple[int, int]) -> Box:
+def _box(centre: Tensor, side: float, landmarks: Tensor, size: tuple[int, int]) -> Box:
     """About the ellipse of a face, inclined as its eyes are."""
     cos, sin = F.normalize(landmarks[1] - landmarks[0], dim=0).tolist()
     across, along = side * WIDE / 2, side * (ABOVE + BELOW) / 2
     lower = side * (BELOW - ABOVE) / 2
-    x, y = float(middle[0]) - sin * lower, float(middle[1]) + cos * lower
+    x, y = float(centre[0]) - sin * lower, float(centre[1]) + cos * lower
     half_x, half_y = math.hypot(across * cos, along * sin), math.hypot(across * sin, along * cos)
     bottom, right = min(float(size[0]), y + half_y), min(float(size[1]), x + half_x)
     return max(0.0, x - half_x), max(0.0, y - half_y), right, bottom

@@ -51,21 +51,8 @@ def masks_of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Tensor:
     return masks
 
 
-def face_window(box: Box, size: tuple[int, int], context: float = 0.6) -> Window:
-    """A square about a face, as far as the picture of that size (height, width) allows.
-
-    Args:
-        context: what is added to the longer side of the box, as a part of it.
-    Raises:
-        ValueError: the box is empty or lies outside.
-    """
-    [window] = face_windows([box], size, context)
-    assert window is not None
-    return window
-
-
 def face_square(box: Box | None, size: tuple[int, int], context: float = 0.6) -> Window:
-    """As `face_window`, but a square also where the picture is less high or wide than that: it is smaller
+    """As `face_windows`, but a square also where the picture is less high or wide than that: it is smaller
     then. Without a box, the middle of the picture."""
     height, width = size
     whole = (0, 0, width, height)
@@ -76,8 +63,15 @@ def face_square(box: Box | None, size: tuple[int, int], context: float = 0.6) ->
 def face_windows(
     boxes: Sequence[Box | None], size: tuple[int, int], context: float = 0.6
 ) -> tuple[Window | None, ...]:
-    """`face_window` for each frame of a film; None where there is no face. All are of one size, that of the
-    largest face, so that the face neither grows nor shrinks by itself."""
+    """A square about the face in each frame of a film, as far as the picture of that size (height, width)
+    allows; None where there is no face. All are of one size, that of the largest face, so that the face
+    neither grows nor shrinks by itself.
+
+    Args:
+        context: what is added to the longer side of the box, as a part of it.
+    Raises:
+        ValueError: a box is empty or lies outside.
+    """
     height, width = size
     for number, box in enumerate(boxes, start=1):
         if box is not None and not _lies_in(box, size):
@@ -116,25 +110,25 @@ def cut(images: Tensor, window: Window) -> Tensor:
     return images[..., window.top : window.bottom, window.left : window.right]
 
 
-def paste(images: Tensor, parts: Tensor, window: Window, feather: float = 0.1) -> Tensor:
-    """Put parts back into pictures; what lies outside of the window stays as it is, bit for bit.
+def paste(images: Tensor, crops: Tensor, window: Window, feather: float = 0.1) -> Tensor:
+    """Put crops back into pictures; what lies outside of the window stays as it is, bit for bit.
 
     Args:
         images: [B, 3, H, W], of the window's size or larger ones of the same picture.
-        parts: [B, 3, h, w] of any size.
+        crops: [B, 3, h, w] of any size.
         feather: width of the soft border as a part of the window, 0…0.5; none where the picture ends.
     """
     height, width = images.shape[-2:]
     window = window.scaled((height, width))
     tall, wide = window.bottom - window.top, window.right - window.left
-    parts = resize(parts.to(images), (tall, wide)).clamp(0, 1)
+    crops = resize(crops.to(images), (tall, wide)).clamp(0, 1)
     soft = feather * max(tall, wide)
     down = _ramp(tall, soft, window.top > 0, window.bottom < height)
     across = _ramp(wide, soft, window.left > 0, window.right < width)
     weight = (down[:, None] * across[None]).to(images)
     result = images.clone()
     result[..., window.top : window.bottom, window.left : window.right] = torch.lerp(
-        cut(images, window), parts, weight.expand_as(parts)
+        cut(images, window), crops, weight.expand_as(crops)
     )
     return result
 
@@ -143,9 +137,9 @@ def _ramp(length: int, soft: float, starts: bool, ends: bool) -> Tensor:
     """Weights along an axis: rising from 0 where the picture goes on."""
     if soft < 1:
         return torch.ones(length)
-    place = torch.arange(length) + 0.5
-    rising = (place / soft).clamp(max=1) if starts else torch.ones(length)
-    falling = ((length - place) / soft).clamp(max=1) if ends else torch.ones(length)
+    position = torch.arange(length) + 0.5
+    rising = (position / soft).clamp(max=1) if starts else torch.ones(length)
+    falling = ((length - position) / soft).clamp(max=1) if ends else torch.ones(length)
     # A smooth step: a straight one would show where it begins.
     weight = torch.minimum(rising, falling)
     return weight * weight * (3 - 2 * weight)
