@@ -23,23 +23,6 @@ from torch import Tensor
 PredictionType = Literal["eps", "v"]
 """What a network's output means: the noise (DDPM), or the velocity of Salimans & Ho 2022."""
 
-BUFFERS = (
-    "betas",
-    "alphas_cumprod",
-    "alphas_cumprod_prev",
-    "sqrt_alphas_cumprod",
-    "sqrt_one_minus_alphas_cumprod",
-    "log_one_minus_alphas_cumprod",
-    "sqrt_recip_alphas_cumprod",
-    "sqrt_recipm1_alphas_cumprod",
-    "posterior_variance",
-    "posterior_log_variance_clipped",
-    "posterior_mean_coef1",
-    "posterior_mean_coef2",
-)
-"""The names under which latent-diffusion checkpoints store a schedule."""
-
-
 class Posterior(NamedTuple):
     """The Gaussian q(x_{i-1} | x_i, x_0)."""
 
@@ -117,10 +100,6 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self.timesteps)
-
-    def buffers(self) -> dict[str, Tensor]:
-        """The twelve buffers [N] of a latent-diffusion checkpoint, by their names there."""
-        return {name: getattr(self, name) for name in BUFFERS}
 
     # Buffers, each [N].
 

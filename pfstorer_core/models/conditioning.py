@@ -51,10 +51,19 @@ def for_rows(picture: Tensor, x: Tensor) -> Tensor:
     return picture.repeat(len(x) // len(picture), 1, 1, 1)
 
 
+@dataclass(frozen=True)
 class Concatenation:
-    """Puts the picture's channels beside the noisy latent's (latent diffusion's upscaler, ReF-LDM)."""
+    """Puts the picture's channels beside the noisy latent's (latent diffusion's upscaler, ReF-LDM), for a
+    U-Net that has `in_channels` in all."""
+
+    in_channels: int
 
     def conditioning(
         self, picture: Tensor, x: Tensor, timesteps: Tensor, context: Tensor | None
     ) -> Conditioning:
+        if x.shape[1] + picture.shape[1] != self.in_channels:
+            raise ValueError(
+                f"A condition of {picture.shape[1]} channels was given, but this U-Net has no LQ encoder, no "
+                "control network and no channels for it: load a StableSR restorer."
+            )
         return Conditioning(channels=for_rows(picture, x))

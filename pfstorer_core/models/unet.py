@@ -131,9 +131,9 @@ class UNet(UNetEncoder):
 
     @property
     def conditioner(self) -> Conditioner:
-        """What reads the condition: the LQ encoder, the control network or, without either, the U-Net itself,
-        which gets it as further channels."""
-        return self.lq_encoder or self.control_model or Concatenation()
+        """What reads the condition: the LQ encoder, the control network or, without either, the first
+        convolution, as further channels."""
+        return self.lq_encoder or self.control_model or Concatenation(self.config.in_channels)
 
     def conditioning(
         self, condition: Tensor | Conditioning | None, x: Tensor, timesteps: Tensor, context: Tensor | None
@@ -147,16 +147,7 @@ class UNet(UNetEncoder):
             return UNCONDITIONED
         if isinstance(condition, Conditioning):
             return condition
-        conditioner = self.conditioner
-        if (
-            isinstance(conditioner, Concatenation)
-            and x.shape[1] + condition.shape[1] != self.config.in_channels
-        ):
-            raise ValueError(
-                f"A condition of {condition.shape[1]} channels was given, but this U-Net has no LQ encoder, "
-                "no control network and no channels for it: load a StableSR restorer."
-            )
-        return conditioner.conditioning(condition, x, timesteps, context)
+        return self.conditioner.conditioning(condition, x, timesteps, context)
 
     def checkpoint_gradients(self, on: bool = True) -> None:
         """Trade a second forward pass of every block for the memory of its activations, in training."""

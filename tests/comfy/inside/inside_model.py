@@ -24,6 +24,7 @@ from pfstorer.pfstorer_core.checkpoints.layouts import CheckpointError
 from pfstorer.pfstorer_core.models import (
     Autoencoder,
     AutoencoderConfig,
+    ControlConfig,
     LQEncoderConfig,
     UNet,
     UNetConfig,
@@ -114,6 +115,30 @@ def test_in_the_host_it_is_the_core_s_unet(restorer: Restorer, model: Any, size:
     torch.testing.assert_close(
         model.model.diffusion_model(x, t, context, lq_latent=lq), expected, rtol=0, atol=1e-4
     )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("width", [SIZES.context_dim, 0])
+def test_other_conditioners_work_in_the_host(width: int) -> None:
+    """A control network, which reads the text, and further channels of a U-Net that reads none."""
+    few: dict[str, Any] = {
+        "model_channels": 32,
+        "channel_mult": (1, 2),
+        "num_res_blocks": 1,
+        "num_head_channels": 16,
+    }
+    control = ControlConfig(**few, context_dim=width) if width else None
+    channels = 4 if width else 8
+    sizes = UNetConfig(**few, in_channels=channels, context_dim=width, sft_channels=0, control=control)
+    torch.manual_seed(0)
+    core = UNet(sizes).eval()
+    placement: dict[str, Any] = {"dtype": torch.float32, "device": torch.device("cpu")}
+    unet = HostUNet(sizes=sizes, attn_precision=None, operations=comfy.ops.disable_weight_init, **placement)
+    unet.load_state_dict(core.state_dict())
+    x, t, context, lq = inputs((16, 9))
+    text = context if width else None
+    torch.testing.assert_close(unet(x, t, text, lq_latent=lq), core(x, t, text, lq), rtol=0, atol=1e-4)
+    assert (core(x, t, text, lq) - core(x, t, text, 2 * lq)).abs().max() > 1e-3
 
 
 @torch.no_grad()
