@@ -387,3 +387,10 @@ def test_what_is_missing_of_a_network_is_named() -> None:
         UNET.config_from({"input_blocks.0.0.weight": torch.zeros(32, 4, 3, 3)})
     with pytest.raises(CheckpointError, match=r"no complete autoencoder: .*encoder\.down\.0\.block\.0"):
         AUTOENCODER.config_from({"encoder.conv_in.weight": torch.zeros(32, 3, 3, 3)})
+
+
+def test_a_u_net_that_reads_no_text_is_no_stable_diffusion() -> None:
+    with pytest.raises(
+        CheckpointError, match=r"none of the files.*Stable Diffusion 2\.1 checkpoint \(no .*attn2"
+    ):
+        identify(keys(UNET.key, AUTOENCODER.key), "other.ckpt")

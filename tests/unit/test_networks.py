@@ -16,6 +16,7 @@ from pfstorer_core.models import (
     UNet,
     UNetConfig,
 )
+from pfstorer_core.models.conditioning import for_rows
 from pfstorer_core.models.ops import Backend
 
 from .small import SIZES
@@ -163,3 +164,8 @@ def test_gradients_are_checkpointed_in_the_unet_s_own_blocks() -> None:
 def test_cfw_without_a_level_for_it_is_refused(levels: int) -> None:
     with pytest.raises(ValueError, match=rf"this one has {levels}: it needs 3 or more"):
         AutoencoderConfig(ch_mult=(1,) * levels, cfw=True)
+
+
+def test_pictures_are_repeated_as_the_rows_of_guidance_are() -> None:
+    picture = torch.arange(2.0).reshape(2, 1, 1, 1)
+    assert for_rows(picture, torch.zeros(4, 1, 1, 1)).flatten().tolist() == [0, 1, 0, 1]
