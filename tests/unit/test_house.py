@@ -148,6 +148,25 @@ def test_lab_reaches_the_core_absolutely_itself_relatively_and_no_nodes() -> Non
     assert {name: names for name, names in found.items() if names} == {}
 
 
+def test_nodes_are_nodes_and_what_they_share_knows_none_of_them() -> None:
+    modules = parse(NODES)
+    shared = {name for name in modules if name.startswith(f"{NODES}.host")}
+    upwards = {
+        name: [target for target in relative_imports(name, modules) if target in modules.keys() - shared]
+        for name in shared
+    }
+    assert {name: targets for name, targets in upwards.items() if targets} == {}
+    without = [
+        name
+        for name in modules.keys() - shared - {NODES}
+        if not any(
+            isinstance(node, ast.ClassDef) and any("ComfyNode" in ast.unparse(base) for base in node.bases)
+            for node in modules[name].body
+        )
+    ]
+    assert without == [], "a module beside the nodes has none: it belongs to nodes/host"
+
+
 @pytest.mark.parametrize("package", [CORE, NODES, LAB])
 def test_no_import_circle(package: str) -> None:
     assert find_circle(parse(package)) == []
