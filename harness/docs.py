@@ -19,7 +19,7 @@ from lab.people import draw_person
 from lab.people.captions import caption
 from pfstorer_core.diffusion.sampling import sample_ddpm
 from pfstorer_core.diffusion.schedule import Schedule
-from pfstorer_core.restorers.base import load_restorer
+from pfstorer_core.restorers.files import load_restorer
 from pfstorer_core.training.logs import rows_of
 
 from . import ROOT, demo, person

@@ -5,12 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pfstorer_core.personalization.pfstorer.adapter import (
-    AdapterHeader,
-    IdentityAdapter,
-    default_sites,
-    new_blocks,
-)
+from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter, PFStorerHeader
+from pfstorer_core.personalization.pfstorer.sites import default_sites, new_blocks
 from pfstorer_core.restorers.base import Restorer
 
 
@@ -26,7 +22,7 @@ def stand_in_adapter(
     blocks = new_blocks(restorer.unet, sites, 0)
     for block in blocks.values():
         torch.nn.init.normal_(block.gamma, std=gamma)
-    header = AdapterHeader(
+    header = PFStorerHeader(
         base=restorer.fingerprint,
         sites=sites,
         heads=[block.attn1.heads for block in blocks.values()],

@@ -9,7 +9,8 @@ from comfy_api.latest import io
 from server import PromptServer
 
 from ..pfstorer_core.personalization.learn import place, saved_as
-from ..pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter, load_identity_adapter
+from ..pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
+from ..pfstorer_core.personalization.registry import load_identity_adapter
 from .host.adapters import IdentityAdapterType
 from .host.folders import adapter_file, adapter_names, adapter_path, adapters_stamp, stamp
 from .host.notes import said

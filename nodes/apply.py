@@ -9,8 +9,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pfstorer_core.models import UNet
+from ..pfstorer_core.personalization.identity import MAX_GAMMA, Identity
 from ..pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
-from ..pfstorer_core.personalization.pfstorer.apply import MAX_GAMMA, Identity
 from .host.adapters import IdentityAdapterType, IdentityPatch, with_identity
 from .host.images import from_mask
 from .host.model import RestorerModel

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..pfstorer_core.restorers.base import open_restorer
+from ..pfstorer_core.restorers.files import open_restorer
 from .host.clip import build_clip, null_context
 from .host.folders import ADDONS, NONE, VAES, addon_names, addon_paths, restorer_names, restorer_path, stamp
 from .host.model import build_model, load_model

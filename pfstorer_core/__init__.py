@@ -8,13 +8,16 @@
 Pictures are float tensors [B, 3, H, W] in [0, 1].
 """
 
+from .checkpoints.errors import CheckpointError
 from .checkpoints.header import RestorerHeader
-from .checkpoints.layouts import CheckpointError
-from .personalization.pfstorer.adapter import IdentityAdapter, load_identity_adapter
-from .personalization.pfstorer.apply import Identity
-from .personalization.pfstorer.train import AdapterTraining, train_identity_adapter
+from .personalization.identity import Identity
+from .personalization.pfstorer.adapter import IdentityAdapter
+from .personalization.pfstorer.train import AdapterTraining
+from .personalization.registry import load_identity_adapter
+from .personalization.training import train_identity_adapter
 from .restore import restore
-from .restorers.base import Restorer, load_restorer, save_restorer
+from .restorers.base import Restorer
+from .restorers.files import load_restorer, save_restorer
 
 __all__ = [
     "AdapterTraining",

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from .checkpoints.tensors import is_finite
-from .diffusion.sampling import SamplerStep, sample_ddpm, start_latent
-from .diffusion.schedule import Schedule
+from .diffusion.sampling import SamplerStep
 from .imaging.canvas import prepare_canvas, resize
 from .imaging.color import COLOR_FIXES
-from .imaging.tiled_autoencoder import decode_tiled, encode_tiled
 from .imaging.tiling import TileGrid, tile_cells
-from .personalization.pfstorer.apply import Identity, References, each_in_its_area, named, personalization
-from .restorers.base import Restorer
+from .personalization.identity import Identity, each_in_its_area, named
+from .restorers.base import Condition, Restorer
+from .restorers.changes import NO_CHANGES, together
 
 
 @torch.no_grad()
@@ -56,64 +54,55 @@ def restore(
     """
     if not is_finite(lq):
         raise ValueError("The picture holds NaN or infinity: give numbers from 0 to 1.")
-    unet, autoencoder, header = restorer.unet, restorer.autoencoder, restorer.header
-    factor = autoencoder.config.downscale
-    acting = [identity for identity in identities if identity.gamma]
-    for identity in acting:
-        identity.adapter.check_base(restorer.fingerprint)
-        identity.adapter.check_fit(unet, header.image_size)
-    acting = [replace(i, adapter=i.adapter.to(restorer.device, restorer.dtype)) for i in acting]
-    context = restorer.context(prompt) if prompt else named(restorer.null_context, acting)
-    references = [References(unet, identity.adapter) for identity in acting]
-    autoencoder.check_fidelity(fidelity)
+    header = restorer.header
+    bound = [identity.bound(restorer) for identity in identities if identity.gamma]
+    areas = [identity.area for identity in identities if identity.gamma]
+    written = restorer.context(prompt) if prompt else None
+    restorer.autoencoder.check_fidelity(fidelity)
     if color_fix not in (*COLOR_FIXES, "none"):
         raise ValueError(
             f"No colour fix named {color_fix!r}; choose one of {', '.join(COLOR_FIXES)} or none."
         )
-    canvas = prepare_canvas(lq.float().cpu(), upscale, header.image_size, factor)
-    latent = header.scale_factor * encode_tiled(
-        lambda piece: autoencoder.encode(2 * piece.to(context) - 1).float(), canvas.picture, factor
-    )
-    grid = TileGrid.of(latent, *tile_cells(tile, overlap, header.image_size, factor))
-
-    size = latent.shape[-2], latent.shape[-1]
-    areas = [None if i.area is None else resize(i.area.float(), size).to(latent) for i in acting]
-    given = [area.expand(len(latent), -1, -1, -1) for area in areas if area is not None]
+    canvas = prepare_canvas(lq.float().cpu(), upscale, header.image_size, restorer.downscale)
+    latent = restorer.encode(canvas.picture)
+    condition = restorer.condition(latent)
+    grid = TileGrid.of(latent, *tile_cells(tile, overlap, header.image_size, restorer.downscale))
+    placed = {
+        k: resize(area.float(), (grid.height, grid.width)).to(latent).expand(len(latent), -1, -1, -1)
+        for k, area in enumerate(areas)
+        if area is not None
+    }
+    changes = [NO_CHANGES]
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        found = [reference.at(int(t[0])) for reference in references]
+        changes[:] = [adapter.prepare(int(t[0])) for adapter in bound]
+        context = named(restorer.null_context, changes, areas) if written is None else written
 
-        def evaluate(x: Tensor, lq_latent: Tensor, *tile_areas: Tensor) -> Tensor:
-            rows, of_tile = t.repeat(len(x) // len(t)), iter(tile_areas)
-            condition = unet.conditioning(lq_latent, x, rows, context)
+        def evaluate(x: Tensor, spatial: Tensor, *tiles: Tensor) -> Tensor:
+            cut, rows = dict(zip(placed, tiles, strict=True)), t.repeat(len(x) // len(t))
 
             def predict(who: Sequence[int]) -> Tensor:
-                sites = personalization(unet, [acting[k] for k in who], [found[k] for k in who])
-                return unet(x, rows, context.expand(len(x), -1, -1), condition, sites)
+                now = together([changes[k] for k in who])
+                return restorer.denoise(x, rows, Condition(spatial), context, now)
 
-            return each_in_its_area(predict, [None if area is None else next(of_tile) for area in areas])
+            return each_in_its_area(predict, [cut.get(k) for k in range(len(areas))])
 
-        predicted = grid.map(evaluate, x.to(context), latent.to(context), *given, tile_batch=tile_batch)
-        return _checked(predicted, f"The network's prediction at time step {int(t[0])}", context.dtype)
+        given = [x.to(restorer.dtype), latent.to(restorer.dtype), *placed.values()]
+        predicted = grid.map(evaluate, *given, tile_batch=tile_batch)
+        return _checked(predicted, f"The network's prediction at time step {int(t[0])}", restorer.dtype)
 
-    schedule = Schedule.scaled_linear()
+    def guide(x0: Tensor) -> Tensor:
+        for guidance in together(changes).guidance:
+            x0 = guidance(x0)
+        return x0
+
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latent.shape, generator=generator).to(latent)
-    x = sample_ddpm(
-        denoise,
-        start_latent(schedule, latent, noise),
-        schedule.respaced(steps),
-        header.prediction_type,
-        generator=generator,
-        callback=on_step,
+    x = restorer.sample(
+        condition, steps, noise, denoise=denoise, generator=generator, guide=guide, callback=on_step
     )
-
-    def decode(piece: Tensor, picture: Tensor) -> Tensor:
-        pixels = autoencoder.decode(piece.to(context), 2 * picture.to(context) - 1, fidelity)
-        return ((pixels.float() + 1) / 2).cpu()
-
-    restored = decode_tiled(decode, x / header.scale_factor, canvas.picture, factor)
-    return canvas.finish(_checked(restored, "The decoded picture", context.dtype), color_fix)
+    restored = restorer.decode(x, canvas.picture, fidelity)
+    return canvas.finish(_checked(restored, "The decoded picture", restorer.dtype), color_fix)
 
 
 def _checked(values: Tensor, what: str, dtype: torch.dtype) -> Tensor:

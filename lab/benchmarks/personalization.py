@@ -28,17 +28,16 @@ from pathlib import Path
 from torch import Tensor
 
 from pfstorer_core.checkpoints.files import written
-from pfstorer_core.personalization.pfstorer.adapter import (
-    IdentityAdapter,
-    default_sites,
-    load_identity_adapter,
-    new_blocks,
-)
-from pfstorer_core.personalization.pfstorer.apply import Identity
-from pfstorer_core.personalization.pfstorer.train import AdapterTraining, train_identity_adapter
+from pfstorer_core.personalization.identity import Identity
+from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
+from pfstorer_core.personalization.pfstorer.sites import default_sites, new_blocks
+from pfstorer_core.personalization.pfstorer.train import AdapterTraining
 from pfstorer_core.personalization.photos import Photos
+from pfstorer_core.personalization.registry import load_identity_adapter
+from pfstorer_core.personalization.training import train_identity_adapter
 from pfstorer_core.restore import restore
-from pfstorer_core.restorers.base import Restorer, load_restorer
+from pfstorer_core.restorers.base import Restorer
+from pfstorer_core.restorers.files import load_restorer
 
 from ..evaluation import CaseSettings, EvaluationSettings, draw_case, evaluate, load_judges
 from ..evaluation.align import align
@@ -75,7 +74,9 @@ class Learned:
             with learning(path) as work:
                 photos = list(case.references)
                 train_identity_adapter(self.restorer, photos, settings, folder=work).save(path)
-        return load_identity_adapter(path)
+        adapter = load_identity_adapter(path)
+        assert isinstance(adapter, IdentityAdapter)
+        return adapter
 
     def lora(self, case: Case) -> LoRA:
         path = self.folder / f"lora-{case.person}.safetensors"

@@ -27,16 +27,14 @@ from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, TextTower, UNet, UNetConfig
 from pfstorer_core.models.ops import Backend
 from pfstorer_core.models.text import TextTowerConfig
+from pfstorer_core.personalization.base import BoundAdapter
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
-from pfstorer_core.personalization.pfstorer.apply import (
-    Identity,
-    personalization,
-    read_references,
-    site_factor,
-)
+from pfstorer_core.personalization.pfstorer.apply import read_references
+from pfstorer_core.personalization.pfstorer.sites import site_factor
 from pfstorer_core.personalization.pfstorer.train import AdapterTraining, IdentityLoss
 from pfstorer_core.personalization.photos import Photos
 from pfstorer_core.restorers.base import Restorer
+from pfstorer_core.restorers.changes import sites_of
 
 from .memory import status
 from .timing import DTYPES, randomized, stopwatch
@@ -92,25 +90,28 @@ def steps(restorer: Restorer, side: int, runs: int) -> dict[str, float]:
     x = torch.randn(1, 4, side, side).to(context)
     t = torch.tensor([500], device=x.device)
     people = {count: adapter(restorer, side, count, "zero") for count in (1, 5)}
-    found = {count: read_references(unet, person) for count, person in people.items()}
+    bound = {count: person.bind(unet, restorer.schedule) for count, person in people.items()}
     same = adapter(restorer, side, 1, "same")
 
-    def step(person: IdentityAdapter | None, references: Any = None) -> None:
-        sites = personalization(unet, [Identity(person)], [references]) if person else {}
+    def step(person: BoundAdapter | None) -> None:
+        sites = sites_of(person.prepare(500)) if person else {}
         unet(x, t, context, x, sites)
 
     seconds = medians(
         {
             "base": lambda: step(None),
-            "one": lambda: step(people[1], found[1]),
-            "five": lambda: step(people[5], found[5]),
+            "one": lambda: step(bound[1]),
+            "five": lambda: step(bound[5]),
             "read": lambda: read_references(unet, same, 500),
         },
         runs,
         x.device,
     )
     tokens = sum(site_tokens(unet, side, site) for site in people[1].header.sites)
-    kept = {count: sum(r.key.shape[1] for r in found[count].values()) / tokens for count in found}
+    kept = {
+        count: sum(r.key.shape[1] for r in read_references(unet, person).values()) / tokens
+        for count, person in people.items()
+    }
     return {
         "base_s": seconds["base"],
         "zero_ratio": seconds["one"] / seconds["base"],

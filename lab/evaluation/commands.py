@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pfstorer_core.restorers.base import load_restorer
+from pfstorer_core.restorers.files import load_restorer
 from pfstorer_core.training.progress import Progress, silent
 
 from .. import ASSETS

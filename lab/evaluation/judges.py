@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pfstorer_core.checkpoints.layouts import CheckpointError
+from pfstorer_core.checkpoints.errors import CheckpointError
 from pfstorer_core.checkpoints.tensors import load_exactly, read_checkpoint, write_safetensors
 
 from ..people import LANDMARKS

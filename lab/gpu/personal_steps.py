@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pfstorer_core import Identity
-from pfstorer_core.personalization.pfstorer.apply import personalization, read_references
+from pfstorer_core.personalization.pfstorer.apply import read_references
+from pfstorer_core.restorers.changes import sites_of
 
 from .measuring import interleaved
 from .session import Session
@@ -21,6 +21,7 @@ def part_d(session: Session) -> None:
     people = {count: session.person(count).to(session.device, dtype) for count in (1, 5)}
     same = session.person(1, "same").to(session.device, dtype)
     found = {count: read_references(unet, who) for count, who in people.items()}
+    bound = {count: who.bind(unet, restorer.schedule) for count, who in people.items()}
     keys = {str(c): {site: r.key.shape[1] for site, r in read.items()} for c, read in found.items()}
     session.put("D", "keys", keys)
     for batch in (1, 9):
@@ -30,7 +31,7 @@ def part_d(session: Session) -> None:
             def step(count: int = 0, x: Tensor = x, t: Tensor = t, context: Tensor = context) -> None:
                 sites: dict[str, Any] = {}
                 if count:
-                    sites = personalization(unet, [Identity(people[count])], [found[count]])
+                    sites = sites_of(bound[count].prepare(500))
                 unet(x, t, context, x, sites)
 
             calls = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.conds
@@ -13,16 +13,13 @@ from comfy.patcher_extension import CallbacksMP
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...pfstorer_core.diffusion.schedule import Schedule
 from ...pfstorer_core.models import UNet
-from ...pfstorer_core.personalization.pfstorer.apply import (
-    Identity,
-    References,
-    each_in_its_area,
-    named,
-    of_one_length,
-    personalization,
-)
+from ...pfstorer_core.personalization.base import BoundAdapter
+from ...pfstorer_core.personalization.identity import Identity, each_in_its_area, named, of_one_length
+from ...pfstorer_core.restorers.changes import Changes, together
 from .placement import Placement
+from .weights import weights_state
 
 PATCH = "pfstorer_identity"
 """The host keeps what a clone of a MODEL was given in lists of this name."""
@@ -33,6 +30,8 @@ NULL_PROMPT = "pfstorer_null_prompt"
 
 IdentityAdapterType = io.Custom("IDENTITY_ADAPTER")
 
+Place = tuple[torch.device, torch.dtype]
+
 
 @dataclass(eq=False)
 class IdentityPatch:
@@ -42,24 +41,22 @@ class IdentityPatch:
     identity: Identity
     start: float
     end: float
-    _placed: dict[Any, tuple[Identity, References]] = field(default_factory=dict)
+    _bound: dict[Any, BoundAdapter] = field(default_factory=dict)
 
     def acts(self, sigma: float) -> bool:
         return self.end <= sigma <= self.start
 
-    def at(
-        self, unet: UNet, key: Any, device: torch.device, dtype: torch.dtype
-    ) -> tuple[Identity, References]:
-        """The identity where the model is; its references are read once for each state of the weights."""
-        key = (key, device, dtype)
-        if key not in self._placed:
-            adapter = self.identity.adapter.to(device, dtype)
-            self._placed = {key: (replace(self.identity, adapter=adapter), References(unet, adapter))}
-        return self._placed[key]
+    def at(self, unet: UNet, schedule: Schedule, state: Any, place: Place) -> BoundAdapter:
+        """The adapter at work where the model is; it is bound anew for each state of the weights."""
+        key = (state, place)
+        if key not in self._bound:
+            adapter = self.identity.adapter.to(*place)
+            self._bound = {key: adapter.bind(unet, schedule, self.identity.gamma, self.identity.factors)}
+        return self._bound[key]
 
     def cleanup(self) -> None:
         """After a sampling: nothing stays on the device."""
-        self._placed = {}
+        self._bound = {}
 
 
 def with_identity(model: ModelPatcher, patch: IdentityPatch) -> ModelPatcher:
@@ -101,38 +98,31 @@ def check_masks(model: ModelPatcher, pictures: int) -> None:
 
 
 def apply_identities(
-    evaluate: Callable[[dict[str, Any], Tensor | None], Tensor],
-    unet: UNet,
+    evaluate: Callable[[Changes, Tensor | None], Tensor],
+    model: Any,
     patches: Sequence[IdentityPatch],
-    state: Any,
     sigma: Tensor,
-    timestep: int,
     context: Tensor | None,
     conds: dict[str, Any],
-    dtype: torch.dtype,
 ) -> Tensor:
     """The prediction for those who act at this noise level. Takes its conditions out of `conds`.
 
     Args:
-        evaluate: the model, from what acts at the U-Net's sites and the text context.
-        state: of the model's weights; references are read anew where it is another.
-        sigma: noise levels [B]; `timestep` is the first one's.
+        evaluate: the model, from what changes and the text context.
+        model: a `RestorerModel`; what adapters keep is made anew where its weights were patched.
+        sigma: noise levels [B].
     """
     rows = conds.pop(NAMED, None)
     areas = [conds.pop(f"{AREA}{number}", None) for number in range(len(patches))]
-    acting = [
-        (*patch.at(unet, state, sigma.device, dtype), area)
-        for patch, area in zip(patches, areas, strict=True)
-        if patch.acts(float(sigma[0]))
-    ]
-    identities = [identity for identity, _, _ in acting]
-    found = [references.at(timestep) for _, references, _ in acting]
+    acting = [k for k, patch in enumerate(patches) if patch.acts(float(sigma[0]))]
+    areas = [areas[k] for k in acting]
+    timestep = int(model.model_sampling.timestep(sigma[:1]).round())
+    state = weights_state(model.current_patcher)
+    place = (sigma.device, model.get_dtype_inference())
+    unet, schedule = model.diffusion_model, model.header.schedule
+    changes = [patches[k].at(unet, schedule, state, place).prepare(timestep) for k in acting]
     if acting and context is not None and rows is not None:
-        context = context.to(sigma.device, dtype)
-        own, context = of_one_length(named(context, identities), context)
+        context = context.to(*place)
+        own, context = of_one_length(named(context, changes, areas), context)
         context = torch.where(rows.to(own)[:, :, None] > 0, own, context)
-
-    def predict(who: Sequence[int]) -> Tensor:
-        return evaluate(personalization(unet, [identities[k] for k in who], [found[k] for k in who]), context)
-
-    return each_in_its_area(predict, [area for _, _, area in acting])
+    return each_in_its_area(lambda who: evaluate(together([changes[k] for k in who]), context), areas)

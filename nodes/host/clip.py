@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...pfstorer_core.checkpoints.parts import TEXT
 from ...pfstorer_core.models import TextTowerConfig
-from ...pfstorer_core.restorers.base import RestorerFile, file_context
+from ...pfstorer_core.restorers.files import RestorerFile, file_context
 
 FEWEST_LAYERS = 2
 """Of a text tower in the host, which always runs one and skips one."""

@@ -11,7 +11,7 @@ import folder_paths
 from ...pfstorer_core.checkpoints.header import FORMAT as RESTORER
 from ...pfstorer_core.checkpoints.names import is_hidden
 from ...pfstorer_core.checkpoints.reading import read_metadata
-from ...pfstorer_core.personalization.pfstorer.adapter import FORMAT as ADAPTER
+from ...pfstorer_core.personalization.header import FORMAT as ADAPTER
 
 OURS = b'"pfstorer'
 """Begins the format's name in each file of ours."""

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from ...pfstorer_core.checkpoints.header import HEADER_TENSOR
 from ...pfstorer_core.diffusion.schedule import PredictionType
-from ...pfstorer_core.restorers.base import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
+from ...pfstorer_core.restorers.changes import Changes, sites_of
+from ...pfstorer_core.restorers.files import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from ...pfstorer_core.restorers.fingerprint import fingerprint
 from .adapters import AREA, apply_identities, identity_conds, patches_of
 from .loading import load_weights, patcher_class
 from .placement import Placement, check_latent, place
 from .unet import HostUNet
-from .weights import weights_state
 
 LQ_LATENT = "lq_latent"
 """Key of the LQ latent in a conditioning's values, and of the host's U-Net's keyword."""
@@ -136,13 +136,10 @@ class RestorerModel(comfy.model_base.BaseModel):
         if not (patches := patches_of(options)):
             return evaluate(c_crossattn, control, options, **conds)
 
-        def personalized(sites: dict[str, Any], context: Tensor | None) -> Tensor:
-            return evaluate(context, control, options, **conds, sites=sites)
+        def changed(changes: Changes, context: Tensor | None) -> Tensor:
+            return evaluate(context, control, options, **conds, sites=sites_of(changes))
 
-        timestep = int(self.model_sampling.timestep(t[:1]).round())
-        state = weights_state(self.current_patcher)
-        unet, dtype = cast(Any, self.diffusion_model), self.get_dtype_inference()
-        return apply_identities(personalized, unet, patches, state, t, timestep, c_crossattn, conds, dtype)
+        return apply_identities(changed, self, patches, t, c_crossattn, conds)
 
 
 def check_cut(x: Tensor, conds: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ...pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from ...pfstorer_core.personalization.pfstorer.train import AdapterTraining
-from ...pfstorer_core.restorers.base import Restorer, load_restorer, open_restorer
+from ...pfstorer_core.restorers.base import Restorer
+from ...pfstorer_core.restorers.files import load_restorer, open_restorer
 from ...pfstorer_core.restorers.fingerprint import fingerprint, same_base
 from ...pfstorer_core.training.formats import calculates_bf16, training_dtype
 from ...pfstorer_core.training.progress import Progress

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...pfstorer_core.diffusion.schedule import PredictionType
 from ...pfstorer_core.models import Autoencoder, Backend
-from ...pfstorer_core.restorers.base import RestorerFile, open_restorer
+from ...pfstorer_core.restorers.files import RestorerFile, open_restorer
 from .loading import load_weights, patcher_class
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diffusion.schedule import PredictionType
+from ..diffusion.schedule import PredictionType, Schedule
 from .errors import CheckpointError
 from .fields import (
     LONGEST_HEADER,
@@ -23,6 +23,7 @@ from .fields import (
     one_of,
     parsed,
     read_header,
+    text,
     whole,
 )
 
@@ -33,9 +34,20 @@ HEADER_ENTRY = "restorer"
 HEADER_TENSOR = "pfstorer.header"
 """The header as a tensor of bytes, in files that another program wrote and gave metadata of its own."""
 
+CONDITIONS = ("sft", "control", "concat")
+"""How the LQ picture enters the U-Net: by SFT (StableSR), by a control network's residuals (DiffBIR), or as
+further channels beside the noisy latent (latent diffusion's super-resolution, ReF-LDM)."""
 
 RULES = {
+    "architecture": text(40, "[a-z][a-z0-9_]*"),
     "prediction_type": one_of("eps", "v"),
+    "beta_schedule": one_of("scaled_linear"),
+    "beta_start": number(1e-8, 0.5),
+    "beta_end": number(1e-8, 0.5),
+    "num_train_timesteps": whole(1, 100_000),
+    "condition": one_of(*CONDITIONS),
+    "start": one_of("lq", "noise"),
+    "size_rule": one_of("tiled", "fixed"),
     "scale_factor": number(1e-4, 1e4),
     "image_size": whole(16, 2048),
     "num_head_channels": whole(1, 1024),
@@ -52,7 +64,14 @@ class RestorerHeader:
     """What the tensors do not tell. The defaults are those of StableSR on SD 2.1, whose files have no header.
 
     Attributes:
+        architecture: name of the folder in `restorers` that knows the networks, see `restorers.registry`.
         prediction_type: "eps" or "v".
+        beta_schedule, beta_start, beta_end, num_train_timesteps: of the noise, in diffusers' words; see
+            `Schedule.scaled_linear`.
+        condition: see `CONDITIONS`.
+        start: what sampling starts from: the LQ picture's latent, noised, or pure noise.
+        size_rule: "tiled": pictures of any size, in tiles of `image_size`. "fixed": whole ones, whose shorter
+            side is brought to `image_size`.
         scale_factor: unscaled latent × this is what the U-Net sees.
         image_size: side in pixels of the pictures that it was trained on: the tile size to use.
         num_head_channels, lq_num_heads: attention heads of the U-Net and of the LQ encoder.
@@ -70,11 +89,29 @@ class RestorerHeader:
     norm_groups: int = 32
     preview: list[list[float]] = field(default_factory=list)
     training: Mapping[str, Any] = field(default_factory=dict)
+    architecture: str = "stablesr"
+    beta_schedule: str = "scaled_linear"
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    num_train_timesteps: int = 1000
+    condition: str = "sft"
+    start: str = "lq"
+    size_rule: str = "tiled"
 
     def __post_init__(self) -> None:
         """Raises CheckpointError where a value is not what `RULES` say."""
         values = {name: getattr(self, name) for name in RULES}
         checked(values, RULES, "The header of a restorer")
+        if self.beta_start > self.beta_end:
+            raise CheckpointError(
+                f"The header of a restorer is damaged: beta_start {self.beta_start:g} is above beta_end "
+                f"{self.beta_end:g}."
+            )
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule of its training."""
+        return Schedule.scaled_linear(self.beta_start, self.beta_end, self.num_train_timesteps)
 
     def to_metadata(self) -> dict[str, str]:
         return {

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..checkpoints.words import bytes_in_words, plain
-from ..personalization.pfstorer.adapter import is_adapter, load_identity_adapter
+from ..personalization.registry import is_adapter, load_identity_adapter, method_named
 from ..restorers.convert import convert
 from ..restorers.inspection import Inspection, inspect_checkpoint
 from .app import Addons, Prediction, app, bars, prediction_named
@@ -47,10 +47,11 @@ def _show_adapter(file: Path, as_json: bool) -> None:
     console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(f"{plain(file, 300)} ({bytes_in_words(file.stat().st_size)}): an identity adapter")
     console.print(
-        f"PFStorer, {header.steps} steps on the base {header.base}, which predicts {header.prediction_type}"
+        f"{method_named(header.method, file.name).title}, {header.steps} steps on the base "
+        f"{header.base or 'unknown'}, which predicts {header.prediction_type}"
     )
-    console.print(f"sites {', '.join(header.sites)}")
-    console.print(f"reference time step {header.reference_timestep}, prompt {header.prompt!r}")
+    for line in header.details():
+        console.print(line)
     console.print(header.notice)
 
 

@@ -13,7 +13,7 @@ from ..imaging.faces import largest_face
 from ..imaging.pictures import read_picture
 from ..personalization.learn import learn
 from ..personalization.pfstorer.train import AdapterTraining
-from ..restorers.base import load_restorer
+from ..restorers.files import load_restorer
 from .app import Addons, Device, Prediction, app, bars, device_named, prediction_named
 
 DEFAULTS = AdapterTraining()

@@ -10,10 +10,10 @@ import typer
 from ..checkpoints.files import check_output
 from ..imaging.color import COLOR_FIXES
 from ..imaging.pictures import check_picture_name, read_picture, write_picture
-from ..personalization.pfstorer.adapter import load_identity_adapter
-from ..personalization.pfstorer.apply import Identity
+from ..personalization.identity import Identity
+from ..personalization.registry import load_identity_adapter
 from ..restore import restore
-from ..restorers.base import load_restorer
+from ..restorers.files import load_restorer
 from ..training.progress import Progress
 from .app import Addons, Device, Prediction, app, bars, device_named, dtype_named, prediction_named
 

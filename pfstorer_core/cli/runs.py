@@ -11,8 +11,8 @@ import torch
 
 from ..checkpoints.tensors import write_safetensors
 from ..diffusion.schedule import PredictionType
-from ..restorers.base import file_context, file_tensors, load_restorer, open_restorer
 from ..restorers.convert import DTYPES, check_output
+from ..restorers.files import file_context, file_tensors, load_restorer, open_restorer
 from ..restorers.first_stage.train import AutoencoderTraining, load_autoencoder, train_autoencoder
 from ..restorers.stablesr.cfw import CFWTraining, Perceptual, restored, train_cfw
 from ..restorers.stablesr.start import Start, new_start, open_start
@@ -139,7 +139,7 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
     pictures, seed = run.data.pictures(), run.loop.seed or 0
     if run.source:
         start = _opened(run, settings)
-        crops, held = run.data.crops(pictures, seed, start.header.image_size)
+        crops, held = run.data.crops(pictures, seed, start.restorer.header.image_size)
     else:
         autoencoder = load_autoencoder(folder)
         crops, held = run.data.crops(pictures, seed, TINY_SIZE)
@@ -148,7 +148,7 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
         )
     _check_size(crops.size, start)
     degradation = random_degradation(run.data.degradation, crops.size)
-    wide = start.unet.config.model_channels >= WIDE
+    wide = start.restorer.unet.config.model_channels >= WIDE
     loop = run.loop.to(settings.loop if wide else TINY_LOOP)
     settings = replace(settings, damage=degradation, loop=loop)
     samples: Crops | LatentPairs = crops
@@ -156,7 +156,7 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
         path = folder / "pairs.safetensors"
         with launched_processes().main_first():
             hq, lq, captions = latent_pairs(
-                start.autoencoder, crops, run.pairs, degradation, run.p_hq, path, on_progress
+                start.restorer.autoencoder, crops, run.pairs, degradation, run.p_hq, path, on_progress
             )
         samples = LatentPairs(hq, lq, captions, loop.batch, run.crop, seed=seed)
     header = train_base(start, samples, settings, folder, on_progress, held=held)
@@ -229,6 +229,8 @@ def _lpips() -> Perceptual:
 
 def _check_size(size: int, start: Start) -> None:
     """Latents are halved at every level of the LQ encoder, whose features have to fit the U-Net's."""
-    cells = start.autoencoder.config.downscale * 2 ** (len(start.unet.config.channel_mult) - 1)
+    cells = start.restorer.autoencoder.config.downscale * 2 ** (
+        len(start.restorer.unet.config.channel_mult) - 1
+    )
     if size % cells:
         raise ValueError(f"Crops of {size} pixels do not fit the networks: choose a multiple of {cells}.")

@@ -23,6 +23,7 @@ from torch import Tensor
 PredictionType = Literal["eps", "v"]
 """What a network's output means: the noise (DDPM), or the velocity of Salimans & Ho 2022."""
 
+
 class Posterior(NamedTuple):
     """The Gaussian q(x_{i-1} | x_i, x_0)."""
 

@@ -9,22 +9,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Generic
 
 from torch import Tensor
 
+from ..checkpoints.errors import CheckpointError
 from ..checkpoints.files import remove_leftovers
-from ..checkpoints.layouts import CheckpointError
 from ..checkpoints.names import numbered
 from ..checkpoints.reading import read_metadata
 from ..imaging.faces import Box
 from ..restorers.base import Restorer
 from ..training.lock import TakenError, locked
 from ..training.progress import OnTick, Progress, never, silent
-from .pfstorer.adapter import IdentityAdapter, load_identity_adapter
-from .pfstorer.header import HEADER_ENTRY
-from .pfstorer.train import STAGE, AdapterTraining, run_key, train_identity_adapter
+from .base import Adapter, AdapterT
+from .header import HEADER_ENTRY
 from .photos import squares
 from .previews import preview_path, read_preview, with_crops, write_preview
+from .registry import load_identity_adapter
+from .training import STAGE, PersonTraining, run_key, train_identity_adapter
 
 UNFINISHED = ".unfinished"
 """Folder beside the adapters; a training in it is named by its run key."""
@@ -33,7 +35,7 @@ RUN_KEY = re.compile("[0-9a-f]{8,64}")
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class Learned(Generic[AdapterT]):
     """A person, learned or found.
 
     Attributes:
@@ -42,7 +44,7 @@ class Learned:
         notes: what was done, a sentence each.
     """
 
-    adapter: IdentityAdapter
+    adapter: AdapterT
     sheet: Tensor
     file: Path
     notes: list[str]
@@ -52,13 +54,13 @@ def learn(
     load: Callable[[], Restorer],
     base: str,
     photos: Sequence[Tensor],
-    settings: AdapterTraining,
+    settings: PersonTraining[AdapterT],
     boxes: Sequence[Box | None] | None,
     file: Path,
     restart: bool = False,
     on_progress: Callable[[Progress], None] = silent,
     on_tick: OnTick = never,
-) -> Learned:
+) -> Learned[AdapterT]:
     """`train_identity_adapter` into a file, unless an adapter of this run key lies there already.
 
     An adapter of fewer steps, but else of the same photos and settings, is gone on from.
@@ -81,7 +83,8 @@ def learn(
     if done is not None and not restart:
         sheet = read_preview(preview_path(path), key)
         sheet = with_crops(crops, boxes, None) if sheet is None else sheet
-        return Learned(done, sheet, path, [f"Learned before: found as {path.name} in {path.parent}."])
+        found: Any = done  # of this method, as its key says
+        return Learned(found, sheet, path, [f"AdapterT before: found as {path.name} in {path.parent}."])
     shown: list[Tensor] = []
 
     def listen(progress: Progress) -> None:
@@ -94,7 +97,7 @@ def learn(
         with locked(unfinished.with_suffix(".lock")):
             if restart:
                 shutil.rmtree(unfinished, ignore_errors=True)
-            begun = None if restart else _shorter(file, base, photos, settings, boxes)
+            begun: Any = None if restart else _shorter(file, base, photos, settings, boxes)
             adapter = train_identity_adapter(
                 load(), photos, settings, boxes=boxes, folder=unfinished, on_progress=listen, key=key,
                 on_tick=on_tick, begun=begun,
@@ -117,7 +120,7 @@ def learn(
     return Learned(adapter, sheet, path, notes)
 
 
-def place(file: Path, key: str) -> tuple[Path, IdentityAdapter | None]:
+def place(file: Path, key: str) -> tuple[Path, Adapter | None]:
     """The first free name like that of `file`, or the file that has this run key, and what is in it."""
     for path, found in _like(file):
         if found is not None and found.header.run_key == key:
@@ -137,7 +140,7 @@ def _names(file: Path) -> Iterator[Path]:
         yield numbered(file, number := number + 1)
 
 
-def _like(file: Path) -> Iterator[tuple[Path, IdentityAdapter | None]]:
+def _like(file: Path) -> Iterator[tuple[Path, Adapter | None]]:
     """The files that have the name, a number added to it or not; None for what is no adapter."""
     for path in _names(file):
         if not path.exists():
@@ -152,9 +155,9 @@ def _shorter(
     file: Path,
     base: str,
     photos: Sequence[Tensor],
-    settings: AdapterTraining,
+    settings: PersonTraining,
     boxes: Sequence[Box | None] | None,
-) -> IdentityAdapter | None:
+) -> Adapter | None:
     """The longest of the adapters of that name that the same training has come to in fewer steps."""
     found = [adapter for _, adapter in _like(file) if adapter and 0 < adapter.header.steps < settings.steps]
     for adapter in sorted(found, key=lambda adapter: -adapter.header.steps):

@@ -57,7 +57,7 @@ class Photos:
         images = squares(photos, boxes)
         size = restorer.header.image_size
         whole = torch.cat([resize(image[None], (size, size)).clamp(0, 1) for image in images])
-        return cls(images, encode(restorer, whole, on_tick))
+        return cls(images, encoded(restorer, whole, on_tick))
 
 
 def squares(photos: Sequence[Tensor], boxes: Sequence[Box | None] | None = None) -> list[Tensor]:
@@ -81,13 +81,13 @@ def check_count(photos: int) -> None:
 
 
 @torch.no_grad()
-def encode(restorer: Restorer, images: Tensor, on_tick: OnTick = never) -> Tensor:
-    """Pictures [B, 3, H, W] in [0, 1] -> scaled latents, fp32, one picture at a time."""
-    weights, latents = restorer.null_context, list[Tensor]()
+def encoded(restorer: Restorer, images: Tensor, on_tick: OnTick = never) -> Tensor:
+    """`Restorer.encode`, one picture at a time."""
+    latents = []
     for image in images:
         on_tick()
-        latents.append(restorer.autoencoder.encode((2 * image[None] - 1).to(weights)).float())
-    return torch.cat(latents) * restorer.header.scale_factor
+        latents.append(restorer.encode(image[None]))
+    return torch.cat(latents)
 
 
 def _checked(photo: Tensor, number: int) -> Tensor:
@@ -180,7 +180,7 @@ class Pairs:
         photo = int(rng.integers(len(self.photos.images)))
         image = crop(self.photos.images[photo], self.restorer.header.image_size, rng)
         pair = self.degradation(image[None], [rng], self.p_hq)
-        hq, lq = encode(self.restorer, torch.cat(pair)).cpu()
+        hq, lq = encoded(self.restorer, torch.cat(pair)).cpu()
         return hq, lq, photo
 
 

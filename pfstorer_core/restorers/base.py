@@ -1,179 +1,47 @@
-"""A base restorer: the networks of one or more files and what has to be known to use them."""
+"""A restorer: the networks of a file, what has to be known to use them, and what one does with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
 
-from ..checkpoints.errors import CheckpointError, StateDict
 from ..checkpoints.header import RestorerHeader
-from ..checkpoints.layouts import BASE, CFW, MODEL, OWN_WEIGHTS, RESTORER, Layout
-from ..checkpoints.parts import AUTOENCODER, LQ_ENCODER, TEXT, UNET
-from ..checkpoints.parts.text import LONGEST_TEXT
-from ..checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
-from ..checkpoints.words import plain
-from ..diffusion.schedule import PredictionType
-from ..models import Autoencoder, AutoencoderConfig, Backend, TextTower, UNet, UNetConfig
+from ..diffusion.sampling import Denoiser, SamplerStep, sample_ddpm, start_latent
+from ..diffusion.schedule import Schedule
+from ..imaging.tiled_autoencoder import TILE, decode_tiled, encode_tiled
+from ..models import Autoencoder, BlockHooks, TextTower, UNet
+from ..models.layers import NO_HOOKS
 from ..models.tokenizer import tokenize
-from .context import null_context
+from .changes import NO_CHANGES, Changes, sites_of
 from .fingerprint import fingerprint
 
-NULL_CONTEXT = "null_context"
-CHILD = "lq_encoder."
-"""Where a U-Net has its LQ encoder."""
 
-
-class RestorerSource(NamedTuple):
-    """Where a restorer is opened from: see `open_restorer`."""
-
-    path: Path | str
-    addons: Sequence[Path | str] = ()
-    prediction_type: PredictionType | None = None
-
-
-@dataclass(frozen=True)
-class RestorerFile:
-    """An opened restorer: tensors by network, still in their files, and the sizes that they tell.
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What a restorer has to go by.
 
     Attributes:
-        unet: with the LQ encoder under ``lq_encoder.``.
-        text: of the text tower; empty where there is none.
-        source: the files; None where the tensors came from elsewhere.
+        spatial: what the U-Net's conditioner reads, on the latent grid [b, C, h, w]: tiles crop it. None:
+            nothing, the U-Net draws what it likes.
+        start: scaled latent [B, C, h, w] that sampling starts from, noised; None for pure noise.
     """
 
-    unet: StateDict
-    autoencoder: StateDict
-    text: StateDict
-    null_context: Tensor | None
-    unet_config: UNetConfig
-    autoencoder_config: AutoencoderConfig
-    header: RestorerHeader
-    source: RestorerSource | None = None
-
-    def check_fit(self) -> None:
-        """Raise CheckpointError, with the keys, where a network is not complete or of another shape."""
-        unet, autoencoder = self.expected
-        check_fit(unet, self.unet, "U-Net")
-        check_fit(autoencoder, self.autoencoder, "autoencoder")
-        if self.text:
-            TEXT.check_fit(self.text, TEXT.config_from(self.text))
-
-    @cached_property
-    def expected(self) -> tuple[StateDict, StateDict]:
-        """What `unet` and `autoencoder` have to hold, told by the networks on the meta device."""
-        unet, autoencoder = self.build(Backend(device="meta"))
-        return unet.state_dict(), autoencoder.state_dict()
-
-    def build(self, backend: Backend) -> tuple[UNet, Autoencoder]:
-        """The networks, without their weights."""
-        return UNET.build(self.unet_config, backend), AUTOENCODER.build(self.autoencoder_config, backend)
+    spatial: Tensor | None = None
+    start: Tensor | None = None
 
 
-def open_restorer(
-    path: Path | str,
-    addons: Sequence[Path | str] = (),
-    prediction_type: PredictionType | None = None,
-) -> RestorerFile:
-    """Read a restorer and tell its sizes, without building the networks.
-
-    Args:
-        path: a StableSR checkpoint, one of our restorers, or an SD 2.1 checkpoint (see `layouts`).
-        addons: StableSR's own weights alone, which go on top of an SD 2.1 checkpoint; a restorer's without
-            its VAE, on top of that restorer; a CFW autoencoder.
-        prediction_type: overrides what header and file name say.
-    Raises:
-        FileNotFoundError, PermissionError: see `read_checkpoint`.
-        CheckpointError: not a restorer, or one that lacks a part; the message says which file to add.
-        ValueError: another prediction type than "eps" and "v".
-    """
-    source = RestorerSource(path, tuple(addons), prediction_type)
-    path = Path(path)
-    tensors, metadata, layout = read_layout(path)
-    if layout not in (RESTORER, BASE):
-        raise CheckpointError(
-            f"{path.name} holds {layout.name}: it goes on top of a checkpoint. Choose {_WHERE[layout]} as "
-            "the checkpoint, and this file as an add-on."
-        )
-    header = RestorerHeader.from_file(metadata, tensors, path.name)
-    for addon in map(Path, addons):
-        extra, metadata, kind = read_layout(addon)
-        if kind not in (OWN_WEIGHTS, MODEL, CFW):
-            raise CheckpointError(
-                f"{addon.name} is {kind.name}, not an add-on: choose it as the checkpoint itself."
-            )
-        tensors |= extra
-        if kind is not CFW:
-            layout, header = RESTORER, RestorerHeader.from_file(metadata, extra, addon.name)
-    if layout is BASE:
-        raise CheckpointError(
-            f"{path.name} is {BASE.name}: it can draw pictures, but not restore them. Add StableSR's own "
-            f"weights ({LQ_ENCODER.prefix}* and *.spade.*), such as webui_768v_139.ckpt."
-        )
-    if prediction_type is not None:
-        header = replace(header, prediction_type=prediction_type)
-    try:
-        return replace(_restorer_file(tensors, header), source=source)
-    except CheckpointError as error:
-        names = " + ".join(Path(file).name for file in (path, *addons))
-        raise CheckpointError(f"{names}: {error}") from error
-
-
-_WHERE: dict[Layout, str] = {
-    OWN_WEIGHTS: "an SD 2.1 checkpoint (of 768 pixels for a 768v file)",
-    MODEL: "the restorer that it was saved from",
-    CFW: "a StableSR checkpoint",
-}
-
-
-def _restorer_file(tensors: StateDict, header: RestorerHeader) -> RestorerFile:
-    unet = unet_weights(tensors)
-    autoencoder, text = AUTOENCODER.of(tensors), TEXT.of(tensors)
-    sizes = UNET.config_from(unet, header)
-    autoencoder_sizes = AUTOENCODER.config_from(autoencoder, header)
-    encoder = sizes.lq_encoder
-    assert encoder is not None
-    channels = (sizes.in_channels, encoder.in_channels, autoencoder_sizes.embed_dim)
-    if len(set(channels)) > 1:
-        raise CheckpointError(
-            f"U-Net, LQ encoder and autoencoder have {channels} latent channels, which have to be the same: "
-            "inpainting and depth models cannot restore, nor can parts of different models."
-        )
-    joints = {
-        "channels in and out of the U-Net": (sizes.in_channels, sizes.out_channels),
-        "channels of a picture, into and out of the autoencoder": (
-            3,
-            autoencoder_sizes.in_channels,
-            autoencoder_sizes.out_ch,
-        ),
-        "channels of LQ features and SFT": (encoder.out_channels, sizes.sft_channels),
-        "levels of LQ encoder and U-Net": (len(encoder.channel_mult), len(sizes.channel_mult)),
-    }
-    for what, found in joints.items():
-        if len(set(found)) > 1:
-            raise CheckpointError(f"The {what} have to be the same, but are {' and '.join(map(str, found))}.")
-    for network in (unet, autoencoder, TEXT.weights(text)):
-        check_numbers(network)
-    return RestorerFile(unet, autoencoder, text, tensors.get(NULL_CONTEXT), sizes, autoencoder_sizes, header)
-
-
-def check_numbers(weights: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError unless all weights are fractions: from anything else a network of other
-    numbers would be made, without a word."""
-    for key, value in weights.items():
-        if not value.is_floating_point():
-            kind = str(value.dtype).removeprefix("torch.")
-            raise CheckpointError(f"{plain(key)} is stored as {kind}, expected floating-point numbers.")
+UNCONDITIONAL = Condition()
 
 
 @dataclass(frozen=True)
 class Restorer:
-    """The networks of a base restorer.
+    """The networks of a base restorer. Latents are those that the U-Net sees: the autoencoder's, scaled.
 
     Attributes:
         null_context: text context of the empty prompt [1, M, context_dim].
@@ -194,10 +62,20 @@ class Restorer:
     def dtype(self) -> torch.dtype:
         return self.null_context.dtype
 
+    @property
+    def downscale(self) -> int:
+        """Pixels of a picture along one side of a latent cell."""
+        return self.autoencoder.config.downscale
+
     @cached_property
     def fingerprint(self) -> str:
-        """Tells it from other restorers, see `adapter.fingerprint`."""
+        """Tells it from other restorers, see `fingerprint.fingerprint`."""
         return fingerprint(self.unet.state_dict())
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The one that it was trained with."""
+        return self.header.schedule
 
     def context(self, prompt: str = "") -> Tensor:
         """Text context [1, M, context_dim] of a prompt.
@@ -212,108 +90,152 @@ class Restorer:
         tokens = tokenize([prompt], self.text.config.context_length)
         return self.text(tokens.to(self.null_context.device))
 
+    # --- first stage
 
-def load_restorer(
-    path: Path | str,
-    *addons: Path | str,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    prediction_type: PredictionType | None = None,
-    text: bool = False,
-) -> Restorer:
-    """Load a restorer for use without a host.
+    def encode(
+        self, pictures: Tensor, *, tile: int = TILE, on_tile: Callable[[], object] = lambda: None
+    ) -> Tensor:
+        """Pictures [B, 3, H, W] in [0, 1], sides multiples of `downscale` -> the modes of their latents
+        [B, C, h, w], fp32. Large ones in tiles of so many latent cells."""
 
-    Args:
-        path, addons, prediction_type: see `open_restorer`.
-        text: also load the text tower, for prompts other than the empty one.
-    Raises:
-        FileNotFoundError, PermissionError, CheckpointError: see `open_restorer`; also where there is
-            neither a null context nor a text tower to make it.
-    """
-    file = open_restorer(path, addons, prediction_type)
-    context = file_context(file, Path(path).name)
-    if text and not file.text:
-        raise CheckpointError(
-            f"{Path(path).name} has no text tower, so it cannot read prompts, nor learn a person."
+        def encode(piece: Tensor) -> Tensor:
+            return self.autoencoder.encode((2 * piece - 1).to(self.null_context)).float()
+
+        latents = encode_tiled(encode, pictures, self.downscale, tile=tile, on_tile=on_tile)
+        return self.header.scale_factor * latents
+
+    def draw_latent(self, moments: Tensor, noise: Tensor) -> Tensor:
+        """A draw from the distribution of a latent, which is what trainings see.
+
+        Args:
+            moments: mean and log-variance [B, 2·C, h, w], see `Autoencoder.moments`.
+            noise: standard normal [B, C, h, w].
+        """
+        mean, logvar = moments.float().chunk(2, dim=1)
+        return (mean + (0.5 * logvar).exp() * noise) * self.header.scale_factor
+
+    def decode(
+        self,
+        latents: Tensor,
+        lq: Tensor | None = None,
+        fidelity: float = 0.0,
+        *,
+        tile: int = TILE,
+        on_tile: Callable[[], object] = lambda: None,
+    ) -> Tensor:
+        """Latents [B, C, h, w] -> pictures [B, 3, H, W], about [0, 1], fp32 on the CPU; one picture and one
+        tile at a time.
+
+        Args:
+            lq: LQ pictures [B, 3, H, W] in [0, 1], which CFW fuses; `fidelity`: CFW's w, see
+                `Autoencoder.decode`.
+        """
+        size = [self.downscale * side for side in latents.shape[-2:]]
+        pictures = latents.new_zeros(1, 3, 1, 1).expand(len(latents), 3, *size) if lq is None else lq
+
+        def decode(piece: Tensor, picture: Tensor) -> Tensor:
+            seen = (2 * picture - 1).to(self.null_context) if fidelity else None
+            decoded = self.autoencoder.decode(piece.to(self.null_context), seen, fidelity)
+            return ((decoded.float() + 1) / 2).cpu()
+
+        unscaled = latents / self.header.scale_factor
+        return decode_tiled(decode, unscaled, pictures, self.downscale, tile=tile, on_tile=on_tile)
+
+    # --- diffusion
+
+    def condition(self, lq_latent: Tensor) -> Condition:
+        """What the restorer goes by for LQ pictures, of which it gets the latents [B, C, h, w] (`encode`)."""
+        start = lq_latent if self.header.start == "lq" else None
+        return Condition(lq_latent, start)
+
+    def denoise(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        condition: Condition,
+        context: Tensor | None = None,
+        changes: Changes = NO_CHANGES,
+        hooks: BlockHooks = NO_HOOKS,
+    ) -> Tensor:
+        """One evaluation of the U-Net: eps or v, as the header says, [B, C, H, W].
+
+        Args:
+            x: noisy latents [B, C, H, W].
+            timesteps: original ones [B].
+            context: [b, M, context_dim], b is B or 1; None for the empty prompt's.
+        """
+        context = self.null_context if context is None else context
+        rows = context.expand(len(x), -1, -1)
+        arguments = (x, timesteps, rows, condition.spatial, sites_of(changes), hooks)
+        if not changes.weights:
+            return self.unet(*arguments)
+        return functional_call(self.unet, changed_weights(self.unet, changes), arguments)
+
+    def noised(self, x0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+        """x_t of clean latents x0 [B, C, h, w] (DDPM eq. 4)."""
+        return self.schedule.q_sample(x0, timesteps, noise)
+
+    def target(self, x0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+        """What `denoise` should answer for `noised(x0, timesteps, noise)`."""
+        return self.schedule.target(x0, timesteps, noise, self.header.prediction_type)
+
+    def denoising_error(
+        self,
+        x0: Tensor,
+        timesteps: Tensor,
+        noise: Tensor,
+        condition: Condition,
+        context: Tensor | None = None,
+        changes: Changes = NO_CHANGES,
+        hooks: BlockHooks = NO_HOOKS,
+    ) -> Tensor:
+        """L_Diff: the mean squared error of `denoise` against its target, a scalar in fp32 (DDPM eq. 14)."""
+        x = self.noised(x0, timesteps, noise)
+        output = self.denoise(x, timesteps, condition, context, changes, hooks)
+        return F.mse_loss(output.float(), self.target(x0, timesteps, noise))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        condition: Condition,
+        steps: int,
+        noise: Tensor,
+        *,
+        context: Tensor | None = None,
+        denoise: Denoiser | None = None,
+        generator: torch.Generator | None = None,
+        guide: Callable[[Tensor], Tensor] | None = None,
+        callback: Callable[[SamplerStep], object] | None = None,
+    ) -> Tensor:
+        """Ancestral DDPM sampling -> clean latents [B, C, h, w].
+
+        Args:
+            noise: of the start, standard normal [B, C, h, w].
+            denoise: instead of `denoise` under this condition and context.
+            generator, guide, callback: see `sample_ddpm`.
+        """
+
+        def evaluate(x: Tensor, timesteps: Tensor) -> Tensor:
+            return self.denoise(x.to(self.null_context), timesteps, condition, context)
+
+        start = condition.start
+        return sample_ddpm(
+            denoise or evaluate,
+            noise if start is None else start_latent(self.schedule, start, noise),
+            self.schedule.respaced(steps),
+            self.header.prediction_type,
+            generator=generator,
+            guide=guide,
+            callback=callback,
         )
-    meta = Backend(device="meta")
-    unet, autoencoder = file.build(meta)
-    tower = TEXT.build(TEXT.config_from(file.text), meta) if text else None
-    placement = {"device": device, "dtype": dtype}
-
-    def load(network: nn.Module, what: str, weights: Callable[[RestorerFile], StateDict]) -> None:
-        """From a mapping of its own: what was read of a file stays in memory for as long as its mapping."""
-        mapped = open_restorer(path, addons, prediction_type)
-        load_exactly(network, weights(mapped), what, placement=placement)
-        network.eval().requires_grad_(False)
-
-    load(unet, "U-Net", lambda mapped: mapped.unet)
-    load(autoencoder, "autoencoder", lambda mapped: mapped.autoencoder)
-    if tower is not None:
-        load(tower, "text tower", lambda mapped: TEXT.weights(mapped.text))
-    return Restorer(unet, autoencoder, context.to(device, dtype), file.header, tower)
 
 
-def file_context(file: RestorerFile, name: str) -> Tensor:
-    """The context of the empty prompt: the file's own, else that of its text tower, in fp32.
-
-    Raises:
-        CheckpointError: neither is there, or it does not fit the U-Net.
-        ImportError: see `tokenize`.
-    """
-    context = _file_context(file, name)
-    width = file.unet_config.context_dim
-    tokens = context.shape[1] if context.ndim == 3 else 0
-    if not 0 < tokens <= LONGEST_TEXT or context.shape[0] != 1 or context.shape[2] != width:
-        raise CheckpointError(
-            f"The empty prompt's context of {name} has the shape {list(context.shape)}, but its U-Net reads "
-            f"[1, tokens, {width}], of up to {LONGEST_TEXT} tokens."
-        )
-    if not is_finite(context):
-        raise CheckpointError(f"The empty prompt's context of {name} holds NaN or infinity.")
-    return context
-
-
-def _file_context(file: RestorerFile, name: str) -> Tensor:
-    if file.null_context is not None:
-        return file.null_context.float()
-    if not file.text:
-        raise CheckpointError(
-            f"{name} carries neither {NULL_CONTEXT} nor a text tower: the context of the empty prompt is "
-            "missing."
-        )
-    return null_context(file.text)
-
-
-def save_restorer(restorer: Restorer, path: Path | str, dtype: torch.dtype = torch.float16) -> None:
-    """Write a restorer as one file, under the key names of StableSR's checkpoints."""
-    text = restorer.text.state_dict() if restorer.text else {}
-    tensors = file_tensors(
-        restorer.unet.state_dict(), restorer.autoencoder.state_dict(), text, restorer.null_context
-    )
-    write_safetensors(path, tensors, restorer.header.to_metadata(), dtype)
-
-
-def file_tensors(
-    unet: Mapping[str, Tensor],
-    autoencoder: Mapping[str, Tensor],
-    text: Mapping[str, Tensor],
-    null_context: Tensor,
-) -> StateDict:
-    """The state dicts of the networks under the keys of a StableSR checkpoint."""
-    networks = unet_keys(unet) | AUTOENCODER.named(autoencoder) | TEXT.named(text)
-    return {NULL_CONTEXT: null_context, **networks}
-
-
-def unet_keys(unet: Mapping[str, Tensor]) -> StateDict:
-    """The state dict of a U-Net, its LQ encoder included, under the keys of a StableSR checkpoint."""
-    child = {key for key in unet if key.startswith(CHILD)}
-    lq_encoder = {key.removeprefix(CHILD): unet[key] for key in child}
-    plain = {key: value for key, value in unet.items() if key not in child}
-    return LQ_ENCODER.named(lq_encoder) | UNET.named(plain)
-
-
-def unet_weights(tensors: Mapping[str, Tensor]) -> StateDict:
-    """The state dict of a file's U-Net, with its LQ encoder inside."""
-    lq_encoder = {CHILD + key: value for key, value in LQ_ENCODER.of(tensors).items()}
-    return UNET.of(tensors) | lq_encoder
+def changed_weights(unet: UNet, changes: Changes) -> dict[str, Tensor]:
+    """The parameters of the U-Net that an evaluation sees in place of its own, which stay as they are."""
+    weights: dict[str, Tensor] = {}
+    for name, parts in changes.weights.items():
+        weight = unet.get_parameter(name)
+        for part in parts:
+            weight = weight + part.delta(weight)
+        weights[name] = weight
+    return weights

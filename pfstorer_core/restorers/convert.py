@@ -12,7 +12,7 @@ from ..checkpoints.files import check_output as check_writable
 from ..checkpoints.tensors import write_safetensors
 from ..diffusion.schedule import PredictionType
 from ..training.progress import Progress, silent
-from .base import file_context, file_tensors, open_restorer
+from .files import file_context, file_tensors, open_restorer
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 

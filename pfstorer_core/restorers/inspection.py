@@ -12,7 +12,7 @@ from ..checkpoints.header import HEADER_ENTRY, HEADER_TENSOR, RestorerHeader
 from ..checkpoints.layouts import BASE, CFW, MODEL, OWN_WEIGHTS, RESTORER, Layout
 from ..checkpoints.parts import AUTOENCODER, PARTS, TEXT, Part
 from ..checkpoints.tensors import read_layout
-from .base import NULL_CONTEXT, unet_weights
+from .files import NULL_CONTEXT, unet_weights
 from .fingerprint import fingerprint
 
 OWN_TENSORS = {NULL_CONTEXT, HEADER_TENSOR}

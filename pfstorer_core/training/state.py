@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.layouts import CheckpointError, StateDict
+from ..checkpoints.errors import CheckpointError, StateDict
 from ..checkpoints.tensors import is_finite, read_checkpoint, write_safetensors
 
 Names = dict[str, str]

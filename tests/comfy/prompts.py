@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from harness.host import ComfyServer
-from pfstorer_core.restorers.base import save_restorer
+from pfstorer_core.restorers.files import save_restorer
 
 from ..unit.small import small_restorer
 

@@ -12,7 +12,7 @@ from PIL import Image
 from harness.host import ComfyServer
 from harness.stand_ins import FOLDER, stand_in
 from lab.benchmarks.memory import status
-from pfstorer_core.personalization.pfstorer.adapter import load_identity_adapter
+from pfstorer_core.personalization.registry import load_identity_adapter
 from pfstorer_core.restorers.convert import convert
 
 from .prompts import node, png

@@ -12,8 +12,9 @@ from harness.host import ComfyServer
 from harness.person import BAD_SIDE, bad_picture, case
 from harness.picture import encode
 from harness.shipped.person import DRAWN_PERSON
-from pfstorer_core.personalization.pfstorer.adapter import load_identity_adapter
-from pfstorer_core.personalization.pfstorer.train import written_losses
+from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
+from pfstorer_core.personalization.registry import load_identity_adapter
+from pfstorer_core.personalization.training import written_losses
 
 from .prompts import add_small_restorer, node
 from .prompts import png as png_of
@@ -92,6 +93,7 @@ def test_learn_once_and_restore(server: ComfyServer, client: ComfyClient, photos
     assert said[-1].startswith("Saved as ada.safetensors in ")
     file = server.base / "models" / "identity_adapters" / "ada.safetensors"
     adapter = load_identity_adapter(file)
+    assert isinstance(adapter, IdentityAdapter)
     assert len(adapter.header.losses) == STEPS
     assert len(adapter.references) == 2
     assert not list(file.parent.glob(".unfinished/*")), "what is finished leaves no scratch behind"

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.diffusion.sampling import Denoiser, SamplerStep, cfg_combine, sample_ddpm
 from pfstorer_core.diffusion.schedule import PredictionType, Schedule
 from pfstorer_core.models import AutoencoderConfig, Conditioning, LQEncoder, LQEncoderConfig, UNet, UNetConfig
+from pfstorer_core.restorers.base import Restorer
 
 from . import golden
 
@@ -90,6 +92,19 @@ def loop_model(loop: dict[str, Tensor], guidance_scale: float = 1.0) -> Conditio
         return cfg_combine(cond, uncond[0], guidance_scale) if uncond else cond
 
     return model
+
+
+def restorer_of(unet: UNet, prediction_type: PredictionType) -> Restorer:
+    """A restorer that has nothing but this U-Net, and the schedule that the golden numbers were made with."""
+    constants = golden.document("stablesr_schedule")
+    header = RestorerHeader(
+        prediction_type,
+        beta_start=constants["linear_start"],
+        beta_end=constants["linear_end"],
+        num_train_timesteps=constants["num_train_timesteps"],
+    )
+    nothing: Any = None
+    return Restorer(unet, nothing, torch.zeros(1, 1, unet.config.context_dim), header)
 
 
 def assert_loop(

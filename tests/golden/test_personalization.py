@@ -10,7 +10,7 @@ from torch import Tensor
 from pfstorer_core.models import Backend, UNet
 from pfstorer_core.models.layers import LayerInputs
 from pfstorer_core.models.transformer import SpatialTransformer
-from pfstorer_core.personalization.pfstorer.block import Influence, Personalization
+from pfstorer_core.personalization.pfstorer.block import Influence
 from pfstorer_core.personalization.pfstorer.reference import (
     at,
     attention_loss,
@@ -18,6 +18,7 @@ from pfstorer_core.personalization.pfstorer.reference import (
     reference_features,
     token_maps,
 )
+from pfstorer_core.restorers.changes import sum_at
 
 from . import golden
 from .vico import IMAGE, block_of, split, weights
@@ -40,7 +41,7 @@ def test_gate():
     given, derived = golden.group(BLOCK, "in"), golden.group(BLOCK, "derived")
     block = block_of(weights(BLOCK) | {"gamma": derived["gamma"]}, golden.metadata(BLOCK)["heads"])
     reference = block.read(given["ref"], given["mask"].bool())
-    site = Personalization([Influence(block, reference)])
+    site = sum_at([Influence(block, reference)])
     golden.assert_near(site(given["x"]), derived["out"])
 
 
@@ -103,7 +104,7 @@ def test_site():
     golden.assert_near(gradient, out["grad_context_of_loss_reg"], 1e-6)
 
     block = block_of(own, meta["heads"])
-    site = Personalization([Influence(block, block.read(features.tokens, mask))])
+    site = sum_at([Influence(block, block.read(features.tokens, mask))])
     plain = LayerInputs(torch.zeros(2, 1), context)
     golden.assert_near(layer(given["x"], replace(plain, sites={NAME: site}), NAME), out["x"])
     golden.assert_near(layer(given["x"], plain), out["x_without_image_attn"])

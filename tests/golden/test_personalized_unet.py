@@ -4,13 +4,14 @@ import torch
 
 from pfstorer_core.models import UNet, UNetConfig
 from pfstorer_core.models.transformer import CrossAttention
-from pfstorer_core.personalization.pfstorer.block import Influence, Personalization
+from pfstorer_core.personalization.pfstorer.block import Influence
 from pfstorer_core.personalization.pfstorer.reference import (
     attention_loss,
     otsu_mask,
     reference_features,
     token_maps,
 )
+from pfstorer_core.restorers.changes import sum_at
 
 from . import golden
 from .vico import IMAGE, block_of, split, weights
@@ -57,14 +58,14 @@ def test_both_streams():
         losses.append(attention_loss(person, end))
         golden.assert_near(losses[-1], expected["loss_reg"].squeeze(), 1e-3)
         reference = blocks[site].read(features[site].tokens, otsu_mask(person))
-        personalization[site] = Personalization([Influence(blocks[site], reference)])
+        personalization[site] = sum_at([Influence(blocks[site], reference)])
     golden.assert_near(torch.stack(losses).sum(), out["loss_reg_sum"].squeeze(), 1e-3)
     plain = unet(given["x"], t, context)
     golden.assert_near(plain, out["eps_without_image_attn"], 1e-3)
     golden.assert_near(unet(given["x"], t, context, sites=personalization), out["eps"], 1e-3)
 
     idle = {
-        site: Personalization([Influence(blocks[site].requires_grad_(False), p.influences[0].reference, 0.0)])
+        site: sum_at([Influence(blocks[site].requires_grad_(False), p.influences[0].reference, 0.0)])
         for site, p in personalization.items()
     }
     assert torch.equal(unet(given["x"], t, context, sites=idle), plain)

@@ -11,7 +11,7 @@ from torch import Tensor
 from pfstorer_core.restorers.stablesr.train import denoising_loss
 
 from . import golden
-from .networks import load_lq_encoder, load_unet
+from .networks import load_lq_encoder, load_unet, restorer_of
 
 NAME = "stablesr_train_loss"
 KINDS = golden.cases(NAME, "loss")
@@ -77,10 +77,9 @@ def test_loss_of_the_training(kind: str):
     given = golden.tensors(NAME)
     unet = copy.deepcopy(load_unet(golden.folder()))
     unet.lq_encoder = load_lq_encoder(golden.folder())
+    restorer = restorer_of(unet, kind)  # type: ignore[arg-type]
     loss = denoising_loss(
-        unet,
-        golden.base_schedule(),
-        kind,  # type: ignore[arg-type]
+        restorer,
         x0=given["z_gt"],
         lq_latent=given["z_lq"],
         noise=given["noise"],

@@ -30,7 +30,7 @@ from pfstorer_core import CheckpointError, Identity, Restorer, load_identity_ada
 from pfstorer_core.checkpoints.header import RULES as RESTORER_RULES
 from pfstorer_core.checkpoints.reading import read_checkpoint
 from pfstorer_core.personalization.pfstorer.header import RULES as ADAPTER_RULES
-from pfstorer_core.restorers.base import save_restorer
+from pfstorer_core.restorers.files import save_restorer
 from pfstorer_core.restorers.inspection import inspect_checkpoint
 
 from .small import small_restorer

@@ -19,7 +19,7 @@ from pfstorer_core.models import (
     UNet,
     UNetConfig,
 )
-from pfstorer_core.restorers.base import NULL_CONTEXT, file_tensors
+from pfstorer_core.restorers.files import NULL_CONTEXT, file_tensors
 
 SIZES = UNetConfig(
     model_channels=32,

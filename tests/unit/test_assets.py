@@ -11,7 +11,8 @@ from harness.person import REFERENCES
 from harness.shipped.person import DRAWN_PERSON
 from lab.evaluation import load_judges
 from pfstorer_core import load_restorer
-from pfstorer_core.personalization.pfstorer.adapter import load_identity_adapter
+from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
+from pfstorer_core.personalization.registry import load_identity_adapter
 
 ASSETS = ROOT / "assets"
 PERSON = f"identity_adapters/{DRAWN_PERSON}.safetensors"
@@ -62,6 +63,7 @@ def test_judges_that_are_not_there_are_told(tmp_path: Path) -> None:
 
 def test_the_drawn_person_was_learned_on_the_tiny_restorer() -> None:
     person = load_identity_adapter(ASSETS / PERSON)
+    assert isinstance(person, IdentityAdapter)
     person.check_base(load_restorer(ASSETS / "pfstorer_tiny.safetensors").fingerprint)
     assert all(block.gamma.abs().mean() > 0.01 for block in person.blocks.values())
     assert len(person.references) == REFERENCES

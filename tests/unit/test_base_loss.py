@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pfstorer_core import load_restorer, save_restorer
 from pfstorer_core.models import Autoencoder, UNet
+from pfstorer_core.restorers.base import Restorer
 from pfstorer_core.restorers.stablesr.cfw import CFWTraining, FusionLoss, Restored, restored, with_fusion
 from pfstorer_core.restorers.stablesr.start import Start, new_start, open_start, trains
 from pfstorer_core.restorers.stablesr.train import BaseTraining, DenoisingLoss, train_base
@@ -41,7 +42,8 @@ def certain(autoencoder: Autoencoder) -> Autoencoder:
 @pytest.fixture
 def start() -> Start:
     base = small_restorer()
-    return Start(base.unet, certain(base.autoencoder), base.text, base.null_context, HEADER, {}, {}, {})
+    restorer = Restorer(base.unet, certain(base.autoencoder), base.null_context, HEADER, base.text)
+    return Start(restorer, {}, {}, {})
 
 
 @dataclass
@@ -96,11 +98,11 @@ def test_the_loss_is_the_error_against_the_target(start: Start, kind: str) -> No
     start.header = replace(HEADER, prediction_type=kind)  # type: ignore[arg-type]
     settings = BaseTraining("all", null_lq=0.5, empty_prompt=0.5)
     objective, seen = DenoisingLoss(start, settings), list[tuple[bool, bool]]()
-    assert start.text is not None
+    assert start.restorer.text is not None
     with torch.no_grad():
         named, empty = (replace_context(start, caption) for caption in ("a photo of a person", ""))
         for sample in latents(10):
-            with calls(start.unet) as called:
+            with calls(start.restorer.unet) as called:
                 loss = objective(collate([sample]))
             (call,) = called
             hq, lq = (SCALE * sample[key][None, :CHANNELS] for key in ("hq", "lq"))
@@ -109,7 +111,9 @@ def test_the_loss_is_the_error_against_the_target(start: Start, kind: str) -> No
             assert noise.std() == pytest.approx(1, abs=0.25)
             target = noise if kind == "eps" else signal.sqrt() * noise - (1 - signal).sqrt() * hq
             torch.testing.assert_close(loss, F.mse_loss(call.output, target), rtol=2e-3, atol=0)
-            guided, plain = (start.unet(call.x, call.t, call.context, condition=one) for one in (lq, None))
+            guided, plain = (
+                start.restorer.unet(call.x, call.t, call.context, condition=one) for one in (lq, None)
+            )
             assert (guided - plain).abs().max() > 1e-3
             is_guided = torch.allclose(call.output, guided, atol=1e-5)
             assert is_guided or torch.allclose(call.output, plain, atol=1e-5)
@@ -122,8 +126,8 @@ def test_the_loss_is_the_error_against_the_target(start: Start, kind: str) -> No
 def replace_context(start: Start, caption: str) -> Tensor:
     from pfstorer_core.models.tokenizer import tokenize
 
-    assert start.text is not None
-    return start.text(tokenize([caption], start.text.config.context_length))
+    assert start.restorer.text is not None
+    return start.restorer.text(tokenize([caption], start.restorer.text.config.context_length))
 
 
 def test_a_batch_counts_every_sample_alike(start: Start) -> None:
@@ -145,8 +149,8 @@ def test_shares_are_those_of_what_is_trained(
     empty = replace_context(start, "").detach()
     objective = DenoisingLoss(start, BaseTraining(train))
     small = [{**s, "hq": s["hq"][:, :4, :4], "lq": s["lq"][:, :4, :4]} for s in latents(96)]
-    assert start.unet.lq_encoder is not None
-    with torch.no_grad(), calls(start.unet) as seen, inputs(start.unet.lq_encoder) as told:
+    assert start.restorer.unet.lq_encoder is not None
+    with torch.no_grad(), calls(start.restorer.unet) as seen, inputs(start.restorer.unet.lq_encoder) as told:
         objective(collate(small))
     with_lq = sum(len(latent) for latent in told)
     assert without_lq[0] <= 96 - with_lq <= without_lq[1]
@@ -162,11 +166,11 @@ def test_shares_are_those_of_what_is_trained(
 def test_latents_are_drawn_from_their_distribution(start: Start) -> None:
     """With the deviation that the log-variance says, anew for each sample, and other ones for HQ and LQ."""
     objective = DenoisingLoss(start, BaseTraining("sft"))
-    assert start.unet.lq_encoder is not None
+    assert start.restorer.unet.lq_encoder is not None
     wide = latents(6, logvar=2 * np.log(3.0))
     for sample in wide:
         sample["lq"][:CHANNELS] = 5.0
-    with torch.no_grad(), inputs(start.unet.lq_encoder) as told:
+    with torch.no_grad(), inputs(start.restorer.unet.lq_encoder) as told:
         objective(collate(wide))
     drawn = told[0] / SCALE - 5.0
     assert drawn.std() == pytest.approx(3.0, rel=0.1)
@@ -180,10 +184,10 @@ def test_pictures_are_degraded_and_encoded(start: Start, p_hq: float) -> None:
     objective = DenoisingLoss(start, settings)
     image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     sample = {"image": image, "seed": torch.tensor(3), "caption": "", "broken": []}
-    assert start.unet.lq_encoder is not None
-    with torch.no_grad(), inputs(start.unet.lq_encoder) as told:
+    assert start.restorer.unet.lq_encoder is not None
+    with torch.no_grad(), inputs(start.restorer.unet.lq_encoder) as told:
         objective(collate([sample]))
-        good = SCALE * start.autoencoder.encode(image[None].float() / 127.5 - 1)
+        good = SCALE * start.restorer.autoencoder.encode(image[None].float() / 127.5 - 1)
     assert torch.allclose(told[0], good, rtol=0, atol=1e-3) == bool(p_hq)
 
 
@@ -195,7 +199,7 @@ def test_a_sheet_starts_at_the_noised_bad_picture(start: Start) -> None:
         objective = DenoisingLoss(start, BaseTraining(train))
         found, sheets = list[Tensor](), list[Tensor]()
         for sample in (one, two):
-            with calls(start.unet) as seen:
+            with calls(start.restorer.unet) as seen:
                 sheets.append(objective.sheet(collate([sample])))
             found.append(seen[0].x)
         apart = SCALE * (one["lq"] - two["lq"])[None, :CHANNELS]
@@ -203,14 +207,20 @@ def test_a_sheet_starts_at_the_noised_bad_picture(start: Start) -> None:
         torch.testing.assert_close(found[0] - found[1], expected, rtol=0, atol=1e-4)
         side = CELLS * AUTOENCODER.downscale
         with torch.no_grad():
-            hq, lq = ((start.autoencoder.decode(one[k][None, :CHANNELS]) + 1) / 2 for k in ("hq", "lq"))
+            hq, lq = (
+                (start.restorer.autoencoder.decode(one[k][None, :CHANNELS]) + 1) / 2 for k in ("hq", "lq")
+            )
         torch.testing.assert_close(sheets[0][..., -side:], hq, rtol=0, atol=1e-4)
         if train == "sft":
             torch.testing.assert_close(sheets[0][..., :side], lq, rtol=0, atol=1e-4)
 
 
 def test_checkpointing_is_for_the_training_alone(tmp_path: Path, start: Start) -> None:
-    blocks: list[Any] = [*start.unet.input_blocks, start.unet.middle_block, *start.unet.output_blocks]
+    blocks: list[Any] = [
+        *start.restorer.unet.input_blocks,
+        start.restorer.unet.middle_block,
+        *start.restorer.unet.output_blocks,
+    ]
     counts = [0] * len(blocks)
 
     def count(_: Any, __: Any, number: int) -> None:
@@ -225,7 +235,7 @@ def test_checkpointing_is_for_the_training_alone(tmp_path: Path, start: Start) -
     train_base(start, Pieces(latents(2)), settings, tmp_path)
     counts[:] = [0] * len(blocks)
     x, t = torch.randn(1, CHANNELS, CELLS, CELLS), torch.tensor([3])
-    start.unet(x, t, start.null_context, condition=x).sum().backward()
+    start.restorer.unet(x, t, start.restorer.null_context, condition=x).sum().backward()
     assert set(counts) == {1}
 
 
@@ -243,10 +253,10 @@ class Pieces:
 
 
 def test_a_header_tells_every_stage(tmp_path: Path, start: Start) -> None:
-    start.header = replace(HEADER, training={"steps": 3})
+    start.restorer = replace(start.restorer, header=replace(HEADER, training={"steps": 3}))
     first = train_base(start, Pieces(latents(2)), BaseTraining("sft", loop=ONCE), tmp_path / "a")
     assert [stage["steps"] for stage in first.training["stages"]] == [3, 1]
-    start.header = first
+    start.restorer = replace(start.restorer, header=first)
     second = train_base(start, Pieces(latents(2)), BaseTraining("all", 0.2, 0.3, loop=ONCE), tmp_path / "b")
     stages = second.training["stages"]
     assert [stage.get("train") for stage in stages] == [None, "sft", "all"]
@@ -282,21 +292,21 @@ def test_a_new_start_begins_idle() -> None:
         start = new(train)
         context = torch.randn(2, 1, 3, SIZES.context_dim)
         with torch.no_grad():
-            assert not start.unet(x, t, context[0], condition=other).any()
-            last: Any = start.unet.out[-1]
+            assert not start.restorer.unet(x, t, context[0], condition=other).any()
+            last: Any = start.restorer.unet.out[-1]
             nn.init.normal_(last.weight)
-            found = start.unet(x, t, context[0])
+            found = start.restorer.unet(x, t, context[0])
             assert found.std() > 0.01
             if train == "unet":
-                assert torch.equal(start.unet(x, late, context[0]), found), "no residual block acts"
-            assert torch.equal(start.unet(x, t, context[1]), found), "no transformer acts"
-            guided = start.unet(x, t, context[0], condition=other)
-            again = start.unet(x, t, context[0], condition=x)
+                assert torch.equal(start.restorer.unet(x, late, context[0]), found), "no residual block acts"
+            assert torch.equal(start.restorer.unet(x, t, context[1]), found), "no transformer acts"
+            guided = start.restorer.unet(x, t, context[0], condition=other)
+            again = start.restorer.unet(x, t, context[0], condition=x)
             assert torch.equal(guided, again), "LQ pictures change nothing yet"
 
 
 def test_a_new_start_is_its_seed_s() -> None:
-    one, same, other = (new(seed=seed).unet.state_dict() for seed in (0, 0, 1))
+    one, same, other = (new(seed=seed).restorer.unet.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(value, same[key]) for key, value in one.items())
     assert not all(torch.equal(value, other[key]) for key, value in one.items())
 
@@ -306,12 +316,12 @@ def test_a_new_header_says_what_the_networks_are() -> None:
     assert config.lq_encoder is not None
     config = replace(config, lq_encoder=replace(config.lq_encoder, num_heads=2, norm_groups=8))
     start = new("all", config=config)
-    header = start.header
+    header = start.restorer.header
     assert (header.prediction_type, header.image_size) == ("v", 32)
     assert (header.num_head_channels, header.lq_num_heads, header.norm_groups) == (16, 2, 8)
     pictures = torch.stack([sample["image"] for sample in images(3)]).float() / 255
     with torch.no_grad():
-        latent = header.scale_factor * start.autoencoder.encode(2 * pictures - 1)
+        latent = header.scale_factor * start.restorer.autoencoder.encode(2 * pictures - 1)
     assert latent.std() == pytest.approx(1, rel=1e-3), "the U-Net sees latents of deviation 1"
     small = F.avg_pool2d(2 * pictures - 1, AUTOENCODER.downscale)
     points = torch.cat([latent, torch.ones_like(latent[:, :1])], 1).movedim(1, -1).reshape(-1, CHANNELS + 1)
@@ -322,15 +332,18 @@ def test_a_new_header_says_what_the_networks_are() -> None:
 def test_a_new_start_trains_what_is_named() -> None:
     for train in ("unet", "all"):
         start = new(train)
-        for key, parameter in start.unet.named_parameters():
+        for key, parameter in start.restorer.unet.named_parameters():
             own = ".spade." in key or key.startswith("lq_encoder.")
             assert parameter.requires_grad == (train == "all" or not own), key
             assert trains("sft", key) == own
-        assert start.text is not None
-        idle = [key for key, p in start.text.named_parameters() if not p.requires_grad]
+        assert start.restorer.text is not None
+        idle = [key for key, p in start.restorer.text.named_parameters() if not p.requires_grad]
         assert idle
         assert all(f"resblocks.{TEXT.layers - 1}." in key for key in idle), "its last block is never read"
-        words, places = start.text.model.token_embedding.weight, start.text.model.positional_embedding
+        words, places = (
+            start.restorer.text.model.token_embedding.weight,
+            start.restorer.text.model.positional_embedding,
+        )
         assert words.std().item() == pytest.approx(0.02, rel=0.05)
         assert places.std().item() == pytest.approx(0.01, rel=0.2)
 
@@ -341,16 +354,16 @@ def test_what_is_trained_of_a_file_and_what_is_kept(tmp_path: Path, train: str) 
     path, written = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     save_restorer(small_restorer(), path, torch.float32)
     start = open_start(path, train=train, captions=True)
-    assert start.text is not None
+    assert start.restorer.text is not None
     objective = DenoisingLoss(start, BaseTraining(train))
     learning = {name for name, p in objective.named_parameters() if p.requires_grad}
-    expected = {f"unet.{key}" for key, _ in start.unet.named_parameters() if trains(train, key)}
+    expected = {f"unet.{key}" for key, _ in start.restorer.unet.named_parameters() if trains(train, key)}
     assert learning == expected, "no text tower, and no autoencoder"
-    networks: list[nn.Module] = [start.unet, start.autoencoder, start.text]
+    networks: list[nn.Module] = [start.restorer.unet, start.restorer.autoencoder, start.restorer.text]
     for network in networks:
         for parameter in network.parameters():
             parameter.data += 1
-    start.write(written, start.header, torch.float32)
+    start.write(written, start.restorer.header, torch.float32)
     before, after = load_restorer(path, text=True), load_restorer(written, text=True)
     for key, value in before.unet.state_dict().items():
         found = after.unet.state_dict()[key]

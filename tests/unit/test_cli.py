@@ -13,7 +13,7 @@ from harness import ROOT
 from pfstorer_core import load_identity_adapter, load_restorer
 from pfstorer_core.checkpoints.tensors import read_checkpoint
 from pfstorer_core.imaging.pictures import read_picture, write_picture
-from pfstorer_core.restorers.base import save_restorer
+from pfstorer_core.restorers.files import save_restorer
 
 from .small import small_restorer
 

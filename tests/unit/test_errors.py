@@ -3,7 +3,7 @@
 import ast
 import builtins
 
-from pfstorer_core.checkpoints.layouts import CheckpointError
+from pfstorer_core.checkpoints.errors import CheckpointError
 from pfstorer_core.checkpoints.reading import DamagedFile
 
 from .test_house import CORE, NODES, parse

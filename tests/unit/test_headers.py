@@ -135,6 +135,7 @@ def test_files_say_what_they_are(tmp_path: Path, restorer: Restorer) -> None:
     assert metadata["format"] == "pfstorer.identity_adapter"
     assert "Biometric" in json.loads(metadata["adapter"])["notice"]
     loaded = pf.load_identity_adapter(path)
+    assert isinstance(loaded, pf.IdentityAdapter)
     torch.testing.assert_close(loaded.references, photos.half().float())
     torch.testing.assert_close(loaded.context, adapter.context.half().float())
     torch.testing.assert_close(loaded.token, adapter.token)

@@ -14,17 +14,15 @@ from harness import ROOT
 from harness.person import case as bad_case
 from pfstorer_core import AdapterTraining, Identity, IdentityAdapter, Restorer
 from pfstorer_core.models import Backend, UNet, UNetConfig
+from pfstorer_core.personalization.identity import each_in_its_area
 from pfstorer_core.personalization.learn import learn
-from pfstorer_core.personalization.pfstorer.adapter import default_sites, load_identity_adapter
-from pfstorer_core.personalization.pfstorer.apply import each_in_its_area, read_references, site_factor
-from pfstorer_core.personalization.pfstorer.train import (
-    PREVIEW_TILE,
-    IdentityLoss,
-    run_key,
-    train_identity_adapter,
-)
+from pfstorer_core.personalization.pfstorer.apply import read_references
+from pfstorer_core.personalization.pfstorer.sites import default_sites, site_factor
+from pfstorer_core.personalization.pfstorer.train import IdentityLoss
 from pfstorer_core.personalization.photos import Pairs, Photos, crop
 from pfstorer_core.personalization.prompts import person_prompts, word_id
+from pfstorer_core.personalization.registry import load_identity_adapter
+from pfstorer_core.personalization.training import PREVIEW_TILE, run_key, train_identity_adapter
 from pfstorer_core.restorers.fingerprint import fingerprint, same_base
 from pfstorer_core.training.degradation import random_degradation
 from pfstorer_core.training.progress import Progress
@@ -283,7 +281,10 @@ def test_references_are_read_when_they_have_to_be(
     restorer: Restorer, trained: IdentityAdapter, kind: str
 ) -> None:
     adapter = replace(trained, header=replace(trained.header, reference_timestep=kind))
-    first, later = (read_references(restorer.unet, adapter, t, references=1) for t in (10, 900))
+    first, later = (
+        read_references(restorer.unet, adapter, t, references=1, schedule=restorer.schedule)
+        for t in (10, 900)
+    )
     for site in adapter.blocks:
         same = first[site].key.shape == later[site].key.shape and torch.equal(
             first[site].key, later[site].key

@@ -14,21 +14,22 @@ from torch import Tensor
 import pfstorer_core as pf
 from pfstorer_core import AdapterTraining, Identity, IdentityAdapter, Restorer
 from pfstorer_core.models import Autoencoder, LQEncoderConfig, TextTower, UNet, UNetConfig
+from pfstorer_core.models.layers import Site
 from pfstorer_core.models.tokenizer import tokenize
-from pfstorer_core.personalization.pfstorer.apply import (
-    personalization,
-    read_references,
-    site_factor,
-)
-from pfstorer_core.personalization.pfstorer.block import Influence, Personalization
+from pfstorer_core.personalization.pfstorer.apply import read_references
+from pfstorer_core.personalization.pfstorer.block import Influence
+from pfstorer_core.personalization.pfstorer.header import PFStorerHeader
 from pfstorer_core.personalization.pfstorer.reference import (
     otsu_mask,
     reference_features,
     token_maps,
 )
-from pfstorer_core.personalization.pfstorer.train import IdentityLoss, run_key, train_identity_adapter
+from pfstorer_core.personalization.pfstorer.sites import site_factor
+from pfstorer_core.personalization.pfstorer.train import IdentityLoss
 from pfstorer_core.personalization.photos import Pairs, Photos
 from pfstorer_core.personalization.prompts import PROMPTS, person_prompts, word_id
+from pfstorer_core.personalization.training import run_key, train_identity_adapter
+from pfstorer_core.restorers.changes import sites_of, sum_at, together
 from pfstorer_core.training.data import Batch
 from pfstorer_core.training.degradation import random_degradation
 from pfstorer_core.training.loop import LoopSettings
@@ -213,7 +214,7 @@ def test_only_what_the_mask_keeps_is_learned_from(restorer: Restorer, photos: Ph
     prompts = person_prompts(PROMPTS, 77)
     rows = words_of(restorer, read.context, objective)
     adapter = objective.adapter("", 0, [])
-    masked, whole = dict[str, Personalization](), dict[str, Personalization]()
+    masked, whole = dict[str, Site](), dict[str, Site]()
     with torch.no_grad():
         features = reference_features(restorer.unet, read.x, read.t, read.context, READS)
         for site, block in adapter.blocks.items():
@@ -221,8 +222,8 @@ def test_only_what_the_mask_keeps_is_learned_from(restorer: Restorer, photos: Ph
             mask = otsu_mask(map_)
             assert 0 < mask.sum() < mask.numel(), "it masks nothing: the test is blind"
             tokens = features[site].tokens
-            masked[site] = Personalization([Influence(block, block.read(tokens, mask))])
-            whole[site] = Personalization([Influence(block, block.read(tokens))])
+            masked[site] = sum_at([Influence(block, block.read(tokens, mask))])
+            whole[site] = sum_at([Influence(block, block.read(tokens))])
         expected, other = (
             restorer.unet(call.x, call.t, call.context, condition=batch["lq"], sites=sites)
             for sites in (masked, whole)
@@ -429,9 +430,9 @@ def test_references_are_noised_always_alike(restorer: Restorer, trained: Identit
     header = replace(trained.header, reference_timestep="noised")
     adapter = replace(trained, header=header)
     with calls(restorer.unet) as seen:
-        read_references(restorer.unet, adapter, 300)
-        read_references(restorer.unet, adapter, 300)
-        read_references(restorer.unet, adapter, 300, references=2)
+        read_references(restorer.unet, adapter, 300, schedule=restorer.schedule)
+        read_references(restorer.unet, adapter, 300, schedule=restorer.schedule)
+        read_references(restorer.unet, adapter, 300, references=2, schedule=restorer.schedule)
         read_references(restorer.unet, trained, 300)
     assert [len(call.x) for call in seen] == [1, 1, 2, 3]
     assert torch.equal(seen[0].x, seen[1].x)
@@ -446,16 +447,17 @@ def test_influences_add_up(restorer: Restorer, trained: IdentityAdapter) -> None
     """F + γ₁·ΔF₁ + γ₂·ΔF₂ at every site, each person with the strength that the user gave them."""
     other = replace(trained, references=trained.references.flip(-1))
     people = [Identity(trained, 0.5), Identity(other, 2.0)]
-    found = [read_references(restorer.unet, person.adapter) for person in people]
-    sites = personalization(restorer.unet, people, found)
+    found = [read_references(restorer.unet, adapter) for adapter in (trained, other)]
+    changes = [who.bound(restorer).prepare(0) for who in people]
+    sites = sites_of(together(changes))
     assert list(sites) == list(trained.blocks)
     for site, block in trained.blocks.items():
         tokens = torch.randn(2, 9, len(block.gamma))
         with torch.no_grad():
             changes = [block.gamma * block.change(tokens, references[site]) for references in found]
             torch.testing.assert_close(sites[site](tokens), tokens + 0.5 * changes[0] + 2.0 * changes[1])
-    silent = [Identity(trained, 0.0), people[1]]
-    assert all(len(s.influences) == 1 for s in personalization(restorer.unet, silent, found).values())
+    silent = Identity(trained, 1.0, factors={1: 0.0, 2: 0.0, 4: 0.0}).bound(restorer).prepare(0)
+    assert not sites_of(together([silent]))
 
 
 def test_factors_of_the_resolutions(restorer: Restorer, trained: IdentityAdapter) -> None:
@@ -592,6 +594,7 @@ def test_the_header_says_what_was_done(tmp_path: Path, restorer: Restorer, perso
     adapter = train_identity_adapter(restorer, person, settings)
     adapter.save(tmp_path / "a.safetensors")
     header = pf.load_identity_adapter(tmp_path / "a.safetensors").header
+    assert isinstance(header, PFStorerHeader)
     assert (header.null_lq, header.reference_timestep, header.init_word) == ("gray", "noised", "face")
     assert (header.base, header.prediction_type) == (restorer.fingerprint, "v")
     assert header.sites == list(READS)

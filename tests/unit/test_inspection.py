@@ -13,7 +13,7 @@ from pfstorer_core import CheckpointError, Restorer
 from pfstorer_core.checkpoints.header import HEADER_TENSOR
 from pfstorer_core.checkpoints.layouts import BASE, CFW, OWN_WEIGHTS, RESTORER
 from pfstorer_core.checkpoints.parts import UNET
-from pfstorer_core.restorers.base import NULL_CONTEXT
+from pfstorer_core.restorers.files import NULL_CONTEXT
 from pfstorer_core.restorers.inspection import Inspection, inspect_checkpoint
 
 from . import small

@@ -23,7 +23,7 @@ from pfstorer_core.checkpoints.layouts import (
     with_prefixes,
 )
 from pfstorer_core.checkpoints.parts import AUTOENCODER, LQ_ENCODER, PARTS, UNET, Part
-from pfstorer_core.restorers.base import NULL_CONTEXT, RestorerFile, open_restorer
+from pfstorer_core.restorers.files import NULL_CONTEXT, RestorerFile, open_restorer
 
 from . import small
 from .small import bare, base_keys, is_autoencoder, is_fusion, select, write

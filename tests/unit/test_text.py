@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfstorer_core.checkpoints.layouts import CheckpointError
+from pfstorer_core.checkpoints.errors import CheckpointError
 from pfstorer_core.checkpoints.parts import TEXT, text
 from pfstorer_core.checkpoints.tensors import load_exactly
 from pfstorer_core.models import TextTower, TextTowerConfig

@@ -21,7 +21,7 @@ from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.checkpoints.tensors import read_checkpoint
 from pfstorer_core.cli.runs import BaseRun, Changes, Data, run_autoencoder, run_base, run_cfw
 from pfstorer_core.models import Autoencoder, AutoencoderConfig
-from pfstorer_core.restorers.base import save_restorer
+from pfstorer_core.restorers.files import save_restorer
 from pfstorer_core.restorers.first_stage.low_pass import start_as_low_pass
 from pfstorer_core.restorers.first_stage.train import (
     AutoencoderTraining,
@@ -175,7 +175,7 @@ def test_an_sd21_checkpoint_gets_sft_and_lq_encoder(tmp_path: Path, pictures: Pa
     assert not block.spade.mlp_gamma.weight.any()
     assert not block.spade.mlp_beta.weight.any()
     x, t, context = torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.randn(1, 3, SIZES.context_dim)
-    features = [start.unet(x, t, context, condition=torch.randn(1, 4, 8, 8)) for _ in range(2)]
+    features = [start.restorer.unet(x, t, context, condition=torch.randn(1, 4, 8, 8)) for _ in range(2)]
     torch.testing.assert_close(*features, rtol=0, atol=0)
     loop = Changes(steps=1, batch=2, bf16=True)
     output = tmp_path / "out.safetensors"
@@ -193,7 +193,7 @@ def test_checkpointing_changes_memory_only(restorer: Path, pictures: Path) -> No
         start = open_start(restorer, train="sft")
         loss = DenoisingLoss(start, BaseTraining(checkpointing=checkpointing))(batch)
         loss.backward()
-        gradients.append({n: p.grad for n, p in start.unet.named_parameters() if p.grad is not None})
+        gradients.append({n: p.grad for n, p in start.restorer.unet.named_parameters() if p.grad is not None})
     assert any(".spade." in name for name in gradients[0])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
 
@@ -213,7 +213,7 @@ def test_a_shift_draws_time_steps_nearer_to_noise(restorer: Path, pictures: Path
     seen: list[torch.Tensor] = []
     for shift in (1.0, 3.0):
         start = open_start(restorer, train="sft")
-        start.unet.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+        start.restorer.unet.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
         DenoisingLoss(start, BaseTraining(shift=shift))(batch)
     uniform, shifted = (t / 1000 for t in seen)
     assert (shifted > uniform).all()
@@ -237,8 +237,8 @@ def test_a_share_out_of_range_is_refused_before_anything_is_read(
 
 
 def test_what_is_renewed_is_drawn_anew_and_the_rest_stays(restorer: Path) -> None:
-    before = open_start(restorer, train="all").unet.state_dict()
-    after = open_start(restorer, train="all", renew=["middle_block", "attn2"]).unet.state_dict()
+    before = open_start(restorer, train="all").restorer.unet.state_dict()
+    after = open_start(restorer, train="all", renew=["middle_block", "attn2"]).restorer.unet.state_dict()
     changed = {key for key, value in before.items() if not torch.equal(value, after[key])}
     renewed = {k for k in before if k.startswith("middle_block.") or ".attn2." in k}
     assert changed <= renewed
@@ -246,7 +246,7 @@ def test_what_is_renewed_is_drawn_anew_and_the_rest_stays(restorer: Path) -> Non
         k for k in renewed if k.endswith("weight") and before[k].ndim > 1 and ".spade." not in k
     } <= changed
     assert not any(".spade." in key for key in changed)
-    again = open_start(restorer, train="all", renew=["middle_block", "attn2"]).unet.state_dict()
+    again = open_start(restorer, train="all", renew=["middle_block", "attn2"]).restorer.unet.state_dict()
     assert all(torch.equal(value, again[key]) for key, value in after.items())
 
 

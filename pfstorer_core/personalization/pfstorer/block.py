@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +62,8 @@ class PersonalizationBlock(nn.Module):
 
 @dataclass(frozen=True)
 class Influence:
-    """One identity at one site; `strength` is the user's gamma."""
+    """γ ⊙ PersonalizationBlock(F, F_ref) of one identity at one site (PFStorer eq. 3); `strength` is the
+    user's gamma."""
 
     block: PersonalizationBlock
     reference: Reference
@@ -71,14 +71,3 @@ class Influence:
 
     def __call__(self, tokens: Tensor) -> Tensor:
         return self.strength * self.block(tokens, self.reference)
-
-
-@dataclass(frozen=True)
-class Personalization:
-    """F̂ = F + γ ⊙ PersonalizationBlock(F, F_ref) at one site (PFStorer eq. 3); identities add up."""
-
-    influences: Sequence[Influence]
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """tokens F [B, H·W, C] -> F̂ of the same shape."""
-        return tokens + sum(influence(tokens) for influence in self.influences)

@@ -1,24 +1,18 @@
-"""What an identity adapter's file says of itself, and what its tensors have to be."""
+"""What the file of a PFStorer adapter says of itself, and what its tensors have to be."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import ClassVar, NoReturn
 
-from ...checkpoints.fields import anything, check_version, listed, number, one_of, read_header, text, whole
-from ...checkpoints.layouts import CheckpointError, StateDict, first
+from ...checkpoints.errors import CheckpointError, StateDict
+from ...checkpoints.fields import Rules, listed, one_of, text, whole
+from ...checkpoints.layouts import first
 from ...checkpoints.tensors import is_finite
 from ...checkpoints.words import plain
+from ..header import RULES as SHARED
+from ..header import AdapterHeader
 
-FORMAT = "pfstorer.identity_adapter"
-FORMAT_VERSION = "1"
-HEADER_ENTRY = "adapter"
-NOTICE = (
-    "Biometric data: the face of the person can be told, and shown, from this file. Keep it as you would "
-    "keep their photos."
-)
 REFERENCE_TIMESTEPS = ("zero", "same", "noised")
 NULL_LQ = ("drop", "zero_latent", "gray")
 
@@ -30,24 +24,17 @@ LONGEST_CONTEXT = 512
 """Tokens."""
 
 RULES = {
-    "base": text(16, "[0-9a-f]{16}"),
+    **SHARED,
     "sites": listed(text(40, r"output_blocks\.[0-9]{1,2}\.[0-9]"), 1, 64),
     "heads": listed(whole(1, 256), 1, 64),
-    "prediction_type": one_of("eps", "v"),
     "prompt": text(1000),
     "person": whole(0, LONGEST_CONTEXT),
     "end": whole(1, LONGEST_CONTEXT),
     "init_word": text(100),
     "null_lq": one_of(*NULL_LQ),
     "reference_timestep": one_of(*REFERENCE_TIMESTEPS),
-    "run_key": text(64),
-    "steps": whole(0, 10**7),
-    "losses": listed(number(-1e30, 1e30), 0, 200_000),
-    "training": anything(dict, "fields by their names"),
-    "notice": text(2000),
 }
 """What the fields of a header may be."""
-REQUIRED = ("base", "sites", "heads", "prediction_type", "prompt", "person", "end")
 
 
 def check_choices(null_lq: str, reference_timestep: str) -> None:
@@ -60,53 +47,39 @@ def check_choices(null_lq: str, reference_timestep: str) -> None:
         raise ValueError(f"No null LQ {null_lq!r}; choose one of {', '.join(NULL_LQ)}.")
 
 
-@dataclass(frozen=True)
-class AdapterHeader:
+@dataclass(frozen=True, kw_only=True)
+class PFStorerHeader(AdapterHeader):
     """What the tensors do not tell.
 
     Attributes:
-        base: fingerprint of the restorer that it was trained on.
-        heads: attention heads of each site, in the order of `sites`.
+        sites: layers of the decoder with a block.
+        heads: attention heads of each, in their order.
         person, end: positions of S* and of the end-of-text token in `prompt`.
         null_lq, reference_timestep: see `AdapterTraining`.
-        run_key: of the training that made it, see `training.identity`.
-        steps: of that training; fewer than its settings say where it was stopped.
-        losses: of every step.
     """
 
-    base: str
+    rules: ClassVar[Rules] = RULES
+    required: ClassVar[tuple[str, ...]] = (
+        *AdapterHeader.required, "sites", "heads", "prompt", "person", "end"
+    )  # fmt: skip
+
     sites: list[str]
     heads: list[int]
-    prediction_type: str
     prompt: str
     person: int
     end: int
     init_word: str = "person"
     null_lq: str = "drop"
     reference_timestep: str = "zero"
-    run_key: str = ""
-    steps: int = 0
-    losses: list[float] = field(default_factory=list)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    notice: str = NOTICE
 
     def __post_init__(self) -> None:
         check_choices(self.null_lq, self.reference_timestep)
 
-    def to_metadata(self) -> dict[str, str]:
-        return {"format": FORMAT, "format_version": FORMAT_VERSION, HEADER_ENTRY: json.dumps(asdict(self))}
-
-    @classmethod
-    def from_file(cls, metadata: Mapping[str, str], name: str) -> AdapterHeader:
-        """Of a file's metadata; raises CheckpointError, which names file and field."""
-        if metadata.get("format") != FORMAT:
-            raise CheckpointError(
-                f"{plain(name)} is no identity adapter (its format is "
-                f"{plain(metadata.get('format', 'not named'))}): choose a file that TrainIdentityAdapter "
-                "wrote."
-            )
-        check_version(metadata.get("format_version"), FORMAT_VERSION, name, "identity adapter")
-        return cls(**read_header(metadata, HEADER_ENTRY, RULES, f"The header of {name}", REQUIRED))
+    def details(self) -> list[str]:
+        return [
+            f"sites {', '.join(self.sites)}",
+            f"reference time step {self.reference_timestep}, prompt {self.prompt!r}",
+        ]
 
 
 LATENTS = {
@@ -117,7 +90,7 @@ LATENTS = {
 """An adapter's tensors beside its blocks: shape in words, and its largest sizes, of which 0 is any."""
 
 
-def check_tensors(header: AdapterHeader, tensors: StateDict, what: str) -> None:
+def check_tensors(header: PFStorerHeader, tensors: StateDict, what: str) -> None:
     """Raise CheckpointError unless the tensors are those that the header speaks of, as shapes go."""
 
     def refuse(why: str) -> NoReturn:

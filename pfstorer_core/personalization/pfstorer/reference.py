@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...models import BlockHooks, UNet
-from ...models.blocks import ResBlock
 from ...models.layers import Site
+from .sites import block_number, text_attention_of
 
 THRESHOLDS = 9
 """Candidate thresholds of Otsu's method: 0.1, 0.2, … 0.9."""
@@ -36,11 +35,6 @@ class SiteFeatures:
 
     tokens: Tensor
     queries: Tensor | None
-
-
-def block_number(site: str) -> int:
-    """Of a site's block in the decoder: 4 of "output_blocks.4.1"."""
-    return int(site.split(".")[1])
 
 
 def reference_features(
@@ -69,12 +63,6 @@ def reference_features(
     )
     unet(latents, timesteps, context, sites={site: keep(site) for site in sites}, hooks=hooks)
     return {site: SiteFeatures(tokens[site], queries.get(site)) for site in sites}
-
-
-def text_attention_of(unet: UNet, site: str) -> Any:
-    """The frozen attention to the text at a site; None at a residual block."""
-    layer: Any = unet.get_submodule(site)
-    return None if isinstance(layer, ResBlock) else layer.transformer_blocks[0].attn2
 
 
 def token_maps(

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from ...checkpoints.header import RestorerHeader
 from ...checkpoints.tensors import check_fit, load_exactly, read_checkpoint, write_safetensors
-from ...diffusion.sampling import sample_ddpm, start_latent
-from ...diffusion.schedule import Schedule
 from ...models import Autoencoder
 from ...training.data import Batch, Crops, Samples
 from ...training.degradation import RandomDegradation, check_shares, random_degradation
@@ -108,18 +106,12 @@ def restored(
 
 def _restored_latent(restorer: Restorer, lq: Tensor, steps: int, rng: np.random.Generator) -> Tensor:
     """Unscaled latent [1, C, h, w] of a picture [1, 3, H, W] in [0, 1], restored as a whole."""
-    scale, schedule = restorer.header.scale_factor, Schedule.scaled_linear()
-    latent = restorer.autoencoder.encode(2 * lq.to(restorer.null_context) - 1).float() * scale
+    condition = restorer.condition(restorer.encode(lq))
+    assert condition.start is not None
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    noise = torch.randn(latent.shape, generator=generator).to(latent)
-    x = sample_ddpm(
-        lambda x, t: restorer.unet(x.to(latent), t, restorer.null_context, latent),
-        start_latent(schedule, latent, noise),
-        schedule.respaced(steps),
-        restorer.header.prediction_type,
-        generator=generator,
-    )
-    return (x / scale).cpu()
+    noise = torch.randn(condition.start.shape, generator=generator).to(condition.start)
+    x = restorer.sample(condition, steps, noise, generator=generator)
+    return (x / restorer.header.scale_factor).cpu()
 
 
 class FusionLoss(Objective):

@@ -24,8 +24,9 @@ from ...models.sft import SFT
 from ...models.tokenizer import tokenize
 from ...models.transformer import SpatialTransformer
 from ...training.data import Crops
-from ..base import RestorerFile, file_context, file_tensors, open_restorer
+from ..base import Restorer
 from ..context import null_context
+from ..files import RestorerFile, file_context, file_tensors, open_restorer
 
 TINY = UNetConfig(
     in_channels=8,
@@ -63,29 +64,24 @@ class Start:
     """The networks of a restorer, to be trained.
 
     Attributes:
-        text: reads captions; None where only the empty prompt is wanted.
-        null_context: of the empty prompt [1, M, context_dim].
+        restorer: its `text` reads captions; None where only the empty prompt is wanted.
         kept: tensors of the U-Net that stay as they are in the file, in its precision.
         kept_text, kept_autoencoder: the same; empty where the networks here are the source.
     """
 
-    unet: UNet
-    autoencoder: Autoencoder
-    text: TextTower | None
-    null_context: Tensor
-    header: RestorerHeader
+    restorer: Restorer
     kept: StateDict
     kept_text: StateDict
     kept_autoencoder: StateDict
 
     def write(self, path: Path, header: RestorerHeader, dtype: torch.dtype) -> None:
         """Write the restorer that it has become; see `write_safetensors` for the errors."""
-        unet = {**self.unet.state_dict(), **self.kept}
-        autoencoder = self.kept_autoencoder or self.autoencoder.state_dict()
-        text = self.kept_text
-        context = self.null_context
-        if not text and self.text is not None:
-            text = self.text.state_dict()
+        restorer, text = self.restorer, self.kept_text
+        unet = {**restorer.unet.state_dict(), **self.kept}
+        autoencoder = self.kept_autoencoder or restorer.autoencoder.state_dict()
+        context = restorer.null_context
+        if not text and restorer.text is not None:
+            text = restorer.text.state_dict()
             context = null_context(text)
         write_safetensors(path, file_tensors(unet, autoencoder, text, context), header.to_metadata(), dtype)
 
@@ -145,7 +141,7 @@ def open_start(
         parameter.requires_grad_(trains(train, key))
     kept = {key: value for key, value in file.unet.items() if not trains(train, key)}
     context = file_context(file, name)
-    return Start(unet, autoencoder, tower, context, file.header, kept, file.text, file.autoencoder)
+    return Start(Restorer(unet, autoencoder, context, file.header, tower), kept, file.text, file.autoencoder)
 
 
 def new_start(
@@ -191,7 +187,7 @@ def new_start(
         preview=preview_colours(autoencoder, images, scale),
     )
     empty = torch.zeros(1, 1, config.context_dim)  # the tower's answer takes its place
-    return Start(unet, autoencoder, tower, empty, header, {}, {}, {})
+    return Start(Restorer(unet, autoencoder, empty, header, tower), {}, {}, {})
 
 
 def trains(train: str, key: str) -> bool:
@@ -322,9 +318,9 @@ def preview_colours(autoencoder: Autoencoder, images: Sequence[Tensor], scale: f
     return torch.linalg.lstsq(points, torch.cat(small)).solution.tolist()
 
 
-def contexts(start: Start, captions: Sequence[str]) -> Tensor:
-    """Text contexts [B, M, context_dim]."""
-    if start.text is None:
-        return start.null_context.expand(len(captions), -1, -1)
-    device = start.text.model.positional_embedding.device
-    return start.text(tokenize(list(captions), start.text.config.context_length).to(device))
+def contexts(restorer: Restorer, captions: Sequence[str]) -> Tensor:
+    """Text contexts [B, M, context_dim]; of the empty prompt for all where nothing reads captions."""
+    if restorer.text is None:
+        return restorer.null_context.expand(len(captions), -1, -1)
+    device = restorer.text.model.positional_embedding.device
+    return restorer.text(tokenize(list(captions), restorer.text.config.context_length).to(device))

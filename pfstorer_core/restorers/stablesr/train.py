@@ -12,15 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...checkpoints.header import RestorerHeader
-from ...diffusion.sampling import sample_ddpm, start_latent
-from ...diffusion.schedule import PredictionType, Schedule
-from ...models import UNet
 from ...training.data import Batch, Samples, generators, normal
 from ...training.degradation import RandomDegradation, check_shares, random_degradation
 from ...training.logs import rows_of
 from ...training.loop import LoopSettings, Objective, fit
 from ...training.pairs import moments
 from ...training.progress import Progress, silent
+from ..base import UNCONDITIONAL, Restorer
 from .start import Start, contexts
 
 SHEET_STEPS = 20
@@ -81,9 +79,7 @@ class BaseTraining:
 
 
 def denoising_loss(
-    unet: UNet,
-    schedule: Schedule,
-    prediction_type: PredictionType,
+    restorer: Restorer,
     *,
     x0: Tensor,
     lq_latent: Tensor,
@@ -99,12 +95,12 @@ def denoising_loss(
         t: time steps [B]. context: [B, M, context_dim].
         null_lq: bool [B], the rows that SFT has no part in.
     """
-    x, target = schedule.q_sample(x0, t, noise), schedule.target(x0, t, noise, prediction_type)
+    x, target = restorer.noised(x0, t, noise), restorer.target(x0, t, noise)
     error = x.new_zeros(())
     for rows, guided in ((~null_lq, True), (null_lq, False)):
         if rows.any():
-            given = lq_latent[rows] if guided else None
-            output = unet(x[rows], t[rows], context[rows], given)
+            condition = restorer.condition(lq_latent[rows]) if guided else UNCONDITIONAL
+            output = restorer.denoise(x[rows], t[rows], condition, context[rows])
             error = error + F.mse_loss(output.float(), target[rows], reduction="sum")
     return error / target.numel()
 
@@ -114,10 +110,9 @@ class DenoisingLoss(Objective):
 
     def __init__(self, start: Start, settings: BaseTraining) -> None:
         super().__init__()
-        self.start, self.settings = start, settings
-        self.unet, self.text = start.unet, start.text
-        self.autoencoder = start.autoencoder.eval().requires_grad_(False)
-        self.schedule = Schedule.scaled_linear(dtype=torch.float32)
+        self.restorer, self.settings = start.restorer, settings
+        self.unet, self.text = self.restorer.unet, self.restorer.text
+        self.autoencoder = self.restorer.autoencoder.eval().requires_grad_(False)
         self.some_idle = 0 < settings.no_lq < 1
         self.unet.checkpoint_gradients(settings.checkpointing)
 
@@ -131,9 +126,7 @@ class DenoisingLoss(Objective):
         captions = ["" if drop else text for drop, text in zip(empty, batch["caption"], strict=True)]
         hq, lq = (self._latent(m, rngs) for m in self._moments(batch, rngs))
         return denoising_loss(
-            self.unet,
-            self.schedule,
-            self.start.header.prediction_type,
+            self.restorer,
             x0=hq,
             lq_latent=lq,
             noise=normal(hq, rngs),
@@ -143,8 +136,9 @@ class DenoisingLoss(Objective):
         )
 
     def _time_step(self, rng: np.random.Generator) -> int:
-        uniform, shift = int(rng.integers(len(self.schedule))), self.settings.shift
-        return int(shift * uniform / (1 + (shift - 1) * uniform / len(self.schedule)))
+        total, shift = len(self.restorer.schedule), self.settings.shift
+        uniform = int(rng.integers(total))
+        return int(shift * uniform / (1 + (shift - 1) * uniform / total))
 
     def _moments(self, batch: Batch, rngs: list[np.random.Generator]) -> tuple[Tensor, Tensor]:
         if "hq" in batch:
@@ -154,32 +148,29 @@ class DenoisingLoss(Objective):
         return hq, lq
 
     def _latent(self, moments: Tensor, rngs: list[np.random.Generator]) -> Tensor:
-        """A draw from the distribution of a latent, scaled."""
-        mean, logvar = moments.float().chunk(2, dim=1)
-        return (mean + (0.5 * logvar).exp() * normal(mean, rngs)) * self.start.header.scale_factor
+        return self.restorer.draw_latent(moments, normal(moments.chunk(2, dim=1)[0].float(), rngs))
 
     def _contexts(self, captions: list[str], like: Tensor) -> Tensor:
-        return contexts(self.start, captions).to(like.device)
+        return contexts(self.restorer, captions).to(like.device)
 
     @torch.no_grad()
     def sheet(self, batch: Batch) -> Tensor:
         """LQ, what becomes of it in `SHEET_STEPS` steps, HQ; for the plain U-Net what it draws for the
         caption, and HQ."""
         rngs = generators(batch)
-        hq, lq = (m.float().chunk(2, dim=1)[0] for m in self._moments(batch, rngs))
-        scale, plain = self.start.header.scale_factor, self.settings.train == "unet"
+        restorer, plain = self.restorer, self.settings.train == "unet"
+        hq, lq = (
+            m.float().chunk(2, dim=1)[0] * restorer.header.scale_factor for m in self._moments(batch, rngs)
+        )
         captions = batch["caption"] if plain else [""] * len(hq)
-        context = self._contexts(captions, hq)
-        noise = normal(hq, rngs)
-        x = sample_ddpm(
-            lambda x, t: self.unet(x, t, context, condition=None if plain else lq * scale),
-            noise if plain else start_latent(self.schedule, lq * scale, noise),
-            self.schedule.respaced(SHEET_STEPS),
-            self.start.header.prediction_type,
+        x = restorer.sample(
+            UNCONDITIONAL if plain else restorer.condition(lq),
+            SHEET_STEPS,
+            normal(hq, rngs),
+            context=self._contexts(captions, hq),
             generator=torch.Generator().manual_seed(0),
         )
-        latents = [x / scale, hq] if plain else [lq, x / scale, hq]
-        return rows_of(*((self.autoencoder.decode(z) + 1) / 2 for z in latents))
+        return rows_of(*(restorer.decode(latent) for latent in ([x, hq] if plain else [lq, x, hq])))
 
 
 def train_base(
@@ -202,7 +193,7 @@ def train_base(
         del made["damage"], made["p_hq"]
     stage = f"base-{settings.train}"
     fit(stage, objective, samples, settings.loop, folder, on_progress, held=held, record=made)
-    start.unet.checkpoint_gradients(False)
-    before = dict(start.header.training)
+    start.restorer.unet.checkpoint_gradients(False)
+    before = dict(start.restorer.header.training)
     history = [*before.pop("stages", [before] if before else []), {**made, **asdict(settings.loop)}]
-    return replace(start.header, training={"stages": history})
+    return replace(start.restorer.header, training={"stages": history})

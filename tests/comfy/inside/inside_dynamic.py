@@ -14,9 +14,9 @@ import torch
 from pfstorer.nodes.host.clip import build_clip
 from pfstorer.nodes.host.model import build_model, load_model
 from pfstorer.nodes.host.vae import build_vae, load_vae
-from pfstorer.pfstorer_core.checkpoints.layouts import CheckpointError
+from pfstorer.pfstorer_core.checkpoints.errors import CheckpointError
 from pfstorer.pfstorer_core.models import TextTower, TextTowerConfig
-from pfstorer.pfstorer_core.restorers.base import RestorerFile, open_restorer
+from pfstorer.pfstorer_core.restorers.files import RestorerFile, open_restorer
 from pfstorer.pfstorer_core.restorers.fingerprint import fingerprint
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -13,13 +13,11 @@ from pfstorer.nodes.host.conditioning import prompts_for, with_lq
 from pfstorer.nodes.host.model import build_model
 from pfstorer.nodes.host.tiles import Tiles, with_tiles
 from pfstorer.pfstorer_core.personalization.pfstorer import apply as core
-from pfstorer.pfstorer_core.personalization.pfstorer.adapter import (
-    AdapterHeader,
-    IdentityAdapter,
-    default_sites,
-    new_blocks,
-)
-from pfstorer.pfstorer_core.restorers.base import Restorer, open_restorer
+from pfstorer.pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter, PFStorerHeader
+from pfstorer.pfstorer_core.personalization.pfstorer.sites import default_sites, new_blocks
+from pfstorer.pfstorer_core.restorers.base import Restorer
+from pfstorer.pfstorer_core.restorers.changes import sites_of
+from pfstorer.pfstorer_core.restorers.files import open_restorer
 from torch import Tensor
 
 
@@ -36,7 +34,7 @@ def adapter(restorer: Restorer) -> IdentityAdapter:  # noqa: F811
     for block in blocks.values():
         torch.nn.init.normal_(block.gamma, 0.5, 0.2, generator=generator).requires_grad_(False)
         block.requires_grad_(False)
-    header = AdapterHeader(
+    header = PFStorerHeader(
         base=restorer.fingerprint,
         sites=sites,
         heads=[block.attn1.heads for block in blocks.values()],
@@ -72,11 +70,7 @@ def test_it_is_the_core_s_personalization(restorer: Restorer, model: Any, adapte
     options = personal.model_options["transformer_options"]
     given = {"c_crossattn": context, "lq_latent": lq}
     out = personal.model.apply_model(x, sigma, transformer_options=options, **given)
-    sites = core.personalization(
-        restorer.unet,
-        [core.Identity(adapter, 0.7)],
-        [core.read_references(restorer.unet, adapter)],
-    )
+    sites = sites_of(adapter.bind(restorer.unet, restorer.schedule, 0.7).prepare(500))
     scaled = model.model.model_sampling.calculate_input(sigma, x)
     t = torch.tensor([500.0, 500.0])
     v = restorer.unet(scaled, t, context, lq, sites)

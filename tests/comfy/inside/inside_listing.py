@@ -27,7 +27,7 @@ from pfstorer.nodes.host.folders import (
     restorer_path,
 )
 from pfstorer.nodes.load import LoadBaseRestorer
-from pfstorer.pfstorer_core.personalization.pfstorer.adapter import load_identity_adapter
+from pfstorer.pfstorer_core.personalization.registry import load_identity_adapter
 from safetensors.torch import save_file
 
 FORMATS = {

@@ -20,7 +20,7 @@ from pfstorer.nodes.host.model import build_model, load_model
 from pfstorer.nodes.host.tiles import Tiles, with_tiles
 from pfstorer.nodes.host.unet import HostUNet
 from pfstorer.nodes.host.vae import build_vae
-from pfstorer.pfstorer_core.checkpoints.layouts import CheckpointError
+from pfstorer.pfstorer_core.checkpoints.errors import CheckpointError
 from pfstorer.pfstorer_core.models import (
     Autoencoder,
     AutoencoderConfig,
@@ -29,13 +29,8 @@ from pfstorer.pfstorer_core.models import (
     UNet,
     UNetConfig,
 )
-from pfstorer.pfstorer_core.restorers.base import (
-    Restorer,
-    RestorerHeader,
-    load_restorer,
-    open_restorer,
-    save_restorer,
-)
+from pfstorer.pfstorer_core.restorers.base import Restorer
+from pfstorer.pfstorer_core.restorers.files import RestorerHeader, load_restorer, open_restorer, save_restorer
 
 SIZES = UNetConfig(
     model_channels=32,

@@ -21,7 +21,7 @@ from pfstorer.nodes.host.sampling import check_samples
 from pfstorer.nodes.host.vae import build_vae
 from pfstorer.nodes.sample import TiledSRSampler
 from pfstorer.pfstorer_core.imaging import resizing
-from pfstorer.pfstorer_core.restorers.base import open_restorer
+from pfstorer.pfstorer_core.restorers.files import open_restorer
 from torch import Tensor
 
 MADE = {"upscale": 1.0, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "seed": 0}

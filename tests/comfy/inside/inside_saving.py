@@ -14,10 +14,11 @@ from comfy_extras import nodes_model_merging as merging
 from inside_model import HEADER, SIZES, path, restorer  # noqa: F401 - fixtures
 from pfstorer.nodes import load as loading
 from pfstorer.nodes.load import LoadBaseRestorer
-from pfstorer.pfstorer_core.checkpoints.layouts import CheckpointError
+from pfstorer.pfstorer_core.checkpoints.errors import CheckpointError
 from pfstorer.pfstorer_core.models import TextTower, TextTowerConfig
 from pfstorer.pfstorer_core.models.tokenizer import tokenize
-from pfstorer.pfstorer_core.restorers.base import Restorer, load_restorer, open_restorer, save_restorer
+from pfstorer.pfstorer_core.restorers.base import Restorer
+from pfstorer.pfstorer_core.restorers.files import load_restorer, open_restorer, save_restorer
 from safetensors.torch import load_file, save_file
 
 import nodes as host

@@ -12,7 +12,8 @@ from inside_identity import adapter, applied, sampled  # noqa: F401 - a fixture
 from inside_model import SIZES, host_unet, inputs, path, restorer  # noqa: F401 - fixtures
 from pfstorer.nodes.host.model import build_model
 from pfstorer.nodes.host.tiles import Tiles, with_tiles
-from pfstorer.pfstorer_core.restorers.base import Restorer, open_restorer
+from pfstorer.pfstorer_core.restorers.base import Restorer
+from pfstorer.pfstorer_core.restorers.files import open_restorer
 from torch import Tensor
 
 

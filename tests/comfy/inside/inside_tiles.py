@@ -14,7 +14,7 @@ from pfstorer.nodes.host.tiles import Tiles, with_tiles
 from pfstorer.nodes.host.vae import build_vae
 from pfstorer.nodes.sample import TiledSRSampler
 from pfstorer.nodes.tiles import RestorationTiling
-from pfstorer.pfstorer_core.restorers.base import open_restorer
+from pfstorer.pfstorer_core.restorers.files import open_restorer
 from torch import Tensor
 
 SIZE = (16, 24)

@@ -18,7 +18,7 @@ from pfstorer.nodes.host.training import training_copy
 from pfstorer.nodes.load import LoadBaseRestorer
 from pfstorer.nodes.train import TrainIdentityAdapter
 from pfstorer.pfstorer_core.imaging.faces import Face
-from pfstorer.pfstorer_core.restorers.base import RestorerSource
+from pfstorer.pfstorer_core.restorers.files import RestorerSource
 
 ROOT = Path(__file__).resolve().parents[3]
 # Behind the host's modules, whose names go first.

@@ -1,0 +1,84 @@
+"""Adapters: what a restorer has learned of one person, by whatever method."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Protocol, TypeVar
+
+import torch
+
+from ..checkpoints.errors import StateDict
+from ..checkpoints.tensors import write_safetensors
+from ..diffusion.schedule import Schedule
+from ..models import UNet
+from ..restorers.changes import Changes
+from ..restorers.fingerprint import same_base
+from .header import AdapterHeader
+
+AdapterT = TypeVar("AdapterT", bound="Adapter")
+"""The kind of adapter that a method learns."""
+
+
+class BoundAdapter(Protocol):
+    """An adapter at work in one restorer, at one strength."""
+
+    def prepare(self, timestep: int) -> Changes:
+        """What it changes of an evaluation at this original time step. Called once a step, before all tiles:
+        what is costly is done here, and kept for as long as the next steps need nothing new."""
+        ...
+
+
+class Adapter(ABC):
+    """What every method has to offer. It never changes the networks of a restorer: what it does to one
+    evaluation, it says in `Changes`.
+
+    Attributes:
+        kinds: which fields of `Changes` it uses. The host needs to know beforehand, since it has another way
+            for each of them.
+    """
+
+    kinds: ClassVar[frozenset[str]]
+    header: AdapterHeader
+
+    @abstractmethod
+    def tensors(self) -> StateDict:
+        """What its file holds."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Adapter:
+        """A copy elsewhere, or in another number format."""
+
+    @abstractmethod
+    def check_fit(self, unet: UNet, image_size: int, name: str = "this restorer") -> None:
+        """Raise ValueError, before any work, where its parts do not fit the U-Net.
+
+        Args:
+            image_size: of the restorer's header.
+            name: of the restorer in the error.
+        """
+
+    @abstractmethod
+    def bind(
+        self, unet: UNet, schedule: Schedule, gamma: float = 1.0, factors: Mapping[int, float] | None = None
+    ) -> BoundAdapter:
+        """Put it to work.
+
+        Args:
+            unet: on the device and in the number format of this adapter.
+            gamma: strength above 0: 1 is what was learned.
+            factors: further factors on gamma by how much smaller than the latent the features are (1, 2, 4).
+        """
+
+    def check_base(self, base: str, name: str = "this restorer") -> None:
+        """Raise ValueError where it was trained on another base than that of the fingerprint."""
+        if self.header.base and not same_base(self.header.base, base):
+            raise ValueError(
+                f"This identity adapter was trained on another base: on {self.header.base}, but {name} is "
+                f"{base}. Load the restorer that it was trained with, or train it anew."
+            )
+
+    def save(self, path: Path | str) -> None:
+        """Write it in fp16; see `write_safetensors` for the errors."""
+        write_safetensors(path, self.tensors(), self.header.to_metadata(), torch.float16)

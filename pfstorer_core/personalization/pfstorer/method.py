@@ -1,0 +1,9 @@
+"""PFStorer among the methods."""
+
+from __future__ import annotations
+
+from ..registry import Method
+from .adapter import load
+from .train import AdapterTraining, IdentityLoss
+
+METHOD = Method("pfstorer", "PFStorer", load, AdapterTraining, IdentityLoss)

@@ -1,0 +1,276 @@
+"""Files of restorers: opening one or more of them as one restorer, loading its networks, writing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints.errors import CheckpointError, StateDict
+from ..checkpoints.header import RestorerHeader
+from ..checkpoints.layouts import BASE, CFW, MODEL, OWN_WEIGHTS, RESTORER, Layout
+from ..checkpoints.parts import AUTOENCODER, LQ_ENCODER, TEXT, UNET
+from ..checkpoints.parts.text import LONGEST_TEXT
+from ..checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
+from ..checkpoints.words import plain
+from ..diffusion.schedule import PredictionType
+from ..models import Autoencoder, AutoencoderConfig, Backend, UNet, UNetConfig
+from .base import Restorer
+from .context import null_context
+
+NULL_CONTEXT = "null_context"
+CHILD = "lq_encoder."
+"""Where a U-Net has its LQ encoder."""
+
+
+class RestorerSource(NamedTuple):
+    """Where a restorer is opened from: see `open_restorer`."""
+
+    path: Path | str
+    addons: Sequence[Path | str] = ()
+    prediction_type: PredictionType | None = None
+
+
+@dataclass(frozen=True)
+class RestorerFile:
+    """An opened restorer: tensors by network, still in their files, and the sizes that they tell.
+
+    Attributes:
+        unet: with the LQ encoder under ``lq_encoder.``.
+        text: of the text tower; empty where there is none.
+        source: the files; None where the tensors came from elsewhere.
+    """
+
+    unet: StateDict
+    autoencoder: StateDict
+    text: StateDict
+    null_context: Tensor | None
+    unet_config: UNetConfig
+    autoencoder_config: AutoencoderConfig
+    header: RestorerHeader
+    source: RestorerSource | None = None
+
+    def check_fit(self) -> None:
+        """Raise CheckpointError, with the keys, where a network is not complete or of another shape."""
+        unet, autoencoder = self.expected
+        check_fit(unet, self.unet, "U-Net")
+        check_fit(autoencoder, self.autoencoder, "autoencoder")
+        if self.text:
+            TEXT.check_fit(self.text, TEXT.config_from(self.text))
+
+    @cached_property
+    def expected(self) -> tuple[StateDict, StateDict]:
+        """What `unet` and `autoencoder` have to hold, told by the networks on the meta device."""
+        unet, autoencoder = self.build(Backend(device="meta"))
+        return unet.state_dict(), autoencoder.state_dict()
+
+    def build(self, backend: Backend) -> tuple[UNet, Autoencoder]:
+        """The networks, without their weights."""
+        return UNET.build(self.unet_config, backend), AUTOENCODER.build(self.autoencoder_config, backend)
+
+
+def open_restorer(
+    path: Path | str,
+    addons: Sequence[Path | str] = (),
+    prediction_type: PredictionType | None = None,
+) -> RestorerFile:
+    """Read a restorer and tell its sizes, without building the networks.
+
+    Args:
+        path: a StableSR checkpoint, one of our restorers, or an SD 2.1 checkpoint (see `layouts`).
+        addons: StableSR's own weights alone, which go on top of an SD 2.1 checkpoint; a restorer's without
+            its VAE, on top of that restorer; a CFW autoencoder.
+        prediction_type: overrides what header and file name say.
+    Raises:
+        FileNotFoundError, PermissionError: see `read_checkpoint`.
+        CheckpointError: not a restorer, or one that lacks a part; the message says which file to add.
+        ValueError: another prediction type than "eps" and "v".
+    """
+    source = RestorerSource(path, tuple(addons), prediction_type)
+    path = Path(path)
+    tensors, metadata, layout = read_layout(path)
+    if layout not in (RESTORER, BASE):
+        raise CheckpointError(
+            f"{path.name} holds {layout.name}: it goes on top of a checkpoint. Choose {_WHERE[layout]} as "
+            "the checkpoint, and this file as an add-on."
+        )
+    header = RestorerHeader.from_file(metadata, tensors, path.name)
+    for addon in map(Path, addons):
+        extra, metadata, kind = read_layout(addon)
+        if kind not in (OWN_WEIGHTS, MODEL, CFW):
+            raise CheckpointError(
+                f"{addon.name} is {kind.name}, not an add-on: choose it as the checkpoint itself."
+            )
+        tensors |= extra
+        if kind is not CFW:
+            layout, header = RESTORER, RestorerHeader.from_file(metadata, extra, addon.name)
+    if layout is BASE:
+        raise CheckpointError(
+            f"{path.name} is {BASE.name}: it can draw pictures, but not restore them. Add StableSR's own "
+            f"weights ({LQ_ENCODER.prefix}* and *.spade.*), such as webui_768v_139.ckpt."
+        )
+    if prediction_type is not None:
+        header = replace(header, prediction_type=prediction_type)
+    try:
+        return replace(_restorer_file(tensors, header), source=source)
+    except CheckpointError as error:
+        names = " + ".join(Path(file).name for file in (path, *addons))
+        raise CheckpointError(f"{names}: {error}") from error
+
+
+_WHERE: dict[Layout, str] = {
+    OWN_WEIGHTS: "an SD 2.1 checkpoint (of 768 pixels for a 768v file)",
+    MODEL: "the restorer that it was saved from",
+    CFW: "a StableSR checkpoint",
+}
+
+
+def _restorer_file(tensors: StateDict, header: RestorerHeader) -> RestorerFile:
+    unet = unet_weights(tensors)
+    autoencoder, text = AUTOENCODER.of(tensors), TEXT.of(tensors)
+    sizes = UNET.config_from(unet, header)
+    autoencoder_sizes = AUTOENCODER.config_from(autoencoder, header)
+    encoder = sizes.lq_encoder
+    assert encoder is not None
+    channels = (sizes.in_channels, encoder.in_channels, autoencoder_sizes.embed_dim)
+    if len(set(channels)) > 1:
+        raise CheckpointError(
+            f"U-Net, LQ encoder and autoencoder have {channels} latent channels, which have to be the same: "
+            "inpainting and depth models cannot restore, nor can parts of different models."
+        )
+    joints = {
+        "channels in and out of the U-Net": (sizes.in_channels, sizes.out_channels),
+        "channels of a picture, into and out of the autoencoder": (
+            3,
+            autoencoder_sizes.in_channels,
+            autoencoder_sizes.out_ch,
+        ),
+        "channels of LQ features and SFT": (encoder.out_channels, sizes.sft_channels),
+        "levels of LQ encoder and U-Net": (len(encoder.channel_mult), len(sizes.channel_mult)),
+    }
+    for what, found in joints.items():
+        if len(set(found)) > 1:
+            raise CheckpointError(f"The {what} have to be the same, but are {' and '.join(map(str, found))}.")
+    for network in (unet, autoencoder, TEXT.weights(text)):
+        check_numbers(network)
+    return RestorerFile(unet, autoencoder, text, tensors.get(NULL_CONTEXT), sizes, autoencoder_sizes, header)
+
+
+def check_numbers(weights: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError unless all weights are fractions: from anything else a network of other
+    numbers would be made, without a word."""
+    for key, value in weights.items():
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{plain(key)} is stored as {kind}, expected floating-point numbers.")
+
+
+def load_restorer(
+    path: Path | str,
+    *addons: Path | str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    prediction_type: PredictionType | None = None,
+    text: bool = False,
+) -> Restorer:
+    """Load a restorer for use without a host.
+
+    Args:
+        path, addons, prediction_type: see `open_restorer`.
+        text: also load the text tower, for prompts other than the empty one.
+    Raises:
+        FileNotFoundError, PermissionError, CheckpointError: see `open_restorer`; also where there is
+            neither a null context nor a text tower to make it.
+    """
+    file = open_restorer(path, addons, prediction_type)
+    context = file_context(file, Path(path).name)
+    if text and not file.text:
+        raise CheckpointError(
+            f"{Path(path).name} has no text tower, so it cannot read prompts, nor learn a person."
+        )
+    meta = Backend(device="meta")
+    unet, autoencoder = file.build(meta)
+    tower = TEXT.build(TEXT.config_from(file.text), meta) if text else None
+    placement = {"device": device, "dtype": dtype}
+
+    def load(network: nn.Module, what: str, weights: Callable[[RestorerFile], StateDict]) -> None:
+        """From a mapping of its own: what was read of a file stays in memory for as long as its mapping."""
+        mapped = open_restorer(path, addons, prediction_type)
+        load_exactly(network, weights(mapped), what, placement=placement)
+        network.eval().requires_grad_(False)
+
+    load(unet, "U-Net", lambda mapped: mapped.unet)
+    load(autoencoder, "autoencoder", lambda mapped: mapped.autoencoder)
+    if tower is not None:
+        load(tower, "text tower", lambda mapped: TEXT.weights(mapped.text))
+    return Restorer(unet, autoencoder, context.to(device, dtype), file.header, tower)
+
+
+def file_context(file: RestorerFile, name: str) -> Tensor:
+    """The context of the empty prompt: the file's own, else that of its text tower, in fp32.
+
+    Raises:
+        CheckpointError: neither is there, or it does not fit the U-Net.
+        ImportError: see `tokenize`.
+    """
+    context = _file_context(file, name)
+    width = file.unet_config.context_dim
+    tokens = context.shape[1] if context.ndim == 3 else 0
+    if not 0 < tokens <= LONGEST_TEXT or context.shape[0] != 1 or context.shape[2] != width:
+        raise CheckpointError(
+            f"The empty prompt's context of {name} has the shape {list(context.shape)}, but its U-Net reads "
+            f"[1, tokens, {width}], of up to {LONGEST_TEXT} tokens."
+        )
+    if not is_finite(context):
+        raise CheckpointError(f"The empty prompt's context of {name} holds NaN or infinity.")
+    return context
+
+
+def _file_context(file: RestorerFile, name: str) -> Tensor:
+    if file.null_context is not None:
+        return file.null_context.float()
+    if not file.text:
+        raise CheckpointError(
+            f"{name} carries neither {NULL_CONTEXT} nor a text tower: the context of the empty prompt is "
+            "missing."
+        )
+    return null_context(file.text)
+
+
+def save_restorer(restorer: Restorer, path: Path | str, dtype: torch.dtype = torch.float16) -> None:
+    """Write a restorer as one file, under the key names of StableSR's checkpoints."""
+    text = restorer.text.state_dict() if restorer.text else {}
+    tensors = file_tensors(
+        restorer.unet.state_dict(), restorer.autoencoder.state_dict(), text, restorer.null_context
+    )
+    write_safetensors(path, tensors, restorer.header.to_metadata(), dtype)
+
+
+def file_tensors(
+    unet: Mapping[str, Tensor],
+    autoencoder: Mapping[str, Tensor],
+    text: Mapping[str, Tensor],
+    null_context: Tensor,
+) -> StateDict:
+    """The state dicts of the networks under the keys of a StableSR checkpoint."""
+    networks = unet_keys(unet) | AUTOENCODER.named(autoencoder) | TEXT.named(text)
+    return {NULL_CONTEXT: null_context, **networks}
+
+
+def unet_keys(unet: Mapping[str, Tensor]) -> StateDict:
+    """The state dict of a U-Net, its LQ encoder included, under the keys of a StableSR checkpoint."""
+    child = {key for key in unet if key.startswith(CHILD)}
+    lq_encoder = {key.removeprefix(CHILD): unet[key] for key in child}
+    plain = {key: value for key, value in unet.items() if key not in child}
+    return LQ_ENCODER.named(lq_encoder) | UNET.named(plain)
+
+
+def unet_weights(tensors: Mapping[str, Tensor]) -> StateDict:
+    """The state dict of a file's U-Net, with its LQ encoder inside."""
+    lq_encoder = {CHILD + key: value for key, value in LQ_ENCODER.of(tensors).items()}
+    return UNET.of(tensors) | lq_encoder
