@@ -72,7 +72,10 @@ def named(null_context: Tensor, changes: Sequence[Changes], areas: Sequence[Tens
     far as its gamma goes; with several, or in a part of the picture, nobody is."""
     if len(changes) != 1 or areas[0] is not None or changes[0].context is None:
         return null_context
-    own, null = of_one_length(changes[0].context.to(null_context), null_context)
+    own = changes[0].context.to(null_context)
+    if changes[0].context_share == 1:
+        return own
+    own, null = of_one_length(own, null_context)
     return torch.lerp(null, own.expand_as(null), changes[0].context_share)
 
 
