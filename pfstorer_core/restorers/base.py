@@ -169,7 +169,7 @@ class Restorer:
         arguments = (x, timesteps, rows, condition.spatial, sites_of(changes), hooks)
         if not changes.weights:
             return self.unet(*arguments)
-        return functional_call(self.unet, changed_weights(self.unet, changes), arguments)
+        return functional_call(self.unet, changes.changed_weights(self.unet), arguments)
 
     def noised(self, x0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         """x_t of clean latents x0 [B, C, h, w] (DDPM eq. 4)."""
@@ -228,14 +228,3 @@ class Restorer:
             guide=guide,
             callback=callback,
         )
-
-
-def changed_weights(unet: UNet, changes: Changes) -> dict[str, Tensor]:
-    """The parameters of the U-Net that an evaluation sees in place of its own, which stay as they are."""
-    weights: dict[str, Tensor] = {}
-    for name, parts in changes.weights.items():
-        weight = unet.get_parameter(name)
-        for part in parts:
-            weight = weight + part.delta(weight)
-        weights[name] = weight
-    return weights

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.layers import Site
 
@@ -45,6 +45,19 @@ class Changes:
     context: Tensor | None = None
     context_share: float = 0.0
     guidance: Sequence[Guidance] = ()
+    _changed: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def changed_weights(self, unet: nn.Module) -> dict[str, Tensor]:
+        """The parameters that an evaluation of the U-Net sees in place of its own, which stay as they are.
+        They are kept for as long as the changes, which are those of this one U-Net: the same ones serve all
+        tiles and steps."""
+        for name, parts in self.weights.items():
+            if name not in self._changed:
+                weight = unet.get_parameter(name)
+                for part in parts:
+                    weight = weight + part.delta(weight)
+                self._changed[name] = weight
+        return self._changed
 
 
 NO_CHANGES = Changes()

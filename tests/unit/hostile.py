@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load, save
 
 from harness.stand_in_adapter import stand_in_adapter
 from pfstorer_core import CheckpointError, Identity, Restorer, load_identity_adapter, load_restorer, restore
@@ -119,8 +120,6 @@ def bent(value: torch.Tensor, what: str) -> torch.Tensor:
 
 
 def with_tensors(content: bytes, change: Callable[[dict[str, torch.Tensor]], object]) -> bytes:
-    from safetensors.torch import load, save
-
     tensors = load(content)
     change(tensors)
     return save(tensors, unpack(content)[0]["__metadata__"])
@@ -317,12 +316,24 @@ def main(folder: Path) -> None:
     adapter = stand_in_adapter(base, torch.randn(2, 4, 16, 16), gamma=0.1)
     adapter.save(folder / "adapter.safetensors")
     restorer, person = ((folder / f"{name}.safetensors").read_bytes() for name in ("restorer", "adapter"))
+    changes = {
+        f"lora_unet_{layer.replace('.', '_')}.{part}": value
+        for layer in ("input_blocks.1.0.in_layers.2", "output_blocks.3.1.transformer_blocks.0.attn1.to_q")
+        for weight in (base.unet.get_parameter(f"{layer}.weight"),)
+        for part, value in (
+            ("lora_up.weight", torch.randn(len(weight), 2)),
+            ("lora_down.weight", torch.randn(2, *weight.shape[1:])),
+            ("alpha", torch.tensor(1.0)),
+        )
+    }
+    lora = save(changes, {"ss_base_model_version": "sd_v2"})
     use_person, tensors = adapter_user(base), read_checkpoint(folder / "restorer.safetensors")[0]
     uses: list[tuple[str, Callable[[Path], object], Iterator[tuple[str, bytes]]]] = [
         ("restorer", use_restorer, chain([("whole", restorer)], raw(restorer, rng))),
         ("restorer's header", use_restorer, headers(restorer, "restorer", [*RESTORER_RULES], rng)),
         ("adapter", use_person, chain([("whole", person)], raw(person, rng))),
         ("adapter's header", use_person, headers(person, "adapter", [*ADAPTER_RULES], rng)),
+        ("adapter: LoRA", use_person, chain([("whole", lora)], raw(lora, rng))),
         ("checkpoint", use_restorer, chain([("whole", saved(dict(tensors)))], pickles(dict(tensors), rng))),
         ("inspected", inspect_checkpoint, islice(raw(restorer, rng), 20, 60, 3)),
     ]
