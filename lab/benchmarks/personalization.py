@@ -5,9 +5,8 @@
 
 Each person is learned from `--references` clean photos and restored on further, damaged ones. What was
 learned is kept in a folder beside FILE, person by person, so that a run that was stopped goes on. The LoRA is
-`lab.benchmarks.lora`'s, of all layers as in ComfyUI's own training, as many parameters and the same rate. A
-method may carry its strength (`pfstorer@0.5`); `other:pfstorer` is the next person's adapter on this one's
-picture.
+of all layers as in ComfyUI's own training, of as many parameters and the same rate, without L_Gen. A method
+may carry its strength (`pfstorer@0.5`); `other:pfstorer` is the next person's adapter on this one's picture.
 `--plot` draws the differences from the base, `--frontier FILE.png` identity against PSNR over the strengths.
 """
 
@@ -21,20 +20,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from pfstorer_core.checkpoints.files import written
+from pfstorer_core.personalization.base import Adapter
 from pfstorer_core.personalization.identity import Identity
+from pfstorer_core.personalization.lora.train import LoRATraining, trained_layers
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from pfstorer_core.personalization.pfstorer.sites import default_sites, new_blocks
 from pfstorer_core.personalization.pfstorer.train import AdapterTraining
 from pfstorer_core.personalization.photos import Photos
 from pfstorer_core.personalization.registry import load_identity_adapter
-from pfstorer_core.personalization.training import train_identity_adapter
+from pfstorer_core.personalization.training import PersonTraining, train_identity_adapter
 from pfstorer_core.restore import restore
 from pfstorer_core.restorers.base import Restorer
 from pfstorer_core.restorers.files import load_restorer
@@ -47,7 +48,6 @@ from ..evaluation.figures import tables, write_plot, write_sheet
 from ..evaluation.judges import Judges
 from ..evaluation.methods import Method, standard_methods
 from ..evaluation.scoreboard import Scoreboard
-from .lora import LoRA, train_lora
 
 Whose = Callable[[Case], Case]
 """Whose adapter is taken for a case's pictures."""
@@ -68,38 +68,22 @@ class Learned:
         sampled = self.folder / f"{self.sampling_steps}_steps_{self.cases.draws}_draws"
         return sampled / f"{method.replace(':', '-')}-{preset}-{person}.owner"
 
-    def adapter(self, name: str, settings: AdapterTraining, case: Case) -> IdentityAdapter:
+    def adapter(self, name: str, settings: PersonTraining, case: Case) -> Adapter:
         path = self.folder / f"{name}-{case.person}.safetensors"
         if not path.exists():
             with learning(path) as work:
                 photos = list(case.references)
                 train_identity_adapter(self.restorer, photos, settings, folder=work).save(path)
-        adapter = load_identity_adapter(path)
-        assert isinstance(adapter, IdentityAdapter)
-        return adapter
+        return load_identity_adapter(path)
 
-    def lora(self, case: Case) -> LoRA:
-        path = self.folder / f"lora-{case.person}.safetensors"
-        parameters = block_parameters(self.restorer, self.settings)
-        if not path.exists():
-            with learning(path) as work:
-                photos = list(case.references)
-                train_lora(self.restorer, photos, self.settings, parameters, work).save(path)
-        lora = LoRA(self.restorer.unet, parameters)
-        lora.load(path)
-        return lora
-
-    def restored(self, case: Case, adapter: IdentityAdapter, gamma: float) -> Tensor:
-        return self.sample(case, [Identity(adapter, gamma)])
-
-    def sample(self, case: Case, identities: list[Identity]) -> Tensor:
+    def restored(self, case: Case, adapter: Adapter, gamma: float) -> Tensor:
         return restore(
             self.restorer,
             case.lq,
             upscale=1,
             steps=self.sampling_steps,
             seed=case.seed,
-            identities=identities,
+            identities=[Identity(adapter, gamma)],
         )
 
     def neighbour(self, case: Case) -> Case:
@@ -119,16 +103,21 @@ def learning(path: Path) -> Iterator[Path]:
     shutil.rmtree(work, ignore_errors=True)
 
 
-def block_parameters(restorer: Restorer, settings: AdapterTraining) -> int:
+def lora_of_equal_size(restorer: Restorer, settings: AdapterTraining) -> LoRATraining:
+    """The same training of a LoRA with about as many parameters as the blocks have."""
     sites = list(settings.sites) or default_sites(restorer.unet)
     blocks = new_blocks(restorer.unet, sites, 0).values()
-    return sum(p.numel() for block in blocks for p in block.parameters())
+    parameters = sum(p.numel() for block in blocks for p in block.parameters())
+    per_rank = sum(len(w) + w[0].numel() for w in trained_layers(restorer.unet, "all").values())
+    shared = {field.name: getattr(settings, field.name) for field in fields(PersonTraining)}
+    return LoRATraining(**shared, rank=max(1, round(parameters / per_rank)), targets="all", lambda_gen=0.0)
 
 
 def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
     """All rows by name, at one strength; `other:` rows take the next person's adapter."""
     own = learned.settings
-    variants = {
+    variants: dict[str, PersonTraining] = {
+        "lora": lora_of_equal_size(learned.restorer, own),
         "token": replace(own, blocks=False, gradients="full"),
         "vico": replace(own, gamma=False),
         "pfstorer_no_gen": replace(own, lambda_gen=0.0),
@@ -139,10 +128,6 @@ def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
 
     def personal(name: str, whose: Whose, case: Case) -> Tensor:
         return learned.restored(case, learned.adapter(name, variants[name], whose(case)), gamma)
-
-    def lora(whose: Whose, case: Case) -> Tensor:
-        with learned.lora(whose(case)).applied(gamma):
-            return learned.sample(case, [])
 
     def wrong_refs(case: Case) -> Tensor:
         """Another person's photos as references of the person's own blocks."""
@@ -155,12 +140,13 @@ def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
         return learned.restored(case, replace(adapter, references=adapter.references[:0]), gamma)
 
     def own_adapter(case: Case) -> IdentityAdapter:
-        return learned.adapter("pfstorer", own, case)
+        adapter = learned.adapter("pfstorer", own, case)
+        assert isinstance(adapter, IdentityAdapter)
+        return adapter
 
     rows: dict[str, Method] = {"wrong_refs": wrong_refs, "no_refs": no_refs}
     for prefix, whose in (("", itself), ("other:", learned.neighbour)):
         rows |= {f"{prefix}{name}": partial(personal, name, whose) for name in variants}
-        rows[f"{prefix}lora"] = partial(lora, whose)
     return {**standard_methods(learned.restorer, learned.sampling_steps), **rows}
 
 

@@ -12,11 +12,11 @@ from ..checkpoints.names import check_place
 from ..imaging.faces import largest_face
 from ..imaging.pictures import read_picture
 from ..personalization.learn import learn
-from ..personalization.pfstorer.train import AdapterTraining
+from ..personalization.training import default_settings, settings_of
 from ..restorers.files import load_restorer
 from .app import Addons, Device, Prediction, app, bars, device_named, prediction_named
 
-DEFAULTS = AdapterTraining()
+DEFAULTS = default_settings()
 
 
 @app.command("personalize")
@@ -26,10 +26,13 @@ def _personalize(
     photos: Annotated[list[Path], typer.Argument(help="1 to 10 good photos of the person.")],
     steps: Annotated[int, typer.Option(help="Training steps.")] = DEFAULTS.steps,
     batch: Annotated[int, typer.Option(help="Samples a step.")] = DEFAULTS.batch,
+    method: Annotated[str, typer.Option(help="pfstorer or lora.")] = DEFAULTS.method,
     lambda_gen: Annotated[
-        float, typer.Option(help="Weight of the loss without the bad picture.")
-    ] = DEFAULTS.lambda_gen,
-    reference_timestep: Annotated[str, typer.Option(help="zero, same or noised.")] = "zero",
+        float | None, typer.Option(help="Weight of the loss without the bad picture.")
+    ] = None,
+    reference_timestep: Annotated[str | None, typer.Option(help="Of pfstorer: zero, same or noised.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Of lora: of each layer's change.")] = None,
+    targets: Annotated[str | None, typer.Option(help="Of lora: layers that learn, attention or all.")] = None,
     detector: Annotated[
         Path | None, typer.Option(help="YuNet's ONNX file, to be used instead of the built-in detector.")
     ] = None,
@@ -42,12 +45,17 @@ def _personalize(
 ) -> None:
     """Learn a person from a few good photos; a second call goes on where the first was stopped."""
     check_place(output)
+    chosen = {
+        "lambda_gen": lambda_gen,
+        "reference_timestep": reference_timestep,
+        "rank": rank,
+        "targets": targets,
+    }
+    given = {name: value for name, value in chosen.items() if value is not None}
+    settings = settings_of(method, {"steps": steps, "batch": batch, "seed": seed, "bf16": bf16, **given})
     place, prediction = device_named(device), prediction_named(prediction_type)
     pictures = [read_picture(path) for path in photos]
     boxes = [largest_face(picture[0], detector) for picture in pictures]
-    settings = AdapterTraining(
-        steps, batch, lambda_gen=lambda_gen, reference_timestep=reference_timestep, seed=seed, bf16=bf16
-    )
     model = load_restorer(
         restorer,
         *(addon or []),

@@ -7,7 +7,7 @@ import json
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Generic
@@ -194,6 +194,15 @@ def default_settings(method: str = FIRST_METHOD) -> PersonTraining[Any]:
     if found.settings is None:
         raise ValueError(f"{found.title} has nothing to train: choose another method.")
     return found.settings()
+
+
+def settings_of(method: str, given: Mapping[str, Any]) -> PersonTraining:
+    """Of a method's training, with some of its fields; raises ValueError where it has no such field."""
+    kind = type(default_settings(method))
+    known = [field.name for field in fields(kind)]
+    if strange := [name for name in given if name not in known]:
+        raise ValueError(f"The method {method} has no {strange[0]}: leave it out. It has {', '.join(known)}.")
+    return kind(**given)
 
 
 def _train(

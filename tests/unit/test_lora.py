@@ -10,10 +10,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
+from typer.testing import CliRunner
 
 import pfstorer_core as pf
 from pfstorer_core import Restorer
 from pfstorer_core.checkpoints.layouts import CheckpointError
+from pfstorer_core.cli import app
+from pfstorer_core.imaging.pictures import write_picture
 from pfstorer_core.models import Backend, UNet, UNetConfig
 from pfstorer_core.personalization.identity import Identity
 from pfstorer_core.personalization.lora.adapter import LoRAAdapter, LoRAHeader
@@ -28,7 +31,8 @@ from pfstorer_core.personalization.lora.layers import (
 from pfstorer_core.personalization.lora.train import LoRALoss, LoRATraining, trained_layers
 from pfstorer_core.personalization.photos import Pairs, Photos
 from pfstorer_core.personalization.registry import load_identity_adapter
-from pfstorer_core.personalization.training import train_identity_adapter
+from pfstorer_core.personalization.training import settings_of, train_identity_adapter
+from pfstorer_core.restorers.files import save_restorer
 from pfstorer_core.training.data import collate, generators, normal
 from pfstorer_core.training.degradation import random_degradation
 
@@ -363,3 +367,25 @@ def test_a_person_is_learned_and_gone_on_from(restorer: Restorer, person: list[T
 def test_settings_have_ranges(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(QUICK, **change)
+
+
+def test_settings_of_another_method_are_refused() -> None:
+    assert settings_of("lora", {"steps": 7, "rank": 2}) == LoRATraining(steps=7, rank=2)
+    assert settings_of("pfstorer", {"lambda_gen": 0.2}) == pf.AdapterTraining(lambda_gen=0.2)
+    with pytest.raises(ValueError, match="lora has no reference_timestep"):
+        settings_of("lora", {"reference_timestep": "zero"})
+    with pytest.raises(ValueError, match="'dreams'"):
+        settings_of("dreams", {})
+
+
+def test_the_command_line_learns_a_lora(tmp_path: Path, restorer: Restorer) -> None:
+    save_restorer(restorer, tmp_path / "small.safetensors")
+    write_picture(torch.rand(1, 3, 40, 40), tmp_path / "photo.png")
+    file = tmp_path / "ada.safetensors"
+    what = ["personalize", str(tmp_path / "small.safetensors"), str(file), str(tmp_path / "photo.png")]
+    chosen = "--method lora --steps 1 --batch 1 --rank 2 --targets attention --lambda-gen 0 --no-bf16"
+    result = CliRunner().invoke(app, [*what, *chosen.split()])
+    assert result.exit_code == 0, result.output
+    header = load_identity_adapter(file).header
+    assert header.method == "lora"
+    assert {"rank": 2, "targets": "attention", "lambda_gen": 0.0}.items() <= header.training.items()
