@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -191,3 +192,18 @@ def crop(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
     side = max(round(whole * rng.uniform(LEAST_CROP, 1)), min(size, whole))
     left, top = rng.integers(0, whole - side + 1, 2)
     return resize(image[None, :, top : top + side, left : left + side], (size, size)).clamp(0, 1)[0]
+
+
+def in_order(
+    photos: Sequence[Tensor], boxes: Sequence[Box | None] | None
+) -> tuple[list[Tensor], list[Box | None]]:
+    """Photos and their boxes in an order that only what they show decides on."""
+    pairs = sorted(paired(photos, boxes), key=lambda pair: (digest_of(pair[0]), pair[1] or ()))
+    return [photo for photo, _ in pairs], [box for _, box in pairs]
+
+
+def digest_of(photo: Tensor) -> bytes:
+    """Tells a photo [3, H, W] or [1, 3, H, W] from others by size and content."""
+    digest = hashlib.sha256(str(tuple(photo.shape[-3:])).encode())
+    digest.update(photo.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.digest()

@@ -28,7 +28,7 @@ from ..training.state import kept_losses
 from .base import AdapterT
 from .header import FIRST_METHOD
 from .identity import named
-from .photos import Pairs, Photos, paired
+from .photos import Pairs, Photos, digest_of, in_order
 from .registry import method_named
 
 STAGE = "identity"
@@ -283,19 +283,5 @@ def run_key(
     }
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
     for photo in photos:
-        digest.update(_digest(photo))
+        digest.update(digest_of(photo))
     return digest.hexdigest()[:32]
-
-
-def in_order(
-    photos: Sequence[Tensor], boxes: Sequence[Box | None] | None
-) -> tuple[list[Tensor], list[Box | None]]:
-    """Photos and their boxes in an order that only what they show decides on."""
-    pairs = sorted(paired(photos, boxes), key=lambda pair: (_digest(pair[0]), pair[1] or ()))
-    return [photo for photo, _ in pairs], [box for _, box in pairs]
-
-
-def _digest(photo: Tensor) -> bytes:
-    digest = hashlib.sha256(str(tuple(photo.shape[-3:])).encode())
-    digest.update(photo.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.digest()

@@ -11,7 +11,7 @@ import errno
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -21,18 +21,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from .average import follow, lent
 from .data import Batch, Samples, collate
 from .logs import Log
 from .processes import Processes, launched_processes
 from .progress import Progress, silent
+from .saving import Saving, kept_if_stopped
 from .state import load_state, save_state
 
 OnProgress = Callable[[Progress], None]
 
 FREE = ("steps", "accumulate", "save_every", "save_seconds", "validate_every", "validate_at", "workers")
 """Settings that a training may be resumed with other values of."""
-LEAST_WORK = 20
-"""Times as long as it takes to save a state: the least work before the next is saved by the clock."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def fit(
     batches = _batches(samples, settings, first, rows, processes)
     watched = collate([held[k] for k in range(len(held))]) if held is not None and main else None
     log = Log(folder, stage, history, pictures) if main else None
-    saving, began = Saving(settings, first), monotonic()
+    saving, began = Saving(settings.save_seconds, first), monotonic()
 
     def save(step: int) -> None:
         if main and step > saving.step:
@@ -180,7 +180,7 @@ def fit(
             return
         sheet = None
         if watched and settings.looks(step):
-            with _lent(trained, average), torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
+            with lent(trained, average), torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
                 sheet = log.look(step, objective, to_device(watched, processes.device))
         left = (
             (monotonic() - began) / max(1, step - first) * (settings.steps - step) if step > first else None
@@ -208,7 +208,7 @@ def fit(
             rate = learning_rate(settings, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            with _kept_if_stopped(save, step):
+            with kept_if_stopped(save, step):
                 mean = mean_loss()
             if not math.isfinite(mean):
                 raise ValueError(
@@ -218,7 +218,7 @@ def fit(
             processes.clip(trained.values(), settings.clip)
             stepper.step()
             stepper.zero_grad(set_to_none=True)
-            _follow(average, trained, min(settings.ema, (step + 1) / (step + 10)))
+            follow(average, trained, min(settings.ema, (step + 1) / (step + 10)))
             history.append((mean, rate))
             if settings.saves(step + 1):
                 broken |= dict(processes.gather(list(broken.items())))
@@ -226,7 +226,7 @@ def fit(
                 save(step + 1)
             if log is not None:
                 log.step(step + 1, mean, rate)
-            with _kept_if_stopped(save, step + 1):
+            with kept_if_stopped(save, step + 1):
                 tell(step + 1)
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -247,37 +247,6 @@ def fit(
             parameter.copy_(average[name])
     objective.to("cpu")
     return [loss for loss, _ in history]
-
-
-class Saving:
-    """When a state is saved besides by steps: at least so often that a crash loses little, and never so often
-    that saving large networks becomes most of the work."""
-
-    def __init__(self, settings: LoopSettings, step: int) -> None:
-        self.settings, self.step = settings, step
-        self._at, self._took = monotonic(), 0.0
-
-    def is_due(self) -> bool:
-        return monotonic() - self._at >= max(self.settings.save_seconds, LEAST_WORK * self._took)
-
-    @contextmanager
-    def of(self, step: int) -> Iterator[None]:
-        """The saving of the state after `step` steps."""
-        began = monotonic()
-        yield
-        self.step, self._at = step, monotonic()
-        self._took = self._at - began
-
-
-@contextmanager
-def _kept_if_stopped(save: Callable[[int], None], step: int) -> Iterator[None]:
-    """Whoever stops it here, or whatever, wants to go on later from what `step` steps have come to."""
-    try:
-        yield
-    except BaseException:
-        with suppress(Exception):  # what stopped it is to be said
-            save(step)
-        raise
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -320,22 +289,3 @@ def _note_broken(broken: dict[str, str], batch: Batch) -> None:
         if name not in broken:
             logging.getLogger(__name__).warning("Skipped %s: %s", name, why)
             broken[name] = why
-
-
-@torch.no_grad()
-def _follow(average: Mapping[str, Tensor], trained: Mapping[str, Tensor], decay: float) -> None:
-    for name, parameter in trained.items():
-        average[name].lerp_(parameter, 1 - decay)
-
-
-@contextmanager
-def _lent(trained: Mapping[str, nn.Parameter], average: Mapping[str, Tensor]) -> Iterator[None]:
-    """The averaged weights in place of the trained ones."""
-    own = {name: parameter.data for name, parameter in trained.items()}
-    for name, parameter in trained.items():
-        parameter.data = average[name]
-    try:
-        yield
-    finally:
-        for name, parameter in trained.items():
-            parameter.data = own[name]

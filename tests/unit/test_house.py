@@ -12,7 +12,19 @@ from harness import ROOT
 
 CORE, NODES, LAB = "pfstorer_core", "nodes", "lab"
 HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "node_helpers", "server"}
-LONGEST_EXECUTE = 40
+LONGEST_EXECUTE, LONGEST_MODULE = 40, 300
+MOST_ENTRIES = 10
+FLOORS = (
+    {"cli"},
+    {"restore"},
+    {"personalization"},
+    {"restorers"},
+    {"training"},
+    {"degradation", "imaging"},
+    {"checkpoints"},
+    {"diffusion", "models"},
+)
+"""The core's rooms, from the top: each may import those of the floors below."""
 
 Modules = Mapping[str, ast.Module]
 
@@ -75,6 +87,26 @@ def find_circle(modules: Modules) -> list[str]:
     except CycleError as error:
         return error.args[1]
     return []
+
+
+def room_of(name: str) -> str:
+    """The folder or module right in the core that a module is of; "" for the core's own __init__."""
+    return name.partition(".")[2].partition(".")[0]
+
+
+def find_wrong_arrows(modules: Modules) -> list[str]:
+    """Imports that do not run from a room to one of a lower floor; the top's own modules may import all."""
+    height = {room: -number for number, floor in enumerate(FLOORS) for room in floor}
+    found = []
+    for name in modules:
+        room = room_of(name)
+        for target in relative_imports(name, modules):
+            other = room_of(target)
+            if room in ("", "__main__") or other == room:
+                continue
+            if other not in height or height[other] >= height[room]:
+                found.append(f"{name} -> {target}")
+    return found
 
 
 def harness_of_tests(folders: tuple[str, ...]) -> set[str]:
@@ -184,6 +216,52 @@ def test_import_circles_are_found() -> None:
     assert set(find_circle(modules)) == {"a.b", "a.c", "a.d.e"}
     modules["a.d.e"] = ast.parse("if TYPE_CHECKING:\n    from ..b import z")
     assert find_circle(modules) == []
+
+
+def test_arrows_between_the_rooms_of_the_core_run_one_way() -> None:
+    modules = parse(CORE)
+    rooms = {room_of(name) for name in modules} - {"", "__main__"}
+    assert rooms == set().union(*FLOORS)
+    assert find_wrong_arrows(modules) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "wrong"),
+    [
+        ("core.training.loop", "from ..models import unet", []),
+        ("core.training.loop", "def late():\n    from ..restorers.base import x", ["core.restorers.base"]),
+        ("core.imaging.color", "from ..degradation import noise", ["core.degradation.noise"]),
+        ("core.models.unet", "from .. import restore", ["core.restore"]),
+        ("core.models.unet", "from .. import __version__", ["core"]),
+        ("core.restore", "from .cli.app import run", ["core.cli.app"]),
+        ("core.restore", "from .personalization import base", []),
+        ("core", "from .cli.app import run", []),
+    ],
+)
+def test_wrong_arrows_are_found(name: str, source: str, wrong: list[str]) -> None:
+    others = (
+        "core", "core.cli.app", "core.restore", "core.personalization.base", "core.restorers.base",
+        "core.training.loop", "core.degradation.noise", "core.imaging.color", "core.models.unet",
+    )  # fmt: skip
+    modules = {other: ast.parse("") for other in others} | {name: ast.parse(source)}
+    assert find_wrong_arrows(modules) == [f"{name} -> {target}" for target in wrong]
+
+
+def test_the_core_s_top_level_fits_on_one_look() -> None:
+    entries = [path.name for path in (ROOT / CORE).iterdir() if not path.name.startswith(("__", "."))]
+    assert 0 < len(entries) <= MOST_ENTRIES, entries
+
+
+@pytest.mark.parametrize("package", [CORE, NODES, LAB])
+def test_modules_are_read_in_one_sitting(package: str) -> None:
+    """A longer one says why in its docstring, in a sentence about its lines."""
+    found = {}
+    for path in (ROOT / package).rglob("*.py"):
+        source = path.read_text("utf-8")
+        length = len(source.splitlines())
+        if length > LONGEST_MODULE and "lines" not in (ast.get_docstring(ast.parse(source)) or ""):
+            found[str(path.relative_to(ROOT))] = length
+    assert found == {}
 
 
 def test_unit_tests_run_without_the_packages_of_a_server_s_client() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfstorer_core.training import loop
+from pfstorer_core.training import loop, saving
 from pfstorer_core.training.data import Batch
 from pfstorer_core.training.logs import Log
 from pfstorer_core.training.loop import LoopSettings, Objective, fit, learning_rate
@@ -137,7 +137,7 @@ def test_a_crash_loses_a_minute_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_takes: float, expected: list[int]
 ) -> None:
     clock, saved = [0.0], list[int]()
-    monkeypatch.setattr(loop, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(saving, "monotonic", lambda: clock[0])
     monkeypatch.setattr(loop, "save_state", lambda path, step, *_: saved.append(step))
 
     class Slow(Line):
@@ -153,7 +153,7 @@ def test_saving_by_the_clock_does_not_take_all_the_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, saved = [0.0], list[int]()
-    monkeypatch.setattr(loop, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(saving, "monotonic", lambda: clock[0])
 
     def slowly(path: Path, step: int, *_: object) -> None:
         saved.append(step)

@@ -30,7 +30,8 @@ from pfstorer_core.restorers.first_stage.train import (
     train_autoencoder,
 )
 from pfstorer_core.restorers.stablesr.cfw import CFWTraining, restored
-from pfstorer_core.restorers.stablesr.start import TINY, TINY_TEXT, new_start, open_start
+from pfstorer_core.restorers.stablesr.start import new_start, open_start
+from pfstorer_core.restorers.stablesr.tiny import TINY, TINY_TEXT
 from pfstorer_core.restorers.stablesr.train import BaseTraining, DenoisingLoss, train_base
 from pfstorer_core.training.data import Crops, collate, find_pictures
 from pfstorer_core.training.degradation import random_degradation

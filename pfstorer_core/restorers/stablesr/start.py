@@ -27,33 +27,7 @@ from ...training.data import Crops
 from ..base import Restorer
 from ..context import null_context
 from ..files import RestorerFile, file_context, file_tensors, open_restorer
-
-TINY = UNetConfig(
-    in_channels=8,
-    out_channels=8,
-    model_channels=64,
-    channel_mult=(1, 2, 2),
-    attention_resolutions=(4, 2),
-    num_head_channels=32,
-    context_dim=64,
-    sft_channels=64,
-    sft_hidden=20,
-    norm_groups=8,
-    lq_encoder=LQEncoderConfig(
-        in_channels=8,
-        model_channels=64,
-        out_channels=64,
-        channel_mult=(1, 1, 1),
-        num_res_blocks=1,
-        num_heads=2,
-        norm_groups=8,
-    ),
-)
-"""The embedded tiny restorer's U-Net."""
-
-TINY_TEXT = TextTowerConfig(width=TINY.context_dim, heads=1, layers=3)
-"""Its text tower: narrow, because CLIP's table has 49,408 rows. The last block is Stable Diffusion 2's,
-which nothing reads."""
+from .tiny import TINY, TINY_TEXT
 
 FITTED_PICTURES = 100
 """Pictures that the latent scale and the preview colours are fitted to."""
