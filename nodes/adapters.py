@@ -8,8 +8,8 @@ from aiohttp import web
 from comfy_api.latest import io
 from server import PromptServer
 
+from ..pfstorer_core.personalization.base import Adapter
 from ..pfstorer_core.personalization.learn import place, saved_as
-from ..pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from ..pfstorer_core.personalization.registry import load_identity_adapter
 from .host.adapters import IdentityAdapterType
 from .host.folders import adapter_file, adapter_names, adapter_path, adapters_stamp, stamp
@@ -76,7 +76,7 @@ class SaveIdentityAdapter(io.ComfyNode):
         return adapters_stamp(name)
 
     @classmethod
-    def execute(cls, identity_adapter: IdentityAdapter, name: str) -> io.NodeOutput:
+    def execute(cls, identity_adapter: Adapter, name: str) -> io.NodeOutput:
         # Another person of that name stays: the file gets a number.
         file = adapter_file(name)
         path, _ = place(file, identity_adapter.header.run_key)

@@ -9,11 +9,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pfstorer_core.models import UNet
+from ..pfstorer_core.personalization.base import Adapter
 from ..pfstorer_core.personalization.identity import MAX_GAMMA, Identity
-from ..pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
-from .host.adapters import IdentityAdapterType, IdentityPatch, with_identity
+from .host.adapters import IdentityAdapterType, personalized
 from .host.images import from_mask
 from .host.model import RestorerModel
+from .host.weights import check_no_mask
 
 
 class ApplyPersonalization(io.ComfyNode):
@@ -41,7 +42,7 @@ class ApplyPersonalization(io.ComfyNode):
                                tooltip="Strength. 0 is the base restorer, bit for bit; above 1 exaggerates."),
                 io.Mask.Input("mask", optional=True,
                               tooltip="Where this person is, over the whole picture; for group photos. One "
-                              "for all pictures, or one for each; of any size, not empty."),
+                              "for all pictures, or one for each; of any size, not empty. Not for a LoRA."),
                 factor("coarse", "the coarsest features (the shape of the head)"),
                 factor("middle", "the features in between"),
                 factor("fine", "the finest features (skin, hair)"),
@@ -53,7 +54,7 @@ class ApplyPersonalization(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: ModelPatcher, identity_adapter: IdentityAdapter, gamma: float, mask: Tensor | None = None,
+        cls, model: ModelPatcher, identity_adapter: Adapter, gamma: float, mask: Tensor | None = None,
         coarse: float = 1.0, middle: float = 1.0, fine: float = 1.0, start_percent: float = 0.0,
         end_percent: float = 1.0,
     ) -> io.NodeOutput:  # fmt: skip
@@ -68,6 +69,8 @@ class ApplyPersonalization(io.ComfyNode):
                 "The input mask is empty, so that the person would act nowhere: paint where they are, or "
                 "leave the mask unconnected for the whole picture."
             )
+        if identity_adapter.kinds - {"sites", "context"}:
+            check_no_mask(mask, identity_adapter.header.method)
         factors = {4: coarse, 2: middle, 1: fine}
         identity = Identity(identity_adapter, gamma, area, factors)
         identity_adapter.check_base(model.model.fingerprint, "this MODEL")
@@ -75,6 +78,4 @@ class ApplyPersonalization(io.ComfyNode):
         identity_adapter.check_fit(unet, model.model.header.image_size, "this MODEL")
         if not gamma:
             return io.NodeOutput(model.clone())
-        levels = model.model.model_sampling
-        start, end = (float(levels.percent_to_sigma(p)) for p in (start_percent, end_percent))
-        return io.NodeOutput(with_identity(model, IdentityPatch(identity, start, end)))
+        return io.NodeOutput(personalized(model, identity, start_percent, end_percent))

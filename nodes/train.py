@@ -20,7 +20,16 @@ from .host.folders import adapter_file, adapters_stamp
 from .host.images import to_image
 from .host.notes import said, say
 from .host.photos import Autogrown, gather_photos, single_value
-from .host.training import DEFAULTS, loss_map, settings, thumbnail, time_left, training_copy
+from .host.training import (
+    DEFAULTS,
+    RANK,
+    loss_map,
+    settings,
+    thumbnail,
+    time_left,
+    trained_methods,
+    training_copy,
+)
 
 PREVIEW_SIDE = 512
 
@@ -81,6 +90,10 @@ class TrainIdentityAdapter(io.ComfyNode):
                                 tooltip="Where the person is learned, such as output_blocks.4.1, with commas "
                                 "between; empty: what suits the restorer."),
                 growing("faces", mask, 0),
+                io.Combo.Input("method", options=trained_methods(), default=DEFAULTS.method, optional=True,
+                               tooltip="What is learned: PFStorer's blocks, or a LoRA to compare them with."),
+                io.Int.Input("rank", default=RANK, min=1, max=1024, optional=True, advanced=True,
+                             tooltip="Of a LoRA: more learns more, and makes a larger file."),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[

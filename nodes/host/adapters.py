@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import comfy.conds
 import torch
+from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 from comfy_api.latest import io
@@ -19,7 +20,7 @@ from ...pfstorer_core.personalization.base import BoundAdapter
 from ...pfstorer_core.personalization.identity import Identity, each_in_its_area, named, of_one_length
 from ...pfstorer_core.restorers.changes import Changes, together
 from .placement import Placement
-from .weights import weights_state
+from .weights import weight_patches, weights_state, with_weights
 
 PATCH = "pfstorer_identity"
 """The host keeps what a clone of a MODEL was given in lists of this name."""
@@ -54,16 +55,53 @@ class IdentityPatch:
             self._bound = {key: adapter.bind(unet, schedule, self.identity.gamma, self.identity.factors)}
         return self._bound[key]
 
+    def changes(self, model: Any, sigma: Tensor) -> Changes:
+        """What it changes of a `RestorerModel`'s evaluation at a noise level [B]."""
+        place = (sigma.device, model.get_dtype_inference())
+        unet, state = model.diffusion_model, weights_state(model.current_patcher)
+        timestep = int(model.model_sampling.timestep(sigma[:1]).round())
+        return self.at(unet, model.header.schedule, state, place).prepare(timestep)
+
+    def guide(self, args: dict[str, Any]) -> Tensor:
+        """The host's post-CFG function: what the sampler goes on with, instead of the predicted x0."""
+        x0, sigma = args["denoised"], args["sigma"]
+        if self.acts(float(sigma[0])):
+            for guidance in self.changes(args["model"], sigma).guidance:
+                x0 = guidance(x0)
+        return x0
+
     def cleanup(self) -> None:
         """After a sampling: nothing stays on the device."""
         self._bound = {}
 
 
+def personalized(
+    model: ModelPatcher, identity: Identity, start_percent: float = 0.0, end_percent: float = 1.0
+) -> ModelPatcher:
+    """A clone of MODEL, one of ours, that restores this person in this part of the sampling.
+
+    What changes weights is the host's to do; all else is done in the model's evaluations.
+    """
+    adapter, inside = identity.adapter, model.model
+    assert isinstance(inside, BaseModel)
+    if "weights" in adapter.kinds:
+        bound = adapter.bind(cast(UNet, inside.diffusion_model), cast(Any, inside).header.schedule)
+        patches = weight_patches(bound.prepare(0).weights)
+        model = with_weights(model, patches, identity.gamma, start_percent, end_percent, identity.factors)
+    if not adapter.kinds - {"weights"}:
+        return model
+    levels = inside.model_sampling
+    start, end = (float(levels.percent_to_sigma(percent)) for percent in (start_percent, end_percent))
+    return with_identity(model, IdentityPatch(identity, start, end))
+
+
 def with_identity(model: ModelPatcher, patch: IdentityPatch) -> ModelPatcher:
-    """A clone of MODEL that restores this person."""
+    """A clone of MODEL whose evaluations know this person."""
     model = model.clone()
     model.set_model_patch(patch, PATCH)
     model.add_callback_with_key(CallbacksMP.ON_CLEANUP, PATCH, lambda _: patch.cleanup())
+    if "guidance" in patch.identity.adapter.kinds:
+        model.set_model_sampler_post_cfg_function(patch.guide)
     return model
 
 
@@ -116,13 +154,9 @@ def apply_identities(
     areas = [conds.pop(f"{AREA}{number}", None) for number in range(len(patches))]
     acting = [k for k, patch in enumerate(patches) if patch.acts(float(sigma[0]))]
     areas = [areas[k] for k in acting]
-    timestep = int(model.model_sampling.timestep(sigma[:1]).round())
-    state = weights_state(model.current_patcher)
-    place = (sigma.device, model.get_dtype_inference())
-    unet, schedule = model.diffusion_model, model.header.schedule
-    changes = [patches[k].at(unet, schedule, state, place).prepare(timestep) for k in acting]
+    changes = [patches[k].changes(model, sigma) for k in acting]
     if acting and context is not None and rows is not None:
-        context = context.to(*place)
+        context = context.to(sigma.device, model.get_dtype_inference())
         own, context = of_one_length(named(context, changes, areas), context)
         context = torch.where(rows.to(own)[:, :, None] > 0, own, context)
     return each_in_its_area(lambda who: evaluate(together([changes[k] for k in who]), context), areas)

@@ -13,8 +13,11 @@ from comfy.model_patcher import ModelPatcher
 from PIL import Image
 from torch import Tensor
 
-from ...pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
+from ...pfstorer_core.personalization.base import Adapter
+from ...pfstorer_core.personalization.lora.train import LoRATraining
 from ...pfstorer_core.personalization.pfstorer.train import AdapterTraining
+from ...pfstorer_core.personalization.registry import methods
+from ...pfstorer_core.personalization.training import PersonTraining, default_settings
 from ...pfstorer_core.restorers.base import Restorer
 from ...pfstorer_core.restorers.files import load_restorer, open_restorer
 from ...pfstorer_core.restorers.fingerprint import fingerprint, same_base
@@ -24,15 +27,23 @@ from .images import to_image
 from .model import RestorerModel
 
 DEFAULTS = AdapterTraining()
+RANK = LoRATraining().rank
 
 
-def settings(given: Mapping[str, Any]) -> AdapterTraining:
-    """Of the node's inputs."""
-    own = {field.name for field in fields(AdapterTraining)}
+def trained_methods() -> list[str]:
+    """The methods that can be learned, the first of them the paper's."""
+    found = [name for name, method in methods().items() if method.settings is not None]
+    return sorted(found, key=lambda name: (name != DEFAULTS.method, name))
+
+
+def settings(given: Mapping[str, Any]) -> PersonTraining[Any]:
+    """Of the node's inputs; what the method has no use for is left out."""
+    kind = type(default_settings(given.get("method", DEFAULTS.method)))
+    own = {field.name for field in fields(kind)}
     sites = tuple(site.strip() for site in given.get("sites", "").split(",") if site.strip())
     changed = {"sites": sites, "bf16": calculates_bf16(mm.get_torch_device())}
     changed |= {name: given.get(name) or None for name in ("lr", "gamma_lr", "preview_every")}
-    return AdapterTraining(**{key: value for key, value in given.items() if key in own} | changed)
+    return kind(**{key: value for key, value in {**given, **changed}.items() if key in own})
 
 
 def training_copy(model: ModelPatcher) -> Restorer:
@@ -61,7 +72,7 @@ def training_copy(model: ModelPatcher) -> Restorer:
     )  # fmt: skip
 
 
-def loss_map(adapter: IdentityAdapter) -> dict[str, list[float]]:
+def loss_map(adapter: Adapter) -> dict[str, list[float]]:
     """The host's graph divides by the range of the losses, so that there have to be two different ones."""
     losses = list(adapter.header.losses)
     if len(set(losses)) < 2:

@@ -12,6 +12,8 @@ from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
 from ...pfstorer_core.models import UNetConfig
+from ...pfstorer_core.personalization.lora.layers import LowRank as Rank
+from ...pfstorer_core.restorers.changes import WeightChange
 
 KEY = "pfstorer.weights"
 PREFIX = "diffusion_model."
@@ -28,6 +30,23 @@ def lora_patches(lora: Mapping[str, LowRank]) -> dict[str, LoRAAdapter]:
         PREFIX + name: LoRAAdapter(set(), (up, down, alpha, None, None, None))
         for name, (up, down, alpha) in lora.items()
     }
+
+
+def weight_patches(weights: Mapping[str, Sequence[WeightChange]]) -> dict[str, LoRAAdapter]:
+    """`lora_patches` of what an adapter changes.
+
+    Raises:
+        ValueError: a change that is no LoRA's, which the host has no patch for.
+    """
+    found: dict[str, LowRank] = {}
+    for name, changes in weights.items():
+        (change,) = changes
+        if not isinstance(change, Rank):
+            raise ValueError(
+                f"{name} is changed by a {type(change).__name__}, which is no LoRA: update the pack."
+            )
+        found[name] = (change.up, change.down, change.alpha)
+    return lora_patches(found)
 
 
 def with_weights(
