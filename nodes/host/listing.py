@@ -10,11 +10,14 @@ import folder_paths
 
 from ...pfstorer_core.checkpoints.header import FORMAT as RESTORER
 from ...pfstorer_core.checkpoints.names import is_hidden
-from ...pfstorer_core.checkpoints.reading import read_metadata
+from ...pfstorer_core.checkpoints.reading import mentions, read_metadata
 from ...pfstorer_core.personalization.header import FORMAT as ADAPTER
 
 OURS = b'"pfstorer'
 """Begins the format's name in each file of ours."""
+
+LORA, LORA_KEYS = "lora", (b".lora_down.", b".lora_A.", b"_lora.down.", b".lora.down.")
+"""What such a file is called here, and parts of its tensors' names."""
 
 
 def names(folders: Sequence[str], formats: Sequence[str]) -> list[str]:
@@ -43,7 +46,8 @@ def addons(*folders: str) -> list[str]:
 
 
 def adapters(*folders: str) -> list[str]:
-    return names(folders, (ADAPTER,))
+    """Also LoRAs that were made elsewhere."""
+    return names(folders, (ADAPTER, LORA))
 
 
 def _offered(folder: str, name: str, formats: Sequence[str]) -> bool:
@@ -66,7 +70,8 @@ def _in_a_loop(root: str, name: str) -> bool:
 
 
 def format_of(path: str) -> str:
-    """What a .safetensors file of ours says that it is, by its header alone; "" for any other file."""
+    """What a .safetensors file of ours says that it is, by its header alone; `LORA` for any LoRA, "" for
+    any other file."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -77,4 +82,4 @@ def format_of(path: str) -> str:
 @lru_cache(maxsize=4096)
 def _format_of(path: str, size: int, modified: int) -> str:
     """`size` and `modified`: a file that is changed is read again."""
-    return read_metadata(path, OURS).get("format", "")
+    return read_metadata(path, OURS).get("format") or (LORA if mentions(path, LORA_KEYS) else "")

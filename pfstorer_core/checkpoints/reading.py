@@ -9,7 +9,7 @@ import re
 import stat
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -119,6 +119,15 @@ def read_metadata(path: Path | str, mark: bytes = b"") -> dict[str, str]:
         return {key: value for key, value in found.items() if isinstance(value, str)}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def mentions(path: Path | str, words: Sequence[bytes]) -> bool:
+    """Whether the header of a .safetensors file, which names its tensors, holds one of these words."""
+    try:
+        head = _head(Path(path), os.path.getsize(path))
+    except (OSError, ValueError):
+        return False
+    return head.startswith(b"{") and any(word in head for word in words)
 
 
 def _head(path: Path, size: int) -> bytes:
