@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pfstorer_core.cli.app import run
 
-from . import benchmarking, drawing, evaluating  # noqa: F401 - they register their verbs
+from . import architecture, benchmarking, drawing, evaluating  # noqa: F401 - they register their verbs
 from .app import app
 
 __all__ = ["app", "main"]
@@ -17,4 +17,4 @@ def main() -> None:
 
 @app.callback()
 def _main() -> None:
-    """Drawn people, the scoreboard, its judges and the benchmarks."""
+    """Drawn people, the scoreboard, its judges, the benchmarks and the picture of the architecture."""

@@ -64,7 +64,7 @@ class RestorerHeader:
     """What the tensors do not tell. The defaults are those of StableSR on SD 2.1, whose files have no header.
 
     Attributes:
-        architecture: name of the folder in `restorers` that knows the networks, see `restorers.registry`.
+        architecture: name of the folder in `restorers` that knows the networks.
         prediction_type: "eps" or "v".
         beta_schedule, beta_start, beta_end, num_train_timesteps: of the noise, in diffusers' words; see
             `Schedule.scaled_linear`.

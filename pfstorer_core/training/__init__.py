@@ -1,1 +1,1 @@
-"""Training: the autoencoder with its CFW, and the base restorer."""
+"""Training, whatever is learned: pairs of pictures, the loop, states to resume from, progress."""
