@@ -84,7 +84,7 @@ def learn(
         sheet = read_preview(preview_path(path), key)
         sheet = with_crops(crops, boxes, None) if sheet is None else sheet
         found: Any = done  # of this method, as its key says
-        return Learned(found, sheet, path, [f"AdapterT before: found as {path.name} in {path.parent}."])
+        return Learned(found, sheet, path, [f"Learned before: found as {path.name} in {path.parent}."])
     shown: list[Tensor] = []
 
     def listen(progress: Progress) -> None:
