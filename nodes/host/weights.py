@@ -12,41 +12,28 @@ from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
 from ...pfstorer_core.models import UNetConfig
-from ...pfstorer_core.personalization.lora.layers import LowRank as Rank
+from ...pfstorer_core.personalization.lora.layers import LowRank, factor_at, feature_scale
 from ...pfstorer_core.restorers.changes import WeightChange
 
 KEY = "pfstorer.weights"
 PREFIX = "diffusion_model."
 """Of the U-Net's parameters in the host's MODEL."""
 
-LowRank = tuple[Tensor, Tensor, float]
-"""A LoRA of one weight: up [out, rank, …], down [rank, in, …], and alpha (scale × rank)."""
-
-
-def lora_patches(lora: Mapping[str, LowRank]) -> dict[str, LoRAAdapter]:
-    """What the host calls patches, from a LoRA by the names of the U-Net's parameters
-    ("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")."""
-    return {
-        PREFIX + name: LoRAAdapter(set(), (up, down, alpha, None, None, None))
-        for name, (up, down, alpha) in lora.items()
-    }
-
 
 def weight_patches(weights: Mapping[str, Sequence[WeightChange]]) -> dict[str, LoRAAdapter]:
-    """`lora_patches` of what an adapter changes.
+    """What the host calls patches, of what an adapter changes by the names of the U-Net's parameters.
 
     Raises:
         ValueError: a change that is no LoRA's, which the host has no patch for.
     """
-    found: dict[str, LowRank] = {}
-    for name, changes in weights.items():
-        (change,) = changes
-        if not isinstance(change, Rank):
+    found = {}
+    for name, (change,) in weights.items():
+        if not isinstance(change, LowRank):
             raise ValueError(
                 f"{name} is changed by a {type(change).__name__}, which is no LoRA: update the pack."
             )
-        found[name] = (change.up, change.down, change.alpha)
-    return lora_patches(found)
+        found[PREFIX + name] = LoRAAdapter(set(), (change.up, change.down, change.alpha, None, None, None))
+    return found
 
 
 def with_weights(
@@ -64,7 +51,7 @@ def with_weights(
     hooks: as for conditioning with hooks, it then loads the file once more, without streaming.
 
     Args:
-        patches: by the key of the host's state dict, see `lora_patches`.
+        patches: by the key of the host's state dict, see `weight_patches`.
         start_percent, end_percent: how far sampling is, 0…1, when they begin and end to act.
         factors: further factors on strength by how much smaller than the latent a layer's features are (1, 2,
             4); what is smaller than the last of them has its factor. What is no layer of a resolution, such
@@ -160,26 +147,13 @@ def check_no_mask(mask: Tensor | None, method: str) -> None:
         )
 
 
-def layer_factor(sizes: UNetConfig, parameter: str) -> int | None:
-    """How much smaller than the latent the features are that a parameter of the U-Net acts on: 1, 2, 4, …;
-    None where it acts on none."""
-    part, *rest = parameter.split(".")
-    last, blocks = len(sizes.channel_mult) - 1, sizes.num_res_blocks + 1
-    if part == "input_blocks":
-        return 2 ** (max(int(rest[0]) - 1, 0) // blocks)
-    if part == "output_blocks":
-        return 2 ** (last - int(rest[0]) // blocks)
-    return {"middle_block": 2**last, "out": 1}.get(part)
-
-
 def _by_strength(
     sizes: UNetConfig, patches: Mapping[str, Any], strength: float, factors: Mapping[int, float]
 ) -> dict[float, dict[str, Any]]:
     """The patches of every strength but 0."""
     found: dict[float, dict[str, Any]] = {}
     for key, patch in patches.items():
-        smaller = layer_factor(sizes, key.removeprefix(PREFIX))
-        own = 1.0 if smaller is None or not factors else factors.get(min(smaller, max(factors)), 1.0)
-        if strength * own:
-            found.setdefault(strength * own, {})[key] = patch
+        own = strength * factor_at(feature_scale(sizes, key.removeprefix(PREFIX)), factors)
+        if own:
+            found.setdefault(own, {})[key] = patch
     return found

@@ -121,9 +121,10 @@ def learn(
 
 
 def place(file: Path, key: str) -> tuple[Path, Adapter | None]:
-    """The first free name like that of `file`, or the file that has this run key, and what is in it."""
+    """The first free name like that of `file`, or the file that has this run key, and what is in it. What was
+    made elsewhere has no key, and is never taken for another."""
     for path, found in _like(file):
-        if found is not None and found.header.run_key == key:
+        if found is not None and key and found.header.run_key == key:
             return path, found
     return next(path for path in _names(file) if not path.exists()), None
 

@@ -19,6 +19,7 @@ from pfstorer_core.cli import app
 from pfstorer_core.imaging.pictures import write_picture
 from pfstorer_core.models import Backend, UNet, UNetConfig
 from pfstorer_core.personalization.identity import Identity
+from pfstorer_core.personalization.learn import place
 from pfstorer_core.personalization.lora.adapter import LoRAAdapter, LoRAHeader
 from pfstorer_core.personalization.lora.files import is_lora, read_layers
 from pfstorer_core.personalization.lora.layers import (
@@ -114,13 +115,13 @@ def test_it_is_the_restorer_with_other_weights(
 
 def test_scales_of_stable_diffusion() -> None:
     unet = UNet(UNetConfig(), Backend(device="meta"))
-    scales = {layer: feature_scale(unet, layer) for layer in changeable(unet)}
+    scales = {layer: feature_scale(unet.config, layer) for layer in changeable(unet)}
     expected = {
         "input_blocks.0.0": 1, "input_blocks.2.1.proj_in": 1, "input_blocks.3.0.op": 1,
         "input_blocks.4.0.in_layers.2": 2, "input_blocks.11.0.out_layers.3": 8,
         "middle_block.1.transformer_blocks.0.attn1.to_q": 8, "output_blocks.0.0.in_layers.2": 8,
         "output_blocks.5.1.proj_in": 4, "output_blocks.8.1.proj_in": 2, "output_blocks.11.1.proj_in": 1,
-        "out.2": 1, "time_embed.0": 0,
+        "out.2": 1, "time_embed.0": None,
     }  # fmt: skip
     assert {layer: scales[layer] for layer in expected} == expected
 
@@ -221,6 +222,7 @@ def test_a_file_made_elsewhere_is_read(
     assert again.header == adapter.header
     assert again.header.training == {}
     assert is_lora(again.tensors())
+    assert place(tmp_path / "ours.safetensors", adapter.header.run_key)[0].name == "ours_2.safetensors"
 
 
 def test_locon_s_three_factors() -> None:

@@ -91,7 +91,7 @@ class LoRAAdapter(Adapter):
         names, weights = known_names(unet), dict[str, list[LowRank]]()
         for name, low in self.layers.items():
             layer = names[name]
-            if strength := gamma * factor_at(feature_scale(unet, layer), factors or {}):
+            if strength := gamma * factor_at(feature_scale(unet.config, layer), factors or {}):
                 weights[f"{layer}.weight"] = [low.scaled(strength)]
         return BoundLoRA(Changes(weights=weights))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ...models import UNet
+from ...models import UNet, UNetConfig
 from ...models.blocks import Upsample
 
 DIFFUSERS_RESNET = {
@@ -111,22 +111,19 @@ def _diffusers_blocks(unet: UNet) -> dict[str, str]:
     return blocks
 
 
-def feature_scale(unet: UNet, layer: str) -> int:
-    """How much smaller than the latent the features of a layer's block are: 1, 2, 4, …; 0 for what is in none
-    of the U-Net's blocks: the time embedding and the LQ encoder."""
+def feature_scale(sizes: UNetConfig, layer: str) -> int | None:
+    """How much smaller than the latent the features are that a layer of the U-Net, or a parameter, acts on:
+    1, 2, 4, …; None for what is in none of its blocks: the time embedding and the LQ encoder."""
     part, *rest = layer.split(".")
-    levels, a_level = len(unet.config.channel_mult), unet.config.num_res_blocks + 1
+    last, a_level = len(sizes.channel_mult) - 1, sizes.num_res_blocks + 1
     if part == "input_blocks":
         return 2 ** (max(int(rest[0]) - 1, 0) // a_level)
-    if part == "middle_block":
-        return 2 ** (levels - 1)
     if part == "output_blocks":
-        return 2 ** (levels - 1 - int(rest[0]) // a_level)
-    return 1 if part == "out" else 0
+        return 2 ** (last - int(rest[0]) // a_level)
+    return {"middle_block": 2**last, "out": 1}.get(part)
 
 
-def factor_at(scale: int, factors: Mapping[int, float]) -> float:
-    """Of the features of a scale: that of the next finer scale which has one, so that the coarsest factor is
-    that of all levels below, too; 1 where there is none."""
-    given = [known for known in factors if known <= scale]
-    return factors[max(given)] if given else 1.0
+def factor_at(scale: int | None, factors: Mapping[int, float]) -> float:
+    """Of the features of a scale, see `feature_scale`. What is smaller than the last factor's has that one;
+    1 where there is none."""
+    return 1.0 if scale is None or not factors else factors.get(min(scale, max(factors)), 1.0)

@@ -19,7 +19,8 @@ from inside_identity import adapter, applied, model, sampled  # noqa: F401 - fix
 from inside_model import SIZES, path, restorer  # noqa: F401 - fixtures
 from pfstorer.nodes.host.model import build_model, load_model
 from pfstorer.nodes.host.tiles import Tiles, with_tiles
-from pfstorer.nodes.host.weights import HookedSteps, check_no_mask, layer_factor, lora_patches, with_weights
+from pfstorer.nodes.host.weights import HookedSteps, check_no_mask, weight_patches, with_weights
+from pfstorer.pfstorer_core.personalization.lora.layers import LowRank, feature_scale
 from pfstorer.pfstorer_core.restorers.base import Restorer
 from pfstorer.pfstorer_core.restorers.files import open_restorer
 from torch import Tensor
@@ -44,7 +45,7 @@ def low_rank(restorer: Restorer, seed: int = 0, rank: int = 2, scale: float = 0.
         if not name.startswith("lq_encoder") and any(part in name for part in chosen):
             up = scale * torch.randn(value.shape[0], rank, *[1] * (value.ndim - 2), generator=generator)
             down = scale * torch.randn(rank, *value.shape[1:], generator=generator)
-            found[name] = (up, down, 1.5 * rank)
+            found[name] = LowRank(up, down, 1.5 * rank)
     return found
 
 
@@ -55,16 +56,16 @@ def lora(restorer: Restorer) -> dict[str, Any]:
 
 @pytest.fixture
 def patches(lora: dict[str, Any]) -> dict[str, Any]:
-    return lora_patches(lora)
+    return weight_patches({name: [low] for name, low in lora.items()})
 
 
 def as_file(lora: dict[str, Any]) -> dict[str, Tensor]:
     """In Stable Diffusion's usual layout."""
     tensors = {}
-    for name, (up, down, alpha) in lora.items():
+    for name, low in lora.items():
         stem = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
-        tensors |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down}
-        tensors[f"{stem}.alpha"] = torch.tensor(alpha)
+        tensors |= {f"{stem}.lora_up.weight": low.up, f"{stem}.lora_down.weight": low.down}
+        tensors[f"{stem}.alpha"] = torch.tensor(low.alpha)
     return tensors
 
 
@@ -199,7 +200,7 @@ def test_the_same_hooks_give_the_same_group_for_a_sampling() -> None:
 
 
 def test_two_add_up(restorer: Restorer, model: Any, patches: dict[str, Any]) -> None:
-    other = lora_patches(low_rank(restorer, 5))
+    other = weight_patches({name: [low] for name, low in low_rank(restorer, 5).items()})
     always = with_weights(with_weights(model, patches, 0.4), other, 0.6)
     assert all(len(group) == 2 for group in always.patches.values())
     parts = with_weights(with_weights(model, patches, 0.4, 0.0, HALF), other, 0.6, 0.0, HALF)
@@ -235,7 +236,7 @@ def test_each_resolution_has_its_factor(model: Any, patches: dict[str, Any], lor
     factors = {1: 0.5, 2: 0.0, 4: 2.0}
     changed = with_weights(model, patches, 0.8, factors=factors)
     strengths = {key.removeprefix("diffusion_model."): group[0][0] for key, group in changed.patches.items()}
-    expected = {name: 0.8 * factors.get(layer_factor(SIZES, name) or 0, 1.0) for name in lora}
+    expected = {name: 0.8 * factors.get(feature_scale(SIZES, name) or 0, 1.0) for name in lora}
     assert strengths == {name: strength for name, strength in expected.items() if strength}
     assert set(expected.values()) == {0.4, 0.0, 1.6, 0.8}
     part = next(iter(with_weights(model, patches, 0.8, 0.0, HALF, factors).hook_patches.values()))
@@ -262,11 +263,11 @@ def test_a_layer_s_factor_is_how_much_smaller_its_features_are(restorer: Restore
         module._forward_pre_hooks.clear()
     upsampled = {name for name in seen if name.startswith("output") and name.endswith(".conv")}
     for name, smaller in seen.items():
-        found = layer_factor(SIZES, f"{name}.weight")
+        found = feature_scale(SIZES, f"{name}.weight")
         assert found == (2 * smaller if name in upsampled else smaller), name
     assert {"input_blocks.0.0", "out.2", "middle_block.0.in_layers.2"} < set(seen)
-    assert layer_factor(SIZES, "time_embed.0.weight") is None
-    assert layer_factor(SIZES, "lq_encoder.input_blocks.1.0.in_layers.2.weight") is None
+    assert feature_scale(SIZES, "time_embed.0.weight") is None
+    assert feature_scale(SIZES, "lq_encoder.input_blocks.1.0.in_layers.2.weight") is None
 
 
 def test_what_is_smaller_than_the_last_factor_has_it(model: Any, patches: dict[str, Any]) -> None:
