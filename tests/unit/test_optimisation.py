@@ -170,6 +170,15 @@ def test_a_resumed_training_keeps_average_and_moments(tmp_path: Path) -> None:
     assert (seen, last) == (expected[3:], whole)
 
 
+def test_the_last_step_is_saved(tmp_path: Path) -> None:
+    """Whatever the steps between two states: what is finished is not trained again."""
+    settings = replace(PLAIN, steps=5, save_every=3)
+    fitted(tmp_path, settings, [[1.0]] * 5)
+    seen, last = fitted(tmp_path, settings, [[1.0]] * 5)
+    assert not seen
+    assert last == pytest.approx([0.5], rel=1e-4)
+
+
 def test_a_step_takes_its_own_samples(tmp_path: Path) -> None:
     """Step s has samples s·batch …, whatever the parts, and its loss is their mean."""
     slopes = [[float(k)] for k in range(12)]
