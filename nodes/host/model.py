@@ -76,6 +76,12 @@ class RestorerModelConfig(comfy.supported_models.SD20):
             }
         )
         self.latent_format = RestorerLatentFormat(file)
+        header = file.header
+        self.sampling_settings = {
+            "linear_start": header.beta_start,
+            "linear_end": header.beta_end,
+            "timesteps": header.num_train_timesteps,
+        }
 
     def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """Back to the key names of StableSR's checkpoints."""

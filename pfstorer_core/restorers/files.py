@@ -22,6 +22,7 @@ from ..diffusion.schedule import PredictionType
 from ..models import Autoencoder, AutoencoderConfig, Backend, UNet, UNetConfig
 from .base import Restorer
 from .context import null_context
+from .registry import check_architecture
 
 NULL_CONTEXT = "null_context"
 CHILD = "lq_encoder."
@@ -109,6 +110,7 @@ def open_restorer(
         tensors |= extra
         if kind is not CFW:
             layout, header = RESTORER, RestorerHeader.from_file(metadata, extra, addon.name)
+    check_architecture(header, path.name)
     if layout is BASE:
         raise CheckpointError(
             f"{path.name} is {BASE.name}: it can draw pictures, but not restore them. Add StableSR's own "

@@ -1,6 +1,7 @@
 """What files say of themselves: every field comes back, other versions are refused, defaults are known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import pfstorer_core as pf
 from pfstorer_core import CheckpointError, Restorer, RestorerHeader
-from pfstorer_core.personalization.pfstorer.header import AdapterHeader
+from pfstorer_core.personalization.pfstorer.header import PFStorerHeader
 
 OTHER: dict[str, Any] = {
     "prediction_type": "v",
@@ -22,6 +23,13 @@ OTHER: dict[str, Any] = {
     "norm_groups": 8,
     "preview": [[0.1, -0.2, 0.3]] * 5,
     "training": {"steps": 3, "stages": [{"lr": 1e-3}]},
+    "architecture": "diffbir",
+    "beta_start": 0.001,
+    "beta_end": 0.02,
+    "num_train_timesteps": 500,
+    "condition": "control",
+    "start": "noise",
+    "size_rule": "fixed",
 }
 """Of a restorer's header, each of another value than its default."""
 PERSON: dict[str, Any] = {
@@ -55,8 +63,8 @@ def test_each_field_of_a_restorer_comes_back(name: str) -> None:
 
 @pytest.mark.parametrize("name", PERSON)
 def test_each_field_of_an_adapter_comes_back(name: str) -> None:
-    header = AdapterHeader(**PERSON)
-    found = AdapterHeader.from_file(header.to_metadata(), "ada.safetensors")
+    header = PFStorerHeader(**PERSON)
+    found = PFStorerHeader.from_file(header.to_metadata(), "ada.safetensors")
     assert getattr(found, name) == PERSON[name]
     assert found == header
 
@@ -83,7 +91,7 @@ def test_defaults_of_files_without_a_header_are_stablesr_s() -> None:
 def test_other_versions_are_refused(tmp_path: Path, version: str | None) -> None:
     """In the files: of a restorer's header and of an adapter's."""
     metadata = RestorerHeader(**OTHER).to_metadata()
-    person = AdapterHeader(**PERSON).to_metadata()
+    person = PFStorerHeader(**PERSON).to_metadata()
     for entries in (metadata, person):
         if version is None:
             del entries["format_version"]
@@ -93,26 +101,26 @@ def test_other_versions_are_refused(tmp_path: Path, version: str | None) -> None
     with pytest.raises(CheckpointError, match=rf"x\.safetensors.*{said}"):
         RestorerHeader.from_file(metadata, {}, "x.safetensors")
     with pytest.raises(CheckpointError, match=rf"ada\.safetensors.*{said}"):
-        AdapterHeader.from_file(person, "ada.safetensors")
+        PFStorerHeader.from_file(person, "ada.safetensors")
     save_file({"token.embedding": torch.zeros(1, 4)}, tmp_path / "ada.safetensors", person)
     with pytest.raises(CheckpointError, match=said):
         pf.load_identity_adapter(tmp_path / "ada.safetensors")
 
 
 def test_what_a_later_version_added_is_left_out() -> None:
-    for header, entry in ((RestorerHeader(**OTHER), "restorer"), (AdapterHeader(**PERSON), "adapter")):
+    for header, entry in ((RestorerHeader(**OTHER), "restorer"), (PFStorerHeader(**PERSON), "adapter")):
         metadata = header.to_metadata()
         metadata[entry] = json.dumps({**json.loads(metadata[entry]), "of_next_year": 1})
         if isinstance(header, RestorerHeader):
             assert RestorerHeader.from_file(metadata, {}, "x") == header
         else:
-            assert AdapterHeader.from_file(metadata, "x") == header
+            assert PFStorerHeader.from_file(metadata, "x") == header
 
 
 @pytest.mark.parametrize("change", [{"null_lq": "none"}, {"reference_timestep": "never"}])
 def test_an_adapter_of_unknown_choices_cannot_be_made(change: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=next(iter(change.values()))):
-        AdapterHeader(**{**PERSON, **change})
+        PFStorerHeader(**{**PERSON, **change})
 
 
 def test_files_say_what_they_are(tmp_path: Path, restorer: Restorer) -> None:
@@ -143,3 +151,42 @@ def test_files_say_what_they_are(tmp_path: Path, restorer: Restorer) -> None:
         assert loaded.blocks[site].attn1.heads == block.attn1.heads
         for key, value in block.state_dict().items():
             torch.testing.assert_close(loaded.blocks[site].state_dict()[key], value.half().float())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("architecture", "painter", "'painter', which is not known here"),
+        ("size_rule", "fixed", "size_rule 'fixed', which stablesr does not have"),
+        ("condition", "control", "condition 'control'"),
+    ],
+)
+def test_what_no_code_here_restores_with_is_refused(
+    tmp_path: Path, restorer: Restorer, field: str, value: str, words: str
+) -> None:
+    path = tmp_path / "later.safetensors"
+    pf.save_restorer(replace(restorer, header=replace(restorer.header, **{field: value})), path)
+    with pytest.raises(CheckpointError, match=words):
+        pf.load_restorer(path)
+
+
+def test_the_schedule_is_the_header_s() -> None:
+    header = RestorerHeader(beta_start=0.001, beta_end=0.02, num_train_timesteps=500)
+    assert len(header.schedule) == 500
+    assert header.schedule.betas[0].item() == pytest.approx(0.001)
+    assert header.schedule.betas[-1].item() == pytest.approx(0.02)
+    with pytest.raises(CheckpointError, match="beta_start"):
+        RestorerHeader(beta_start=0.03, beta_end=0.02)
+
+
+@pytest.mark.parametrize("start", ["lq", "noise"])
+def test_sampling_starts_as_the_header_says(restorer: Restorer, start: str) -> None:
+    other = replace(restorer, header=replace(restorer.header, start=start))
+    latent, noise, seen = torch.ones(1, 4, 8, 8), torch.zeros(1, 4, 8, 8), list[torch.Tensor]()
+
+    def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return x
+
+    other.sample(other.condition(latent), 1, noise, denoise=denoise)
+    assert seen[0].any() == (start == "lq")
