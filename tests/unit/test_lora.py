@@ -20,7 +20,7 @@ from pfstorer_core.imaging.pictures import write_picture
 from pfstorer_core.models import Backend, UNet, UNetConfig
 from pfstorer_core.personalization.identity import Identity
 from pfstorer_core.personalization.learn import place
-from pfstorer_core.personalization.lora.adapter import LoRAAdapter, LoRAHeader
+from pfstorer_core.personalization.lora.adapter import LoRAAdapter, LoRAHeader, load
 from pfstorer_core.personalization.lora.files import is_lora, read_layers
 from pfstorer_core.personalization.lora.layers import (
     LowRank,
@@ -210,6 +210,7 @@ def test_a_file_made_elsewhere_is_read(
     save_file(tensors, tmp_path / "theirs.safetensors", {"ss_base_model_version": "sd_v2"})
     adapter = load_identity_adapter(tmp_path / "theirs.safetensors")
     assert isinstance(adapter, LoRAAdapter)
+    assert (adapter.header.made_for, adapter.header.notes) == ("sd_v2", [])
     adapter.check_base(restorer.fingerprint)
     adapter.check_fit(restorer.unet, 32)
     changes = adapter.bind(restorer.unet, restorer.schedule).prepare(0)
@@ -242,6 +243,7 @@ def test_the_text_encoder_s_layers_are_left_out(low: dict[str, LowRank]) -> None
     assert list(layers) == [flat(LINEAR)]
     assert "ada.safetensors" in notes[0]
     assert "2 layers" in notes[0]
+    assert load({**text, **kohya(LINEAR, low[LINEAR])}, {}, "ada.safetensors").header.notes == notes
     with pytest.raises(CheckpointError, match="text encoder alone"):
         read_layers(text, "ada.safetensors")
 
@@ -279,6 +281,7 @@ def test_other_kinds_and_damage_are_named(change: dict[str, Tensor], message: st
     ("layers", "message"),
     [
         ({flat(LINEAR): LowRank(torch.ones(64, 2), torch.ones(2, 768), 1.0)}, "64 x 768.*sd_v1"),
+        ({flat(LINEAR): LowRank(torch.ones(32, 2), torch.ones(2, 64), 1.0)}, "32 x 64, but 64 x 64"),
         ({"down_blocks_9": LowRank(torch.ones(64, 2), torch.ones(2, 64), 1.0)}, "no layer down_blocks_9"),
     ],
 )
@@ -292,6 +295,18 @@ def test_one_layer_by_two_names_is_refused(restorer: Restorer, adapter: LoRAAdap
     twice = {**adapter.layers, flat(DIFFUSERS[LINEAR]): adapter.layers[flat(LINEAR)]}
     with pytest.raises(ValueError, match="two names"):
         replace(adapter, layers=twice).check_fit(restorer.unet, 32)
+
+
+def test_in_an_area_the_rest_is_the_base_s(restorer: Restorer, adapter: LoRAAdapter, lq: Tensor) -> None:
+    left = torch.zeros(1, 1, 12, 12)
+    left[..., :6] = 1
+    base, whole, part = (
+        pf.restore(restorer, lq, upscale=4, steps=1, identities=who, color_fix="none")
+        for who in ([], [Identity(adapter)], [Identity(adapter, area=left)])
+    )
+    change, most = (part - base).abs().mean((0, 1, 2)), (whole - base).abs().mean((0, 1, 2))
+    assert change[:16].mean() > 0.8 * most[:16].mean()
+    assert change[-16:].mean() < 0.2 * change[:16].mean()
 
 
 def test_changed_weights_are_made_once_for_all_steps_and_tiles(
@@ -342,6 +357,9 @@ def test_it_starts_as_the_base_and_learns_the_chosen_layers(restorer: Restorer, 
     assert set(objective.names) == {flat(layer) for layer in attention}
     assert {len(down) for down in objective.down.values()} == {2}
     assert not any(up.any() for up in objective.up.values())
+    other = LoRALoss(restorer, photos, replace(QUICK, targets="attention", rank=2, seed=1))
+    assert not any(torch.equal(down, other.down[name]) for name, down in objective.down.items())
+    assert [LoRATraining().loop(width).lr for width in (32, 320)] == [2e-3, 1e-4]
     assert [p.requires_grad for p in restorer.unet.parameters()].count(True) == 0
 
 
