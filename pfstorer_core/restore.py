@@ -92,8 +92,11 @@ def restore(
         return _checked(predicted, f"The network's prediction at time step {int(t[0])}", restorer.dtype)
 
     def guide(x0: Tensor) -> Tensor:
-        for guidance in together(changes).guidance:
-            x0 = guidance(x0)
+        for k, change in enumerate(changes):
+            guided = x0
+            for guidance in change.guidance:
+                guided = guidance(guided)
+            x0 = x0 + placed[k] * (guided - x0) if k in placed else guided
         return x0
 
     generator = torch.Generator().manual_seed(seed)

@@ -54,8 +54,7 @@ def with_weights(
         patches: by the key of the host's state dict, see `weight_patches`.
         start_percent, end_percent: how far sampling is, 0…1, when they begin and end to act.
         factors: further factors on strength by how much smaller than the latent a layer's features are (1, 2,
-            4); what is smaller than the last of them has its factor. What is no layer of a resolution, such
-            as the embedding of the time step, has none.
+            4), see `factor_at`.
     Raises:
         ValueError: a patch for a weight that the MODEL does not have.
     """

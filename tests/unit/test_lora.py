@@ -25,6 +25,7 @@ from pfstorer_core.personalization.lora.files import is_lora, read_layers
 from pfstorer_core.personalization.lora.layers import (
     LowRank,
     changeable,
+    factor_at,
     feature_scale,
     flat,
     known_names,
@@ -137,6 +138,8 @@ def test_factors_act_on_the_layers_of_their_resolution(restorer: Restorer, adapt
     assert strengths({2: 0.0}) == {CONV: 0.5}
     assert strengths({1: 0.1}) == pytest.approx({LINEAR: 0.05, OUT: 0.05, CONV: 0.05})
     assert strengths({4: 0.0}) == strengths({})
+    cases = {}, {1: 0.0, 2: 0.0}, {1: 0.2, 2: 0.5}, {1: 0.2, 4: 2.0}, {2: 0.0}
+    assert [factor_at(None, factors) for factors in cases] == [1.0, 0.0, 0.5, 1.0, 1.0], "what is in no block"
 
 
 def test_names_of_diffusers(restorer: Restorer) -> None:

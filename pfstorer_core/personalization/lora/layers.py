@@ -125,5 +125,10 @@ def feature_scale(sizes: UNetConfig, layer: str) -> int | None:
 
 def factor_at(scale: int | None, factors: Mapping[int, float]) -> float:
     """Of the features of a scale, see `feature_scale`. What is smaller than the last factor's has that one;
-    1 where there is none."""
-    return 1.0 if scale is None or not factors else factors.get(min(scale, max(factors)), 1.0)
+    1 where there is none. What is in no block acts as far as anything does: by the largest, but no more than
+    it has learned."""
+    if not factors:
+        return 1.0
+    if scale is None:
+        return min(1.0, max(factors.values())) if 1 in factors else 1.0
+    return factors.get(min(scale, max(factors)), 1.0)

@@ -120,4 +120,5 @@ class BoundBlocks:
             for site, block in self.adapter.blocks.items()
             if (strength := self.strength(site))
         }
-        return Changes(sites, context=self.adapter.context, context_share=min(self.gamma, 1.0))
+        share = min(max(map(self.strength, self.adapter.blocks), default=self.gamma), 1.0)
+        return Changes(sites, context=self.adapter.context if share else None, context_share=share)

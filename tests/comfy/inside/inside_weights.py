@@ -239,6 +239,7 @@ def test_each_resolution_has_its_factor(model: Any, patches: dict[str, Any], lor
     expected = {name: 0.8 * factors.get(feature_scale(SIZES, name) or 0, 1.0) for name in lora}
     assert strengths == {name: strength for name, strength in expected.items() if strength}
     assert set(expected.values()) == {0.4, 0.0, 1.6, 0.8}
+    assert not with_weights(model, patches, factors=dict.fromkeys(factors, 0.0)).patches, "0 is the base"
     part = next(iter(with_weights(model, patches, 0.8, 0.0, HALF, factors).hook_patches.values()))
     assert {key: group[0][0] for key, group in part.items()} == {
         key: group[0][0] for key, group in changed.patches.items()
