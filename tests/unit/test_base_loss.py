@@ -95,7 +95,8 @@ def latents(count: int, logvar: float = -30.0, **given: Any) -> list[dict[str, A
 def test_the_loss_is_the_error_against_the_target(start: Start, kind: str) -> None:
     """Sample by sample: the network's answer for HQ, noised to a time step of the sample's own, with the LQ
     latent and the caption or without them, against the velocity or the noise."""
-    start.header = replace(HEADER, prediction_type=kind)  # type: ignore[arg-type]
+    header = replace(HEADER, prediction_type=kind)  # type: ignore[arg-type]
+    start.restorer = replace(start.restorer, header=header)
     settings = BaseTraining("all", null_lq=0.5, empty_prompt=0.5)
     objective, seen = DenoisingLoss(start, settings), list[tuple[bool, bool]]()
     assert start.restorer.text is not None
