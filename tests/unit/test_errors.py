@@ -31,7 +31,7 @@ def is_exception(kind: object) -> bool:
 
 def test_no_exception_names_its_module() -> None:
     found = exception_classes()
-    assert {"CheckpointError", "DamagedFile", "NotAvailable"} <= set(found)
+    assert {"CheckpointError", "DamagedFile", "TakenError"} <= set(found)
     plain = {
         name
         for name, node in found.items()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -417,9 +418,9 @@ def test_a_preview_is_decoded_piece_by_piece(
     objective = IdentityLoss(restorer, Photos.of(restorer, person), QUICK)
     decode, seen = restorer.autoencoder.decode, list[tuple[int, ...]]()
 
-    def watched(z: Tensor) -> Tensor:
+    def watched(z: Tensor, *others: Any) -> Tensor:
         seen.append(tuple(z.shape[-2:]))
-        return decode(z)
+        return decode(z, *others)
 
     monkeypatch.setattr(restorer.autoencoder, "decode", watched)
     cells, factor = PREVIEW_TILE + 8, restorer.autoencoder.config.downscale
