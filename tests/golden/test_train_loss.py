@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pfstorer_core.models import Conditioning
 from pfstorer_core.restorers.stablesr.train import denoising_loss
 
 from . import golden
@@ -39,7 +40,8 @@ def step(kind: str) -> tuple[Tensor, dict[str, Tensor]]:
     try:
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-        output = unet(schedule.q_sample(x0, t, noise), t, given["context"], encoder(given["z_lq"], t))
+        features = Conditioning(encoder(given["z_lq"], t))
+        output = unet(schedule.q_sample(x0, t, noise), t, given["context"], features)
         loss = F.mse_loss(output, schedule.target(x0, t, noise, kind))  # type: ignore[arg-type]
         gradients = torch.autograd.grad(loss, list(parameters.values()))
     finally:
