@@ -65,7 +65,8 @@ def test_both_streams():
     golden.assert_near(unet(given["x"], t, context, sites=personalization), out["eps"], 1e-3)
 
     idle = {
-        site: sum_at([Influence(blocks[site].requires_grad_(False), p.influences[0].reference, 0.0)])
-        for site, p in personalization.items()
+        site: sum_at([Influence(block.requires_grad_(False), block.read(features[site].tokens), 0.0)])
+        for site, block in blocks.items()
+        if site in sites
     }
     assert torch.equal(unet(given["x"], t, context, sites=idle), plain)

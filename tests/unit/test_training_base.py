@@ -171,7 +171,7 @@ def test_only_what_is_named_is_trained(tmp_path: Path, restorer: Path, pictures:
 def test_an_sd21_checkpoint_gets_sft_and_lq_encoder(tmp_path: Path, pictures: Path) -> None:
     sd21 = write(tmp_path / "v2-1_512.ckpt", select(published(small_restorer()), base_keys), None)
     start = open_start(sd21)
-    block = start.unet.input_blocks[1][0]  # type: ignore[index]
+    block = start.restorer.unet.input_blocks[1][0]  # type: ignore[index]
     assert block.spade.mlp_gamma.weight.shape[1] == 128
     assert not block.spade.mlp_gamma.weight.any()
     assert not block.spade.mlp_beta.weight.any()
