@@ -296,9 +296,9 @@ def test_from_pictures_to_a_restorer(tmp_path: Path, pictures: Path) -> None:
     start = new_start(autoencoder, samples, train="unet", config=SIZES, text=TEXT)
     settings = BaseTraining("unet", empty_prompt=0.1, loop=loop)
     pairs = LatentPairs(*pairs_of(autoencoder, samples, tmp_path), batch=4, crop=4)
-    embedding = start.text.model.token_embedding.weight.detach().clone()  # type: ignore[union-attr]
+    embedding = start.restorer.text.model.token_embedding.weight.detach().clone()  # type: ignore[union-attr]
     header = train_base(start, pairs, settings, tmp_path, held=crops(pictures, seed=1))
-    assert not torch.equal(start.text.model.token_embedding.weight, embedding)  # type: ignore[union-attr]
+    assert not torch.equal(start.restorer.text.model.token_embedding.weight, embedding)  # type: ignore[union-attr]
     start.write(plain, header, torch.float32)
     assert load_restorer(plain, text=True).null_context.shape == (1, 77, SIZES.context_dim)
 
