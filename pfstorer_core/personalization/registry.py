@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from ..checkpoints.errors import CheckpointError, StateDict
 from ..checkpoints.reading import DamagedFile
 from ..checkpoints.tensors import read_checkpoint
 from ..checkpoints.words import plain
+from ..restorers.registry import in_folders
 from .base import Adapter
 from .header import FORMAT, method_of
 
@@ -44,13 +43,7 @@ class Method:
 
 def methods() -> dict[str, Method]:
     """All methods by their names."""
-    package, found = importlib.import_module(__package__ or ""), dict[str, Method]()
-    for folder in pkgutil.iter_modules(package.__path__):
-        if folder.ispkg:
-            method = getattr(importlib.import_module(f"{package.__name__}.{folder.name}"), "METHOD", None)
-            if method is not None:
-                found[method.name] = method
-    return found
+    return in_folders(__package__ or "", "METHOD")
 
 
 def method_named(name: str, what: str) -> Method:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from typing import Any
 
 from ..checkpoints.errors import CheckpointError
 from ..checkpoints.header import RestorerHeader
@@ -28,13 +29,16 @@ class Architecture:
 
 def architectures() -> dict[str, Architecture]:
     """All architectures by their names."""
-    package, found = importlib.import_module(__package__ or ""), dict[str, Architecture]()
-    for folder in pkgutil.iter_modules(package.__path__):
-        if folder.ispkg:
-            module = importlib.import_module(f"{package.__name__}.{folder.name}")
-            if (architecture := getattr(module, "ARCHITECTURE", None)) is not None:
-                found[architecture.name] = architecture
-    return found
+    return in_folders(__package__ or "", "ARCHITECTURE")
+
+
+def in_folders(package: str, attribute: str) -> dict[str, Any]:
+    """What the folders of a package offer under this name, by its own `name`."""
+    parent = importlib.import_module(package)
+    folders = [folder.name for folder in pkgutil.iter_modules(parent.__path__) if folder.ispkg]
+    modules = [importlib.import_module(f"{package}.{name}") for name in folders]
+    offered = [getattr(module, attribute) for module in modules if hasattr(module, attribute)]
+    return {each.name: each for each in offered}
 
 
 def check_architecture(header: RestorerHeader, name: str) -> None:
