@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from .imaging.color import COLOR_FIXES
 from .imaging.tiling import TileGrid, tile_cells
 from .personalization.identity import Identity, each_in_its_area, named
 from .restorers.base import Condition, Restorer
-from .restorers.changes import NO_CHANGES, together
+from .restorers.changes import NO_CHANGES, Changes, together
 
 
 @torch.no_grad()
@@ -78,12 +79,16 @@ def restore(
         changes[:] = [adapter.prepare(int(t[0])) for adapter in bound]
         context = named(restorer.null_context, changes, areas) if written is None else written
 
+        @cache
+        def joint(*who: int) -> Changes:
+            """Once a step for all tiles: what changes weights is merged into them once."""
+            return together([changes[k] for k in who])
+
         def evaluate(x: Tensor, spatial: Tensor, *tiles: Tensor) -> Tensor:
             cut, rows = dict(zip(placed, tiles, strict=True)), t.repeat(len(x) // len(t))
 
             def predict(who: Sequence[int]) -> Tensor:
-                now = together([changes[k] for k in who])
-                return restorer.denoise(x, rows, Condition(spatial), context, now)
+                return restorer.denoise(x, rows, Condition(spatial), context, joint(*who))
 
             return each_in_its_area(predict, [cut.get(k) for k in range(len(areas))])
 
