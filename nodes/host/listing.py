@@ -10,14 +10,15 @@ import folder_paths
 
 from ...pfstorer_core.checkpoints.header import FORMAT as RESTORER
 from ...pfstorer_core.checkpoints.names import is_hidden
-from ...pfstorer_core.checkpoints.reading import mentions, read_metadata
+from ...pfstorer_core.checkpoints.reading import read_metadata, tensor_names
 from ...pfstorer_core.personalization.header import FORMAT as ADAPTER
+from ...pfstorer_core.personalization.lora.files import is_lora
 
 OURS = b'"pfstorer'
 """Begins the format's name in each file of ours."""
 
-LORA, LORA_KEYS = "lora", (b".lora_down.", b".lora_A.", b"_lora.down.", b".lora.down.")
-"""What such a file is called here, and parts of its tensors' names."""
+LORA = "lora"
+"""What anybody's LoRA is called here; also a part of its tensors' names."""
 
 
 def names(folders: Sequence[str], formats: Sequence[str]) -> list[str]:
@@ -82,4 +83,6 @@ def format_of(path: str) -> str:
 @lru_cache(maxsize=4096)
 def _format_of(path: str, size: int, modified: int) -> str:
     """`size` and `modified`: a file that is changed is read again."""
-    return read_metadata(path, OURS).get("format") or (LORA if mentions(path, LORA_KEYS) else "")
+    return read_metadata(path, OURS).get("format") or (
+        LORA if is_lora(tensor_names(path, LORA.encode())) else ""
+    )

@@ -9,9 +9,10 @@ import re
 import stat
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -113,21 +114,26 @@ def read_metadata(path: Path | str, mark: bytes = b"") -> dict[str, str]:
     Args:
         mark: bytes of the header without which it is not looked at: that of a large file takes a while.
     """
-    try:
-        head = _head(Path(path), os.path.getsize(path))
-        found = json.loads(head)["__metadata__"] if mark in head else {}
-        return {key: value for key, value in found.items() if isinstance(value, str)}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    found = _entries(path, mark).get("__metadata__")
+    if not isinstance(found, dict):
         return {}
+    return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
-def mentions(path: Path | str, words: Sequence[bytes]) -> bool:
-    """Whether the header of a .safetensors file, which names its tensors, holds one of these words."""
+def tensor_names(path: Path | str, mark: bytes = b"") -> list[str]:
+    """Of the tensors of a .safetensors file, by its header alone; [] for any other file. `mark`: see
+    `read_metadata`."""
+    return [name for name in _entries(path, mark) if name != "__metadata__"]
+
+
+def _entries(path: Path | str, mark: bytes) -> dict[str, Any]:
+    """The header of a .safetensors file; {} for any other file, and without the mark."""
     try:
         head = _head(Path(path), os.path.getsize(path))
-    except (OSError, ValueError):
-        return False
-    return head.startswith(b"{") and any(word in head for word in words)
+        found = json.loads(head) if mark in head else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _head(path: Path, size: int) -> bytes:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import pfstorer_core as pf
 from pfstorer_core import Restorer
-from pfstorer_core.checkpoints.layouts import CheckpointError
+from pfstorer_core.checkpoints.errors import CheckpointError
 from pfstorer_core.cli import app
 from pfstorer_core.imaging.pictures import write_picture
 from pfstorer_core.models import Backend, UNet, UNetConfig

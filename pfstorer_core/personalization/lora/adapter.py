@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import torch
 
+from ...checkpoints.errors import StateDict
 from ...checkpoints.fields import Rules, listed, one_of, text
-from ...checkpoints.layouts import StateDict
 from ...diffusion.schedule import Schedule
 from ...models import UNet
 from ...restorers.changes import Changes

@@ -8,13 +8,14 @@ Layers have Stable Diffusion's or diffusers' names (`layers.known_names`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from ...checkpoints.layouts import CheckpointError, StateDict, first
+from ...checkpoints.errors import CheckpointError, StateDict
+from ...checkpoints.layouts import first
 from ...checkpoints.tensors import is_finite
 from ...checkpoints.words import plain
 from .layers import LowRank, flat
@@ -44,9 +45,9 @@ BASES = ("modelspec.architecture", "ss_base_model_version")
 UP, DOWN, ALPHA = "lora_up.weight", "lora_down.weight", "alpha"
 
 
-def is_lora(tensors: Mapping[str, object]) -> bool:
+def is_lora(keys: Iterable[str]) -> bool:
     """Whether the keys of a file are a LoRA's, whoever made it."""
-    return any((found := KEY.fullmatch(key)) and found["part"] for key in tensors)
+    return any((found := KEY.fullmatch(key)) and found["part"] for key in keys)
 
 
 def file_tensors(layers: Mapping[str, LowRank]) -> StateDict:
