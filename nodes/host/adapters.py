@@ -14,7 +14,6 @@ from comfy.patcher_extension import CallbacksMP
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...pfstorer_core.diffusion.schedule import Schedule
 from ...pfstorer_core.models import UNet
 from ...pfstorer_core.personalization.base import BoundAdapter
 from ...pfstorer_core.personalization.identity import Identity, each_in_its_area, named, of_one_length
@@ -31,8 +30,6 @@ NULL_PROMPT = "pfstorer_null_prompt"
 
 IdentityAdapterType = io.Custom("IDENTITY_ADAPTER")
 
-Place = tuple[torch.device, torch.dtype]
-
 
 @dataclass(eq=False)
 class IdentityPatch:
@@ -47,20 +44,16 @@ class IdentityPatch:
     def acts(self, sigma: float) -> bool:
         return self.end <= sigma <= self.start
 
-    def at(self, unet: UNet, schedule: Schedule, state: Any, place: Place) -> BoundAdapter:
-        """The adapter at work where the model is; it is bound anew for each state of the weights."""
-        key = (state, place)
-        if key not in self._bound:
-            adapter = self.identity.adapter.to(*place)
-            self._bound = {key: adapter.bind(unet, schedule, self.identity.gamma, self.identity.factors)}
-        return self._bound[key]
-
     def changes(self, model: Any, sigma: Tensor) -> Changes:
-        """What it changes of a `RestorerModel`'s evaluation at a noise level [B]."""
+        """What it changes of a `RestorerModel`'s evaluation at a noise level [B]. The adapter is bound where
+        the model is, and anew for each state of the weights."""
         place = (sigma.device, model.get_dtype_inference())
-        unet, state = model.diffusion_model, weights_state(model.current_patcher)
-        timestep = int(model.model_sampling.timestep(sigma[:1]).round())
-        return self.at(unet, model.header.schedule, state, place).prepare(timestep)
+        key = (weights_state(model.current_patcher), place)
+        if key not in self._bound:
+            adapter, schedule = self.identity.adapter.to(*place), model.header.schedule
+            gamma, factors = self.identity.gamma, self.identity.factors
+            self._bound = {key: adapter.bind(model.diffusion_model, schedule, gamma, factors)}
+        return self._bound[key].prepare(int(model.model_sampling.timestep(sigma[:1]).round()))
 
     def guide(self, args: dict[str, Any]) -> Tensor:
         """The host's post-CFG function: what the sampler goes on with, instead of the predicted x0."""
