@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.imaging.pictures import known_formats, to_rgb
 
 from .console import HarnessError
@@ -121,5 +121,5 @@ def decode(content: bytes) -> Image.Image:
 
 def write_png(image: Image.Image, path: Path) -> None:
     """Write a PNG that appears whole or not at all."""
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(encode(image))

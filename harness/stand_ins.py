@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 
 from . import CACHE, ROOT
 
@@ -113,6 +113,6 @@ def stand_in(name: str) -> Path:
     """The file of that published name (see `FILES`), written into the cache if it is not there."""
     path = FOLDER / name
     if not path.exists():
-        with written(path) as temporary:
+        with atomic_write(path) as temporary:
             FILES[name](temporary)
     return path

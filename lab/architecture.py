@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = "pfstorer_core"
@@ -130,7 +130,7 @@ def draw_architecture(path: Path | str) -> None:
         axes.text(x, y - 0.13, title, ha="center", va="center", fontsize=9, color="#333333", linespacing=1.1)
     note = "Arrow: imports. What follows from\nother arrows is left out.\nYellow: beside the core."
     axes.text(size[0] / 2 - 0.3, 0, note, ha="right", va="center", fontsize=9, color="#555555")
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
 
 

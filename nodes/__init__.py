@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .adapters import LoadIdentityAdapter, SaveIdentityAdapter, add_routes
+from .adapters import LoadIdentityAdapter, SaveIdentityAdapter
 from .apply import ApplyPersonalization
 from .color import RestorationColorFix
 from .condition import RestorationConditioning
@@ -20,7 +20,6 @@ from .train import TrainIdentityAdapter
 class PFStorerExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_model_folders()
-        add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

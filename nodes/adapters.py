@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiohttp import web
 from comfy_api.latest import io
-from server import PromptServer
 
 from ..pfstorer_core.personalization.base import Adapter
-from ..pfstorer_core.personalization.learn import place, saved_as
+from ..pfstorer_core.personalization.folder import find_path, saved_as
 from ..pfstorer_core.personalization.registry import load_identity_adapter
 from .host.adapters import IdentityAdapterType
 from .host.folders import adapter_file, adapter_names, adapter_path, adapters_stamp, stamp
-from .host.notes import said
-
-ROUTE = "/pfstorer/identity_adapters"
+from .host.notes import show_notes
 
 
 class LoadIdentityAdapter(io.ComfyNode):
@@ -29,10 +25,10 @@ class LoadIdentityAdapter(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "name",
+                    # Not a remote one: at the first look that takes the first choice, whoever was saved.
                     options=adapter_names(),
-                    remote=io.RemoteOptions(route=ROUTE, refresh_button=True),
-                    tooltip="A file of models/identity_adapters. The button below it looks again, for a "
-                    "person that was learned since.",
+                    tooltip="A file of models/identity_adapters. A person learned since is offered after "
+                    "the key R.",
                 )
             ],
             outputs=[IdentityAdapterType.Output(display_name="identity_adapter")],
@@ -79,15 +75,6 @@ class SaveIdentityAdapter(io.ComfyNode):
     def execute(cls, identity_adapter: Adapter, name: str) -> io.NodeOutput:
         # Another person of that name stays: the file gets a number.
         file = adapter_file(name)
-        path, _ = place(file, identity_adapter.header.run_key)
+        path, _ = find_path(file, identity_adapter.header.run_key)
         identity_adapter.save(path)
-        return io.NodeOutput(ui=said(cls.hidden.unique_id, [saved_as(path, file)]))
-
-
-async def _list_adapters(_: web.Request) -> web.Response:
-    return web.json_response(adapter_names())
-
-
-def add_routes() -> None:
-    """What the refresh button of LoadIdentityAdapter asks."""
-    PromptServer.instance.routes.get(ROUTE)(_list_adapters)
+        return io.NodeOutput(ui=show_notes(cls.hidden.unique_id, [saved_as(path, file)]))

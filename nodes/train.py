@@ -18,7 +18,7 @@ from .host.adapters import IdentityAdapterType
 from .host.conditioning import restorer_of
 from .host.folders import adapter_file, adapters_stamp
 from .host.images import to_image
-from .host.notes import said, say
+from .host.notes import show_notes, show_text
 from .host.photos import Autogrown, gather_photos, single_value
 from .host.training import (
     DEFAULTS,
@@ -125,7 +125,7 @@ class TrainIdentityAdapter(io.ComfyNode):
         bar = ProgressBar(chosen.steps)
 
         def show(progress: Progress) -> None:
-            say(cls.hidden.unique_id, time_left(progress))
+            show_text(cls.hidden.unique_id, time_left(progress))
             preview = (
                 None if progress.picture is None else ("JPEG", thumbnail(progress.picture), PREVIEW_SIDE)
             )
@@ -138,5 +138,5 @@ class TrainIdentityAdapter(io.ComfyNode):
                 lambda: training_copy(model), base, pictures, chosen, person.boxes, file,
                 resume == "restart", show, mm.throw_exception_if_processing_interrupted,
             )  # fmt: skip
-        notes = said(cls.hidden.unique_id, [*learned.notes, *person.notes])
+        notes = show_notes(cls.hidden.unique_id, [*learned.notes, *person.notes])
         return io.NodeOutput(learned.adapter, loss_map(learned.adapter), to_image(learned.sheet), ui=notes)

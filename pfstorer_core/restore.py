@@ -13,7 +13,7 @@ from .diffusion.sampling import SamplerStep
 from .imaging.canvas import prepare_canvas, resize
 from .imaging.color import COLOR_FIXES
 from .imaging.tiling import TileGrid, tile_cells
-from .personalization.identity import Identity, each_in_its_area, named
+from .personalization.identity import Identity, each_in_its_area, personal_context
 from .restorers.base import Condition, Restorer
 from .restorers.changes import NO_CHANGES, Changes, together
 
@@ -77,7 +77,7 @@ def restore(
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         changes[:] = [adapter.prepare(int(t[0])) for adapter in bound]
-        context = named(restorer.null_context, changes, areas) if written is None else written
+        context = personal_context(restorer.null_context, changes, areas) if written is None else written
 
         @cache
         def joint(*who: int) -> Changes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 
 from ..evaluation.scoreboard import Scoreboard
 
@@ -40,5 +40,5 @@ def write_frontier(path: Path, board: Scoreboard, gamma: float) -> None:
         axes.set_ylabel("ID")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")

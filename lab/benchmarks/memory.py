@@ -18,7 +18,7 @@ from pathlib import Path
 
 from harness import ROOT
 from harness.stand_ins import stand_in
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 
 CHECKPOINT = "stablesr_000117.ckpt"
 
@@ -38,7 +38,7 @@ def main() -> None:
     }
     sys.stdout.write(", ".join(f"{key} {value:.2f}" for key, value in results.items()) + "\n")
     if options.json:
-        with written(options.json) as temporary:
+        with atomic_write(options.json) as temporary:
             temporary.write_text(json.dumps(results, indent=2))
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.personalization.base import Adapter
 from pfstorer_core.personalization.identity import Identity
 from pfstorer_core.personalization.lora.train import LoRATraining, trained_layers
@@ -280,7 +280,7 @@ def add_costs(path: Path, learned: Learned) -> None:
         seconds = [float(f.with_suffix(".seconds").read_text()) for f in files]
         row["seconds_train"] = sum(seconds) / len(seconds) if seconds else None
         row["megabytes"] = sum(f.stat().st_size for f in files) / len(files) / 1e6 if files else None
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n")
 
 

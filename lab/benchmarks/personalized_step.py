@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from harness.stand_in_adapter import stand_in_adapter
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, TextTower, UNet, UNetConfig
 from pfstorer_core.models.ops import Backend
@@ -57,7 +57,7 @@ def main() -> None:
     )
     sys.stdout.write("\n".join(f"{key} {value:.4g}" for key, value in results.items()) + "\n")
     if options.json:
-        with written(options.json) as temporary:
+        with atomic_write(options.json) as temporary:
             temporary.write_text(json.dumps({"personalized": results}, indent=2))
 
 

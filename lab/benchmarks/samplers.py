@@ -22,7 +22,7 @@ from harness import ROOT
 from harness.client import ComfyClient
 from harness.host import ComfyServer
 from harness.picture import decode, encode, image_of
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 
 from ..evaluation import Case, CaseSettings, EvaluationSettings, Judges, Method, evaluate, load_judges
 from ..evaluation.commands import JUDGES
@@ -63,7 +63,7 @@ def main() -> None:
         name, seconds = row["method"], results["seconds"].get(row["method"], 0)
         sys.stdout.write(f"{name:12} PSNR {row['psnr']:.2f} ID {row['id']:.1f} {seconds:.2f} s a picture\n")
     if options.json:
-        with written(options.json) as temporary:
+        with atomic_write(options.json) as temporary:
             temporary.write_text(json.dumps(results, indent=1))
 
 

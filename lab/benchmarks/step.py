@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from harness import HOST
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.models import LQEncoderConfig, UNet, UNetConfig
 from pfstorer_core.models.ops import Backend
 
@@ -47,7 +47,7 @@ def main() -> None:
             listed = ", ".join(f"{key} {value:.4g}" for key, value in row.items())
             sys.stdout.write(f"{name}{' compiled' if compiled else ''}: {listed}\n")
     if options.json:
-        with written(options.json) as temporary:
+        with atomic_write(options.json) as temporary:
             temporary.write_text(json.dumps(results, indent=2))
 
 

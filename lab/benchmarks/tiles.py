@@ -22,7 +22,7 @@ import torch
 
 from harness import ROOT
 from pfstorer_core import load_restorer, restore
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.imaging.tiling import TileGrid
 
 from .memory import status
@@ -50,7 +50,7 @@ def main() -> None:
     }
     sys.stdout.write("\n".join(f"{key} {value}" for key, value in results.items()) + "\n")
     if options.json:
-        with written(options.json) as temporary:
+        with atomic_write(options.json) as temporary:
             temporary.write_text(json.dumps(results, indent=2))
 
 

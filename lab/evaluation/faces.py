@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.imaging.canvas import resize
 from pfstorer_core.training.progress import Progress, silent
 
@@ -150,7 +150,7 @@ def drawn_faces(
 
 def _save(people: list[dict[str, np.ndarray]], path: Path) -> None:
     tensors = {name: torch.from_numpy(np.stack([one[name] for one in people])) for name in people[0]}
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(tensors, temporary)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.imaging.pictures import to_bytes
 
 from .cases import Case
@@ -92,7 +92,7 @@ def write_sheet(
         pictures = [method(one) for method in methods.values()] + [one.hq]
         for column, picture in enumerate(pictures):
             sheet.paste(_thumbnail(picture[0], cell), (GAP + column * step, STRIP + row * step))
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         sheet.save(temporary, "PNG")
 
 
@@ -134,7 +134,7 @@ def write_plot(
         axes.grid(axis="x", alpha=0.3)
         axes.locator_params(axis="x", nbins=5)
     figure.suptitle(f"{max(row['people'] for row in rows)} people: {title}", fontsize=11)
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.training.progress import Progress, silent
 
 from .cases import CLEAN, Case, CaseSettings, draw_case, drawing
@@ -165,7 +165,7 @@ def evaluate(
 
 def write_board(board: Scoreboard, path: Path | str) -> None:
     """Write the scoreboard as JSON."""
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(board.to_json(), indent=1, allow_nan=False) + "\n")
 
 

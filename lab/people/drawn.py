@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pfstorer_core.checkpoints.files import written
+from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.training.progress import Progress, silent
 
 from .captions import SCENES, caption
@@ -112,7 +112,7 @@ def _claim(folder: Path, settings: DrawnPictures) -> None:
                 "another folder."
             )
         return
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(wanted))
 
 

@@ -16,7 +16,12 @@ from torch import Tensor
 
 from ...pfstorer_core.models import UNet
 from ...pfstorer_core.personalization.base import BoundAdapter
-from ...pfstorer_core.personalization.identity import Identity, each_in_its_area, named, of_one_length
+from ...pfstorer_core.personalization.identity import (
+    Identity,
+    each_in_its_area,
+    of_one_length,
+    personal_context,
+)
 from ...pfstorer_core.restorers.changes import Changes, together
 from .placement import Placement
 from .weights import weight_patches, weights_state, with_weights
@@ -150,6 +155,6 @@ def apply_identities(
     changes = [patches[k].changes(model, sigma) for k in acting]
     if acting and context is not None and rows is not None:
         context = context.to(sigma.device, model.get_dtype_inference())
-        own, context = of_one_length(named(context, changes, areas), context)
+        own, context = of_one_length(personal_context(context, changes, areas), context)
         context = torch.where(rows.to(own)[:, :, None] > 0, own, context)
     return each_in_its_area(lambda who: evaluate(together([changes[k] for k in who]), context), areas)

@@ -72,7 +72,7 @@ def build_clip(file: RestorerFile, checkpoint: str) -> comfy.sd.CLIP:
         target = ClipTarget(partial(NoTokenizer, checkpoint), NoText)
         return comfy.sd.CLIP(target)
     config = comfy.supported_models.SD20({})
-    tensors = config.process_clip_state_dict(TEXT.named(file.text))
+    tensors = config.process_clip_state_dict(TEXT.prefixed(file.text))
     # Many files leave it out, and the host would take what lies in memory.
     tensors.setdefault("clip_h.transformer.text_projection.weight", torch.eye(sizes.width))
     target = config.clip_target(tensors)

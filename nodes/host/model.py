@@ -24,7 +24,7 @@ from ...pfstorer_core.restorers.files import NULL_CONTEXT, RestorerFile, open_re
 from ...pfstorer_core.restorers.fingerprint import fingerprint
 from .adapters import AREA, apply_identities, identity_conds, patches_of
 from .loading import load_weights, patcher_class
-from .placement import Placement, check_latent, place
+from .placement import Placement, check_latent, placement_of
 from .unet import HostUNet
 
 LQ_LATENT = "lq_latent"
@@ -124,7 +124,7 @@ class RestorerModel(comfy.model_base.BaseModel):
         if (lq := kwargs.get(LQ_LATENT)) is not None:
             check_latent(lq, channels, "conditioning")
             lq = self.process_latent_in(lq.to(kwargs["device"], torch.float32))
-            placement = place(lq, rows, size, start)
+            placement = placement_of(lq, rows, size, start)
             conds[LQ_LATENT] = comfy.conds.CONDNoiseShape(placement.of(lq, "bilinear"))
         first, total = kwargs.get(PICTURES, (0, placement.total))
         placement = replace(placement, rows=[first + row for row in placement.rows], total=total)

@@ -68,7 +68,7 @@ def check_latent(latent: Tensor, channels: int, name: str) -> None:
     finite(latent, name, "latent")
 
 
-def place(lq: Tensor, rows: int, size: tuple[int, int], start: Tensor | None) -> Placement:
+def placement_of(lq: Tensor, rows: int, size: tuple[int, int], start: Tensor | None) -> Placement:
     """Where a latent is on the pictures whose LQ latents are these.
 
     Args:

@@ -140,7 +140,7 @@ def check_no_mask(mask: Tensor | None, method: str) -> None:
     """Raise ValueError where a person whom a method learned into weights is to act in a part of a picture."""
     if mask is not None:
         raise ValueError(
-            f"An adapter of method {method} changes the network's weights, which act in the whole picture: "
+            f"An adapter of method {method} acts in the whole picture: "
             "leave the mask unconnected, or cut the person's face out with Crop Face, restore it alone, and "
             "put it back with Paste Face."
         )

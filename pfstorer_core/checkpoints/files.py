@@ -25,7 +25,7 @@ STALE = 600.0
 
 
 @contextmanager
-def written(path: Path | str) -> Iterator[Path]:
+def atomic_write(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
     What writers that died have left there is removed first. A live one holds a lock on its file, which the

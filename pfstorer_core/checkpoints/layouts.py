@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .errors import CheckpointError, StateDict
 from .parts import AUTOENCODER, LQ_ENCODER, UNET
-from .words import first
+from .words import first_keys
 
 SFT = UNET.prefix + "input_blocks.1.0.spade.mlp_shared.0.weight"
 TRANSFORMER = UNET.prefix + "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
@@ -133,7 +133,7 @@ def identify(tensors: Mapping[str, Tensor], name: str) -> Layout:
         )
     raise CheckpointError(
         f"{name} is none of the files that can be loaded. Tried: {tried}. "
-        f"Its own keys: {first(tensors) or 'none'}."
+        f"Its own keys: {first_keys(tensors) or 'none'}."
     )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from .errors import CheckpointError, StateDict
 from .layouts import foreign
 from .pickles import INERT, LONGEST, check_pickles
-from .words import bytes_in_words, first, plain
+from .words import bytes_in_words, first_keys, plain
 
 WRAPPERS = ("state_dict", "model", "params_ema", "params")
 """Entries under which training frameworks store the state dict itself."""
@@ -251,6 +251,6 @@ def _unwrapped(loaded: object, name: str) -> StateDict:
         what = known.name if known else "no state dict"
         raise CheckpointError(
             f"{plain(name)} is {what}: expected tensors by their names, plain or under "
-            f"{', '.join(WRAPPERS)}; it holds {first(map(str, entries)) or type(loaded).__name__}."
+            f"{', '.join(WRAPPERS)}; it holds {first_keys(map(str, entries)) or type(loaded).__name__}."
         )
     return tensors

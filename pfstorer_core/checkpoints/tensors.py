@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import CheckpointError, StateDict
-from .files import written
+from .files import atomic_write
 from .layouts import Layout, identify, with_prefixes
 from .parts.base import check_fit
 from .reading import DamagedFile, read_checkpoint
@@ -118,7 +118,7 @@ def write_safetensors(
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
     try:
-        with written(path) as temporary:
+        with atomic_write(path) as temporary:
             _check_room(path, 8 + len(head) + end)
             with temporary.open("wb") as file:
                 file.write(len(head).to_bytes(8, "little") + head)

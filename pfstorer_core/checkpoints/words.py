@@ -24,7 +24,7 @@ def bytes_in_words(count: int) -> str:
     return f"{size:.3g} {units[0]}"
 
 
-def first(keys: Iterable[str], count: int = 4) -> str:
+def first_keys(keys: Iterable[str], count: int = 4) -> str:
     """The first keys of a list, for an error."""
     listed = list(keys)
     return ", ".join(map(plain, listed[:count])) + (", …" if len(listed) > count else "")

@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 import typer
 
-from ..checkpoints.files import check_output, written
+from ..checkpoints.files import atomic_write, check_output
 from ..degradation import degradation_sheet, degrade, draw
 from ..imaging.pictures import check_picture_name, read_picture, write_picture
 from .app import app
@@ -48,5 +48,5 @@ def _sheet(
         raise ValueError(f"{output} has to end in .png: sheets are written as PNG.")
     check_output(output)
     sheet = degradation_sheet(read_picture(picture), seed)
-    with written(output) as temporary:
+    with atomic_write(output) as temporary:
         sheet.save(temporary, "PNG")

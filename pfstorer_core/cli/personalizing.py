@@ -12,6 +12,7 @@ from ..checkpoints.names import check_place
 from ..imaging.faces import largest_face
 from ..imaging.pictures import read_picture
 from ..personalization.learn import learn
+from ..personalization.registry import methods
 from ..personalization.training import default_settings, settings_of
 from ..restorers.files import load_restorer
 from .app import Addons, Device, Prediction, app, bars, device_named, prediction_named
@@ -26,7 +27,7 @@ def _personalize(
     photos: Annotated[list[Path], typer.Argument(help="1 to 10 good photos of the person.")],
     steps: Annotated[int, typer.Option(help="Training steps.")] = DEFAULTS.steps,
     batch: Annotated[int, typer.Option(help="Samples a step.")] = DEFAULTS.batch,
-    method: Annotated[str, typer.Option(help="pfstorer or lora.")] = DEFAULTS.method,
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(methods())}.")] = DEFAULTS.method,
     lambda_gen: Annotated[
         float | None, typer.Option(help="Weight of the loss without the bad picture.")
     ] = None,

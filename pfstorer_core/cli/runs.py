@@ -15,7 +15,7 @@ from ..restorers.convert import DTYPES, check_output
 from ..restorers.files import file_context, file_tensors, load_restorer, open_restorer
 from ..restorers.first_stage.train import AutoencoderTraining, load_autoencoder, train_autoencoder
 from ..restorers.stablesr.cfw import CFWTraining, Perceptual, restored, train_cfw
-from ..restorers.stablesr.start import Start, new_start, open_start
+from ..restorers.stablesr.start import TrainableRestorer, new_start, open_start
 from ..restorers.stablesr.train import EMPTY_PROMPT, BaseTraining, train_base
 from ..training.data import Crops, Pictures, find_pictures, hold_back
 from ..training.degradation import random_degradation
@@ -150,7 +150,7 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
     degradation = random_degradation(run.data.degradation, crops.size)
     wide = start.restorer.unet.config.model_channels >= WIDE
     loop = run.loop.to(settings.loop if wide else TINY_LOOP)
-    settings = replace(settings, damage=degradation, loop=loop)
+    settings = replace(settings, degradation=degradation, loop=loop)
     samples: Crops | LatentPairs = crops
     if run.pairs:
         path = folder / "pairs.safetensors"
@@ -192,7 +192,7 @@ def run_cfw(
     restorer = load_restorer(source, device=processes.device)
     loop = changes.to(settings.loop)
     crops, _ = data.crops(found, loop.seed, restorer.header.image_size)
-    settings = replace(settings, loop=loop, damage=random_degradation(data.degradation, crops.size))
+    settings = replace(settings, loop=loop, degradation=random_degradation(data.degradation, crops.size))
     with launched_processes().main_first():
         samples = restored(restorer, crops, settings, folder / "restored.safetensors", on_progress)
     train, held = (samples.only(rows) for rows in hold_back(len(samples)))
@@ -203,7 +203,7 @@ def run_cfw(
         write_safetensors(output, tensors, result.header.to_metadata(), DTYPES[dtype])
 
 
-def _opened(run: BaseRun, settings: BaseTraining) -> Start:
+def _opened(run: BaseRun, settings: BaseTraining) -> TrainableRestorer:
     assert run.source is not None
     bf16 = run.loop.bf16 is not False
     share = EMPTY_PROMPT[settings.train] if run.empty_prompt is None else run.empty_prompt
@@ -227,7 +227,7 @@ def _lpips() -> Perceptual:
     return LPIPS(net="vgg").requires_grad_(False)
 
 
-def _check_size(size: int, start: Start) -> None:
+def _check_size(size: int, start: TrainableRestorer) -> None:
     """Latents are halved at every level of the LQ encoder, whose features have to fit the U-Net's."""
     cells = start.restorer.autoencoder.config.downscale * 2 ** (
         len(start.restorer.unet.config.channel_mult) - 1

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from ..checkpoints.files import written
+from ..checkpoints.files import atomic_write
 from ..checkpoints.words import plain
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
@@ -153,7 +153,7 @@ def write_picture(image: Tensor, path: Path | str, texts: Mapping[str, str] | No
     about = PngInfo()
     for name, text in (texts or {}).items():
         about.add_text(name, text)
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         Image.fromarray(to_bytes(image[0])).save(
             temporary, kind, **settings, **({"pnginfo": about} if texts else {})
         )

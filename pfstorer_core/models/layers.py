@@ -67,7 +67,7 @@ class LayerInputs:
     hooks: BlockHooks = field(default_factory=lambda: NO_HOOKS)
     size: tuple[int, int] | None = None
 
-    def at(self, block: str) -> LayerInputs:
+    def for_block(self, block: str) -> LayerInputs:
         """What the block of this name sees."""
         return self.hooks.start(block, self) if self.hooks.start else self
 

@@ -105,19 +105,19 @@ class UNet(UNetEncoder):
         h = x if beside.channels is None else torch.cat([x, beside.channels], dim=1)
         skips: list[Tensor] = []
         for block in _blocks(self.input_blocks):
-            h = _add(block(h, given.at(block.name)), residuals, "input")
+            h = _add(block(h, given.for_block(block.name)), residuals, "input")
             if hooks.input:
                 h = hooks.input(h)
             skips.append(h)
             if hooks.after_skip:
                 h = hooks.after_skip(h)
 
-        h = _add(self.middle_block(h, given.at("middle_block")), residuals, "middle")
+        h = _add(self.middle_block(h, given.for_block("middle_block")), residuals, "middle")
         if hooks.middle:
             h = hooks.middle(h, emb)
 
         for block in _blocks(self.output_blocks):
-            seen = given.at(block.name)
+            seen = given.for_block(block.name)
             skip = _add(skips.pop(), residuals, "output")
             if hooks.output:
                 h, skip = hooks.output(h, skip)

@@ -67,7 +67,9 @@ def each_in_its_area(predict: Callable[[Sequence[int]], Tensor], areas: Sequence
     return sum((share * predict(who) for who, share in counting), torch.zeros(()))
 
 
-def named(null_context: Tensor, changes: Sequence[Changes], areas: Sequence[Tensor | None]) -> Tensor:
+def personal_context(
+    null_context: Tensor, changes: Sequence[Changes], areas: Sequence[Tensor | None]
+) -> Tensor:
     """The context in place of the empty prompt's: one identity that acts everywhere is called by its name, as
     far as its gamma goes; with several, or in a part of the picture, nobody is."""
     if len(changes) != 1 or areas[0] is not None or changes[0].context is None:

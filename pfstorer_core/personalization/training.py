@@ -27,7 +27,7 @@ from ..training.progress import OnTick, Progress, never, silent
 from ..training.state import kept_losses
 from .base import AdapterT
 from .header import FIRST_METHOD
-from .identity import named
+from .identity import personal_context
 from .photos import Pairs, Photos, digest_of, in_order
 from .registry import method_named
 
@@ -131,7 +131,7 @@ class PersonObjective(Objective, Generic[AdapterT]):
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             changes = person.prepare(int(t[0]))
-            context = named(restorer.null_context, [changes], [None])
+            context = personal_context(restorer.null_context, [changes], [None])
             return restorer.denoise(x.to(context), t, condition, context, changes).float()
 
         base, personal = (

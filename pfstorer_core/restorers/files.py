@@ -260,7 +260,7 @@ def file_tensors(
     null_context: Tensor,
 ) -> StateDict:
     """The state dicts of the networks under the keys of a StableSR checkpoint."""
-    networks = unet_keys(unet) | AUTOENCODER.named(autoencoder) | TEXT.named(text)
+    networks = unet_keys(unet) | AUTOENCODER.prefixed(autoencoder) | TEXT.prefixed(text)
     return {NULL_CONTEXT: null_context, **networks}
 
 
@@ -269,7 +269,7 @@ def unet_keys(unet: Mapping[str, Tensor]) -> StateDict:
     child = {key for key in unet if key.startswith(CHILD)}
     lq_encoder = {key.removeprefix(CHILD): unet[key] for key in child}
     plain = {key: value for key, value in unet.items() if key not in child}
-    return LQ_ENCODER.named(lq_encoder) | UNET.named(plain)
+    return LQ_ENCODER.prefixed(lq_encoder) | UNET.prefixed(plain)
 
 
 def unet_weights(tensors: Mapping[str, Tensor]) -> StateDict:

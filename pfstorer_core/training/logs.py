@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from ..checkpoints.files import written
+from ..checkpoints.files import atomic_write
 from ..imaging.pictures import write_picture
 from .data import Batch
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class Looked(Protocol):
+class LoggedObjective(Protocol):
     """An `Objective`, as a log sees it."""
 
     def __call__(self, batch: Batch) -> Tensor: ...
@@ -38,7 +38,7 @@ class Log:
     ) -> None:
         self.sheets, self.stage, self.pictures = folder / "sheets", stage, pictures
         path = folder / f"{stage}.csv"
-        with written(path) as temporary:
+        with atomic_write(path) as temporary:
             rows = [_row(step, *done) for step, done in enumerate(history, 1)]
             temporary.write_text("".join(["step,loss,lr\n", *rows]))
         self.losses = path.open("a", buffering=1)  # by line: what was done is written
@@ -51,7 +51,7 @@ class Log:
             self.board.add_scalar("lr", rate, step)
 
     @torch.no_grad()
-    def look(self, step: int, objective: Looked, batch: Batch) -> Tensor:
+    def look(self, step: int, objective: LoggedObjective, batch: Batch) -> Tensor:
         """Writes and returns the sheet."""
         sheet = objective.sheet(batch)
         if not self.pictures:

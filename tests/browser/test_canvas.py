@@ -1,13 +1,17 @@
 """The harness's browser: it shows workflows, runs them, and sees what is wrong with them."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from harness import ROOT
 from harness.browser import Canvas
 from harness.client import PromptRejected
+from harness.host import ComfyServer
+from harness.shipped.person import DRAWN_PERSON
 
 
 def node(identity: int, kind: str, values: list[Any], **parts: Any) -> dict[str, Any]:
@@ -69,3 +73,21 @@ def test_refused_workflow_names_the_input(canvas: Canvas) -> None:
 
 
 WIDGETS = "() => window.app.graph._nodes[0].widgets.map((w) => [w.name, w.value])"
+
+
+def test_the_person_that_was_saved_is_the_one_that_is_opened(server: ComfyServer, canvas: Canvas) -> None:
+    """Whoever else has been learned, and is offered before them."""
+    folder = server.base / "models" / "identity_adapters"
+    first = folder / "a.safetensors"
+    shutil.copy(ROOT / "assets" / "identity_adapters" / f"{DRAWN_PERSON}.safetensors", first)
+    try:
+        canvas.refresh()
+        person = node(1, "LoadIdentityAdapter", [f"{DRAWN_PERSON}.safetensors"], outputs=[])
+        canvas.load(workflow(person))
+        canvas.fit()  # drawn, the choices are looked up
+        canvas.page.wait_for_timeout(2000)
+        assert canvas.graph_to_prompt()["1"]["inputs"] == {"name": f"{DRAWN_PERSON}.safetensors"}
+        choices = canvas.page.evaluate("() => window.app.graph._nodes[0].widgets[0].options.values")
+        assert {first.name, f"{DRAWN_PERSON}.safetensors"} <= {*choices}
+    finally:
+        first.unlink()

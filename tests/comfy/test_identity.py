@@ -97,7 +97,8 @@ def test_learn_once_and_restore(server: ComfyServer, client: ComfyClient, photos
     assert len(adapter.header.losses) == STEPS
     assert len(adapter.references) == 2
     assert not list(file.parent.glob(".unfinished/*")), "what is finished leaves no scratch behind"
-    assert "ada.safetensors" in client.get("/pfstorer/identity_adapters")
+    inputs = client.get("/object_info/LoadIdentityAdapter")["LoadIdentityAdapter"]["input"]
+    assert "ada.safetensors" in inputs["required"]["name"][1]["options"]
 
     before = file.stat().st_mtime_ns
     client.free()

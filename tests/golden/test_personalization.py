@@ -12,8 +12,8 @@ from pfstorer_core.models.layers import LayerInputs
 from pfstorer_core.models.transformer import SpatialTransformer
 from pfstorer_core.personalization.pfstorer.block import Influence
 from pfstorer_core.personalization.pfstorer.reference import (
-    at,
     attention_loss,
+    columns_at,
     otsu_mask,
     reference_features,
     token_maps,
@@ -64,7 +64,9 @@ def test_otsu(kind: str):
 def test_attention_loss(case: str):
     given = golden.group(REG, case)
     attention = given["attn"].clone().requires_grad_()
-    loss = attention_loss(at(attention, given["token_index"]), at(attention, given["eot_index"]))
+    loss = attention_loss(
+        columns_at(attention, given["token_index"]), columns_at(attention, given["eot_index"])
+    )
     golden.assert_near(loss, given["loss"].squeeze())
     golden.assert_near(torch.autograd.grad(loss, attention)[0], given["grad_attn"], 1e-6)
 
@@ -94,7 +96,7 @@ def test_site():
     golden.assert_near(features.tokens, mid["F_ref"])
     words = given["token_index"].long(), given["eot_index"].long()
     person, end = token_maps(unet, name, features, context, *words)
-    golden.assert_near(person, at(mid["attn_ref_text"], words[0]))
+    golden.assert_near(person, columns_at(mid["attn_ref_text"], words[0]))
     mask = otsu_mask(person)
     assert torch.equal(mask, mid["mask"].bool())
 

@@ -16,7 +16,7 @@ from pfstorer_core import load_restorer, save_restorer
 from pfstorer_core.models import Autoencoder, UNet
 from pfstorer_core.restorers.base import Restorer
 from pfstorer_core.restorers.stablesr.cfw import CFWTraining, FusionLoss, Restored, restored, with_fusion
-from pfstorer_core.restorers.stablesr.start import Start, new_start, open_start, trains
+from pfstorer_core.restorers.stablesr.start import TrainableRestorer, is_trained, new_start, open_start
 from pfstorer_core.restorers.stablesr.train import BaseTraining, DenoisingLoss, train_base
 from pfstorer_core.training.data import Batch, collate
 from pfstorer_core.training.degradation import random_degradation
@@ -40,10 +40,10 @@ def certain(autoencoder: Autoencoder) -> Autoencoder:
 
 
 @pytest.fixture
-def start() -> Start:
+def start() -> TrainableRestorer:
     base = small_restorer()
     restorer = Restorer(base.unet, certain(base.autoencoder), base.null_context, HEADER, base.text)
-    return Start(restorer, {}, {}, {})
+    return TrainableRestorer(restorer, {}, {}, {})
 
 
 @dataclass
@@ -92,7 +92,7 @@ def latents(count: int, logvar: float = -30.0, **given: Any) -> list[dict[str, A
 
 
 @pytest.mark.parametrize("kind", ["v", "eps"])
-def test_the_loss_is_the_error_against_the_target(start: Start, kind: str) -> None:
+def test_the_loss_is_the_error_against_the_target(start: TrainableRestorer, kind: str) -> None:
     """Sample by sample: the network's answer for HQ, noised to a time step of the sample's own, with the LQ
     latent and the caption or without them, against the velocity or the noise."""
     header = replace(HEADER, prediction_type=kind)  # type: ignore[arg-type]
@@ -124,14 +124,14 @@ def test_the_loss_is_the_error_against_the_target(start: Start, kind: str) -> No
     assert set(seen) == {(True, True), (True, False), (False, True), (False, False)}
 
 
-def replace_context(start: Start, caption: str) -> Tensor:
+def replace_context(start: TrainableRestorer, caption: str) -> Tensor:
     from pfstorer_core.models.tokenizer import tokenize
 
     assert start.restorer.text is not None
     return start.restorer.text(tokenize([caption], start.restorer.text.config.context_length))
 
 
-def test_a_batch_counts_every_sample_alike(start: Start) -> None:
+def test_a_batch_counts_every_sample_alike(start: TrainableRestorer) -> None:
     objective = DenoisingLoss(start, BaseTraining("all", null_lq=0.3))
     samples = latents(7)
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_a_batch_counts_every_sample_alike(start: Start) -> None:
     [("sft", (0, 0), (96, 96)), ("unet", (96, 96), (2, 24)), ("all", (5, 30), (30, 66))],
 )
 def test_shares_are_those_of_what_is_trained(
-    start: Start, train: str, without_lq: tuple[int, int], without_caption: tuple[int, int]
+    start: TrainableRestorer, train: str, without_lq: tuple[int, int], without_caption: tuple[int, int]
 ) -> None:
     """Of 96 samples: by default SFT alone learns from every LQ picture and no caption."""
     empty = replace_context(start, "").detach()
@@ -164,7 +164,7 @@ def test_shares_are_those_of_what_is_trained(
     assert steps.mean() == pytest.approx(500, abs=120)
 
 
-def test_latents_are_drawn_from_their_distribution(start: Start) -> None:
+def test_latents_are_drawn_from_their_distribution(start: TrainableRestorer) -> None:
     """With the deviation that the log-variance says, anew for each sample, and other ones for HQ and LQ."""
     objective = DenoisingLoss(start, BaseTraining("sft"))
     assert start.restorer.unet.lq_encoder is not None
@@ -180,8 +180,8 @@ def test_latents_are_drawn_from_their_distribution(start: Start) -> None:
 
 
 @pytest.mark.parametrize("p_hq", [0.0, 1.0])
-def test_pictures_are_degraded_and_encoded(start: Start, p_hq: float) -> None:
-    settings = BaseTraining("sft", p_hq=p_hq, damage=random_degradation("light", 32))
+def test_pictures_are_degraded_and_encoded(start: TrainableRestorer, p_hq: float) -> None:
+    settings = BaseTraining("sft", p_hq=p_hq, degradation=random_degradation("light", 32))
     objective = DenoisingLoss(start, settings)
     image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     sample = {"image": image, "seed": torch.tensor(3), "caption": "", "broken": []}
@@ -192,7 +192,7 @@ def test_pictures_are_degraded_and_encoded(start: Start, p_hq: float) -> None:
     assert torch.allclose(told[0], good, rtol=0, atol=1e-3) == bool(p_hq)
 
 
-def test_a_sheet_starts_at_the_noised_bad_picture(start: Start) -> None:
+def test_a_sheet_starts_at_the_noised_bad_picture(start: TrainableRestorer) -> None:
     """A plain U-Net, which knows no LQ pictures, starts at noise."""
     one, two = latents(2)
     two = {**two, "seed": one["seed"]}
@@ -216,7 +216,7 @@ def test_a_sheet_starts_at_the_noised_bad_picture(start: Start) -> None:
             torch.testing.assert_close(sheets[0][..., :side], lq, rtol=0, atol=1e-4)
 
 
-def test_checkpointing_is_for_the_training_alone(tmp_path: Path, start: Start) -> None:
+def test_checkpointing_is_for_the_training_alone(tmp_path: Path, start: TrainableRestorer) -> None:
     blocks: list[Any] = [
         *start.restorer.unet.input_blocks,
         start.restorer.unet.middle_block,
@@ -253,7 +253,7 @@ class Pieces:
         return self.pieces[k % len(self.pieces)]
 
 
-def test_a_header_tells_every_stage(tmp_path: Path, start: Start) -> None:
+def test_a_header_tells_every_stage(tmp_path: Path, start: TrainableRestorer) -> None:
     start.restorer = replace(start.restorer, header=replace(HEADER, training={"steps": 3}))
     first = train_base(start, Pieces(latents(2)), BaseTraining("sft", loop=ONCE), tmp_path / "a")
     assert [stage["steps"] for stage in first.training["stages"]] == [3, 1]
@@ -277,7 +277,7 @@ def images(count: int, size: int = 32) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def new(train: str = "unet", seed: int = 0, **changes: Any) -> Start:
+def new(train: str = "unet", seed: int = 0, **changes: Any) -> TrainableRestorer:
     torch.manual_seed(seed + 100)  # which is not to matter
     autoencoder = small_restorer().autoencoder
     given: dict[str, Any] = {"config": SIZES, "text": TEXT, "prediction_type": "v", **changes}
@@ -336,7 +336,7 @@ def test_a_new_start_trains_what_is_named() -> None:
         for key, parameter in start.restorer.unet.named_parameters():
             own = ".spade." in key or key.startswith("lq_encoder.")
             assert parameter.requires_grad == (train == "all" or not own), key
-            assert trains("sft", key) == own
+            assert is_trained("sft", key) == own
         assert start.restorer.text is not None
         idle = [key for key, p in start.restorer.text.named_parameters() if not p.requires_grad]
         assert idle
@@ -358,7 +358,7 @@ def test_what_is_trained_of_a_file_and_what_is_kept(tmp_path: Path, train: str) 
     assert start.restorer.text is not None
     objective = DenoisingLoss(start, BaseTraining(train))
     learning = {name for name, p in objective.named_parameters() if p.requires_grad}
-    expected = {f"unet.{key}" for key, _ in start.restorer.unet.named_parameters() if trains(train, key)}
+    expected = {f"unet.{key}" for key, _ in start.restorer.unet.named_parameters() if is_trained(train, key)}
     assert learning == expected, "no text tower, and no autoencoder"
     networks: list[nn.Module] = [start.restorer.unet, start.restorer.autoencoder, start.restorer.text]
     for network in networks:
@@ -368,7 +368,7 @@ def test_what_is_trained_of_a_file_and_what_is_kept(tmp_path: Path, train: str) 
     before, after = load_restorer(path, text=True), load_restorer(written, text=True)
     for key, value in before.unet.state_dict().items():
         found = after.unet.state_dict()[key]
-        assert torch.equal(found, value + 1 if trains(train, key) else value), key
+        assert torch.equal(found, value + 1 if is_trained(train, key) else value), key
     for name in ("autoencoder", "text"):
         one, two = (getattr(each, name).state_dict() for each in (before, after))
         assert all(torch.equal(value, two[key]) for key, value in one.items())
@@ -467,7 +467,9 @@ def test_fusion_layers_are_added_to_what_is_there() -> None:
 def test_what_fusion_learns_on_is_restored(tmp_path: Path) -> None:
     """From the noised latent of the bad picture, which the network is told; kept unscaled."""
     restorer = small_restorer()
-    settings = CFWTraining(sampling_steps=1, pictures=2, p_hq=1.0, damage=random_degradation("heavy", 32))
+    settings = CFWTraining(
+        sampling_steps=1, pictures=2, p_hq=1.0, degradation=random_degradation("heavy", 32)
+    )
     assert restorer.unet.lq_encoder is not None
     crops: Any = Pieces(images(2))
     with calls(restorer.unet) as seen, inputs(restorer.unet.lq_encoder) as told:

@@ -10,17 +10,17 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 from harness import ROOT
-from pfstorer_core.checkpoints.files import check_output, written
+from pfstorer_core.checkpoints.files import atomic_write, check_output
 from pfstorer_core.imaging.pictures import read_picture, write_picture
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "a.txt"
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("old")
 
     def fail() -> None:
-        with written(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half of the n")
             raise RuntimeError
 
@@ -142,14 +142,14 @@ def test_another_ending_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    script = "import os, sys\nfrom pfstorer_core.checkpoints.files import written\n"
-    script += "with written(sys.argv[1]) as t: t.write_text('half'); os.kill(os.getpid(), 9)"
+    script = "import os, sys\nfrom pfstorer_core.checkpoints.files import atomic_write\n"
+    script += "with atomic_write(sys.argv[1]) as t: t.write_text('half'); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.txt")], cwd=ROOT, check=False)
     assert len(list(tmp_path.iterdir())) == 1
     (tmp_path / ".somebody.else.part").write_text("not ours")
-    with written(tmp_path / "b.txt") as temporary:
+    with atomic_write(tmp_path / "b.txt") as temporary:
         temporary.write_text("one")
-        with written(tmp_path / "a.txt") as other:  # what is being written stays
+        with atomic_write(tmp_path / "a.txt") as other:  # what is being written stays
             other.write_text("two")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".somebody.else.part", "a.txt", "b.txt"]
 
@@ -157,7 +157,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
 def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("é" * 125 + ".png")
     check_output(path)
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("x")
     assert path.read_text() == "x"
 

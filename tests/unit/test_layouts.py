@@ -74,7 +74,7 @@ DIFFBIR = {f"control_model.{key}": value for key, value in listed("diffbir_contr
     f"preprocess_model.{key}": value for key, value in listed("diffbir_swinir").items()
 }
 FFHQ = listed("vqgan_ldm_ffhq256")
-PREFIXED_VQ = AUTOENCODER.named(listed("vqgan_f4"))
+PREFIXED_VQ = AUTOENCODER.prefixed(listed("vqgan_f4"))
 FOREIGN = {
     "LoRA": [
         keys("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight"),

@@ -14,7 +14,7 @@ from torch import Tensor
 from harness import ROOT
 from pfstorer_core import Restorer, load_identity_adapter
 from pfstorer_core.imaging.pictures import read_picture, write_picture
-from pfstorer_core.personalization import learn as resume
+from pfstorer_core.personalization.folder import clean
 from pfstorer_core.personalization.learn import UNFINISHED, Learned, learn
 from pfstorer_core.personalization.pfstorer.train import IdentityLoss
 from pfstorer_core.personalization.photos import Pairs, Photos
@@ -205,7 +205,7 @@ def test_what_died_leaves_no_pictures_of_a_person(
     assert state.exists(), "what can be gone on with stays"
     assert not (state.parent / "sheets").exists()
     assert [path.name for path in tmp_path.glob(".*.part")] == [".a download.part"], "none of ours"
-    resume.clean(file)
+    clean(file)
     kept = {path.name for path in (tmp_path / UNFINISHED).iterdir()}
     assert kept == {state.parent.name, "my sketches"}
     assert (tmp_path / UNFINISHED / "my sketches" / "sheets").exists()

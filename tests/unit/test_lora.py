@@ -18,8 +18,8 @@ from pfstorer_core.checkpoints.errors import CheckpointError
 from pfstorer_core.cli import app
 from pfstorer_core.imaging.pictures import write_picture
 from pfstorer_core.models import Backend, UNet, UNetConfig
+from pfstorer_core.personalization.folder import find_path
 from pfstorer_core.personalization.identity import Identity, each_in_its_area
-from pfstorer_core.personalization.learn import place
 from pfstorer_core.personalization.lora.adapter import LoRAAdapter, LoRAHeader, load
 from pfstorer_core.personalization.lora.files import is_lora, read_layers
 from pfstorer_core.personalization.lora.layers import (
@@ -227,7 +227,7 @@ def test_a_file_made_elsewhere_is_read(
     assert again.header == adapter.header
     assert again.header.training == {}
     assert is_lora(again.tensors())
-    assert place(tmp_path / "ours.safetensors", adapter.header.run_key)[0].name == "ours_2.safetensors"
+    assert find_path(tmp_path / "ours.safetensors", adapter.header.run_key)[0].name == "ours_2.safetensors"
 
 
 def test_locon_s_three_factors() -> None:

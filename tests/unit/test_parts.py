@@ -103,7 +103,7 @@ def test_what_was_built_tells_its_sizes(part: Part) -> None:
         weights = part.expected(config)
         assert part.sign in weights
         assert part.config_from(weights, header) == config
-        assert part.of(part.named(weights)) == weights
+        assert part.of(part.prefixed(weights)) == weights
         part.check_fit(weights, config)
         seen += 1
     assert seen >= 8

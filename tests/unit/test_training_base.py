@@ -325,7 +325,9 @@ def test_cfw_refuses_a_share_out_of_range(tmp_path: Path, restorer: Path) -> Non
 def test_cfw_also_sees_pictures_that_are_good(
     tmp_path: Path, restorer: Path, pictures: Path, p_hq: float
 ) -> None:
-    settings = CFWTraining(sampling_steps=1, pictures=3, p_hq=p_hq, damage=random_degradation("heavy", SIDE))
+    settings = CFWTraining(
+        sampling_steps=1, pictures=3, p_hq=p_hq, degradation=random_degradation("heavy", SIDE)
+    )
     seen = restored(load_restorer(restorer), crops(pictures), settings, tmp_path / "restored.safetensors")
     assert torch.equal(seen.tensors["lq"], seen.tensors["hq"]) == (p_hq == 1)
 
@@ -334,7 +336,7 @@ def pairs_of(
     autoencoder: Autoencoder, samples: Crops, folder: Path, p_hq: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     path = folder / "pairs.safetensors"
-    return latent_pairs(autoencoder, samples, 6, BaseTraining().damage, p_hq, path)
+    return latent_pairs(autoencoder, samples, 6, BaseTraining().degradation, p_hq, path)
 
 
 def test_pairs_are_encoded_once(tmp_path: Path, pictures: Path) -> None:

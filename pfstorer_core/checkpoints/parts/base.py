@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...models import Backend
 from ..errors import CheckpointError, StateDict
 from ..header import RestorerHeader
-from ..words import first
+from ..words import first_keys
 
 GROUPS = 32
 """Of Stable Diffusion's group normalization: what all widths are multiples of."""
@@ -66,7 +66,7 @@ class Part(Generic[Config, Network]):
         prefix = self.prefix
         return {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
 
-    def named(self, weights: Mapping[str, Tensor]) -> StateDict:
+    def prefixed(self, weights: Mapping[str, Tensor]) -> StateDict:
         """A state dict under the keys of a file."""
         return {self.prefix + key: value for key, value in weights.items()}
 
@@ -95,7 +95,7 @@ def check_fit(expected: Mapping[str, Any], tensors: Mapping[str, Tensor], what: 
             if key in tensors and tensors[key].shape != value.shape
         ],
     }
-    listed = "; ".join(f"{len(keys)} {fault}: {first(keys)}" for fault, keys in faults.items() if keys)
+    listed = "; ".join(f"{len(keys)} {fault}: {first_keys(keys)}" for fault, keys in faults.items() if keys)
     if listed:
         raise CheckpointError(f"The {what} of this checkpoint does not fit the architecture: {listed}.")
 

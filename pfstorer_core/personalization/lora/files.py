@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...checkpoints.errors import CheckpointError, StateDict
-from ...checkpoints.layouts import first
+from ...checkpoints.layouts import first_keys
 from ...checkpoints.tensors import is_finite
 from ...checkpoints.words import plain
 from .layers import LowRank, flat
@@ -93,8 +93,8 @@ def read_layers(tensors: Mapping[str, Tensor], name: str) -> tuple[dict[str, Low
         layers[layer][part] = value.float()
     if text and not layers:
         raise CheckpointError(
-            f"{plain(name)} changes the text encoder alone ({first(sorted(text))}): there is nothing in it "
-            "for a restorer's U-Net. Choose another LoRA."
+            f"{plain(name)} changes the text encoder alone ({first_keys(sorted(text))}): there is nothing in "
+            "it for a restorer's U-Net. Choose another LoRA."
         )
     notes = []
     if text:

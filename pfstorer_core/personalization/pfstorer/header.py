@@ -7,7 +7,7 @@ from typing import ClassVar, NoReturn
 
 from ...checkpoints.errors import CheckpointError, StateDict
 from ...checkpoints.fields import Rules, listed, one_of, text, whole
-from ...checkpoints.layouts import first
+from ...checkpoints.layouts import first_keys
 from ...checkpoints.tensors import is_finite
 from ...checkpoints.words import plain
 from ..header import RULES as SHARED
@@ -103,7 +103,7 @@ def check_tensors(header: PFStorerHeader, tensors: StateDict, what: str) -> None
             f"{len(header.heads)}"
         )
     if strange := [key for key in tensors if key not in LATENTS and not key.startswith(prefixes)]:
-        refuse(f"it holds {first(strange)}, which its header does not speak of")
+        refuse(f"it holds {first_keys(strange)}, which its header does not speak of")
     for name, (shape, largest) in LATENTS.items():
         found = tuple(tensors[name].shape) if name in tensors else ()
         fits = len(found) == len(largest) and all(

@@ -80,10 +80,10 @@ def token_maps(
     attn = text_attention_of(unet, site)
     q, k = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (features.queries, attn.to_k(context)))
     probabilities = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).float().softmax(-1).mean(1)
-    return tuple(at(probabilities, index) for index in indices)
+    return tuple(columns_at(probabilities, index) for index in indices)
 
 
-def at(attention: Tensor, index: Tensor) -> Tensor:
+def columns_at(attention: Tensor, index: Tensor) -> Tensor:
     """Column `index` [B] of each row of [B, M, L]: [B, M]."""
     return attention.gather(-1, index[:, None, None].expand(-1, attention.shape[1], -1)).squeeze(-1)
 

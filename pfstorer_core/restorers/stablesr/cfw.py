@@ -39,7 +39,7 @@ class CFWTraining:
     sampling_steps: int = 20
     pictures: int = 500
     p_hq: float = 0.03
-    damage: RandomDegradation = field(default_factory=lambda: random_degradation("", 0))
+    degradation: RandomDegradation = field(default_factory=lambda: random_degradation("", 0))
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=1000, lr=5e-4, batch=8))
 
     def __post_init__(self) -> None:
@@ -93,7 +93,7 @@ def restored(
             sample = crops[k]
             rng = np.random.default_rng(int(sample["seed"]))
             image = sample["image"][None].float() / 255
-            hq, lq = settings.damage(image, [rng], settings.p_hq)
+            hq, lq = settings.degradation(image, [rng], settings.p_hq)
             latent = _restored_latent(restorer, lq, settings.sampling_steps, rng)
             for name, value in (("hq", (hq * 255).round().byte()), ("lq", (lq * 255).round().byte())):
                 found[name].append(value[0])

@@ -34,7 +34,7 @@ FITTED_PICTURES = 100
 
 
 @dataclass
-class Start:
+class TrainableRestorer:
     """The networks of a restorer, to be trained.
 
     Attributes:
@@ -70,7 +70,7 @@ def open_start(
     frozen_dtype: torch.dtype = torch.float32,
     renew: Sequence[str] = (),
     seed: int = 0,
-) -> Start:
+) -> TrainableRestorer:
     """Start from a restorer, or from an SD 2.1 checkpoint, which gets SFT layers whose gamma and beta are
     zero and a new LQ encoder, of StableSR's sizes.
 
@@ -96,7 +96,7 @@ def open_start(
     for key, value in file.unet.items():
         if not is_finite(value):
             raise CheckpointError(f"{key} of the U-Net holds NaN or infinity: the file is damaged.")
-        dtype = torch.float32 if trains(train, key) else frozen_dtype
+        dtype = torch.float32 if is_trained(train, key) else frozen_dtype
         weights[key] = value.to(dtype, copy=True)
     unet.load_state_dict(weights, assign=True)
     _renew(unet, renew, train, seed)
@@ -112,10 +112,12 @@ def open_start(
         load_exactly(tower, TEXT.weights(file.text), "text tower", placement={"dtype": frozen_dtype})
         tower.requires_grad_(False)
     for key, parameter in unet.named_parameters():
-        parameter.requires_grad_(trains(train, key))
-    kept = {key: value for key, value in file.unet.items() if not trains(train, key)}
+        parameter.requires_grad_(is_trained(train, key))
+    kept = {key: value for key, value in file.unet.items() if not is_trained(train, key)}
     context = file_context(file, name)
-    return Start(Restorer(unet, autoencoder, context, file.header, tower), kept, file.text, file.autoencoder)
+    return TrainableRestorer(
+        Restorer(unet, autoencoder, context, file.header, tower), kept, file.text, file.autoencoder
+    )
 
 
 def new_start(
@@ -127,7 +129,7 @@ def new_start(
     config: UNetConfig = TINY,
     text: TextTowerConfig = TINY_TEXT,
     seed: int = 0,
-) -> Start:
+) -> TrainableRestorer:
     """Start from nothing but an autoencoder: a new U-Net and a new text tower, which is trained with it.
 
     Raises:
@@ -147,7 +149,7 @@ def new_start(
     blocks = cast("nn.ModuleList", tower.model.transformer["resblocks"])
     blocks[-1].requires_grad_(False)
     for key, parameter in unet.named_parameters():
-        parameter.requires_grad_(trains(train, key))
+        parameter.requires_grad_(is_trained(train, key))
     images = [crops[k]["image"][None].float() / 255 for k in range(min(FITTED_PICTURES, len(crops)))]
     scale = latent_scale(autoencoder, images)
     assert config.lq_encoder is not None
@@ -161,10 +163,10 @@ def new_start(
         preview=preview_colours(autoencoder, images, scale),
     )
     empty = torch.zeros(1, 1, config.context_dim)  # the tower's answer takes its place
-    return Start(Restorer(unet, autoencoder, empty, header, tower), {}, {}, {})
+    return TrainableRestorer(Restorer(unet, autoencoder, empty, header, tower), {}, {}, {})
 
 
-def trains(train: str, key: str) -> bool:
+def is_trained(train: str, key: str) -> bool:
     """Whether a training trains a parameter of the U-Net.
 
     "sft": StableSR's, the SFT layers and the LQ encoder on a frozen U-Net. "unet": the U-Net without them.
@@ -234,7 +236,7 @@ def _renew(unet: UNet, parts: Sequence[str], train: str, seed: int) -> None:
                 if f".{wanted}." in f".{name}."
                 and ".spade" not in name
                 and name.startswith("lq_encoder") == wanted.startswith("lq_encoder")
-                and trains(train, f"{name}.")
+                and is_trained(train, f"{name}.")
             ]
             if not layers:
                 raise ValueError(

@@ -19,7 +19,7 @@ from ...training.loop import LoopSettings, Objective, fit
 from ...training.pairs import moments
 from ...training.progress import Progress, silent
 from ..base import UNCONDITIONAL, Restorer
-from .start import Start, contexts
+from .start import TrainableRestorer, contexts
 
 SHEET_STEPS = 20
 
@@ -37,7 +37,7 @@ class BaseTraining:
         null_lq: share of samples without SFT, so that the U-Net alone stays a generator; None takes
             `NULL_LQ`. Only "all" can choose.
         empty_prompt: share of samples whose caption is left out; None takes `EMPTY_PROMPT`.
-        damage: what makes LQ pictures of HQ ones; ignored for latents that were encoded before.
+        degradation: what makes LQ pictures of HQ ones; ignored for latents that were encoded before.
         p_hq: share of samples whose LQ picture is HQ as it is (PFStorer: 0.03).
         shift: draws time steps nearer to pure noise where above 1 (Stable Diffusion 3, equation 23), which
             suits a small network that samples in few steps; 1 draws them uniformly.
@@ -47,7 +47,7 @@ class BaseTraining:
     train: str = "sft"
     null_lq: float | None = None
     empty_prompt: float | None = None
-    damage: RandomDegradation = field(default_factory=lambda: random_degradation("", 0))
+    degradation: RandomDegradation = field(default_factory=lambda: random_degradation("", 0))
     p_hq: float = 0.03
     shift: float = 1.0
     checkpointing: bool = False
@@ -108,7 +108,7 @@ def denoising_loss(
 class DenoisingLoss(Objective):
     """`denoising_loss` of samples, for which everything random is drawn from their seeds."""
 
-    def __init__(self, start: Start, settings: BaseTraining) -> None:
+    def __init__(self, start: TrainableRestorer, settings: BaseTraining) -> None:
         super().__init__()
         self.restorer, self.settings = start.restorer, settings
         self.unet, self.text = self.restorer.unet, self.restorer.text
@@ -143,7 +143,7 @@ class DenoisingLoss(Objective):
     def _moments(self, batch: Batch, rngs: list[np.random.Generator]) -> tuple[Tensor, Tensor]:
         if "hq" in batch:
             return batch["hq"], batch["lq"]
-        pair = self.settings.damage(batch["image"].float() / 255, rngs, self.settings.p_hq)
+        pair = self.settings.degradation(batch["image"].float() / 255, rngs, self.settings.p_hq)
         hq, lq = moments(self.autoencoder, torch.cat(pair)).chunk(2)
         return hq, lq
 
@@ -174,7 +174,7 @@ class DenoisingLoss(Objective):
 
 
 def train_base(
-    start: Start,
+    start: TrainableRestorer,
     samples: Samples,
     settings: BaseTraining,
     folder: Path,
@@ -190,7 +190,7 @@ def train_base(
     made = {**asdict(settings), "null_lq": settings.no_lq, "empty_prompt": settings.no_prompt}
     del made["loop"], made["checkpointing"]
     if "hq" in samples[0]:
-        del made["damage"], made["p_hq"]
+        del made["degradation"], made["p_hq"]
     stage = f"base-{settings.train}"
     fit(stage, objective, samples, settings.loop, folder, on_progress, held=held, record=made)
     start.restorer.unet.checkpoint_gradients(False)
