@@ -139,7 +139,7 @@ def test_saving_checks_the_name_and_says_where(models: Path, monkeypatch: pytest
     folder = models / "identity_adapters"
     (folder / "ada.safetensors").write_bytes(b"another person's")
     shown: list[tuple[str, object]] = []
-    monkeypatch.setattr(notes, "say", lambda node, text: shown.append((node, text)))
+    monkeypatch.setattr(notes, "show_text", lambda node, text: shown.append((node, text)))
     monkeypatch.setattr(SaveIdentityAdapter, "hidden", SimpleNamespace(unique_id="7"))
     output = SaveIdentityAdapter.execute(adapter, "ada")
     assert output.ui.as_dict()["text"] == (
