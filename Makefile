@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RUN := .venv/bin/python
 OUT ?= demo_output
+# Two processes of one thread are faster here than one of two; more would need more memory than CI has.
+TESTS := OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
 .PHONY: setup demo test test-full lint bench clean
 .DEFAULT_GOAL := setup
@@ -18,11 +20,11 @@ demo: $(RUN)
 		$(if $(TRAIN),--train)
 
 test: setup
-	@$(RUN) -m pytest -q -m "not full"
+	@$(TESTS) -m "not full"
 
 # Also the tests marked full: minutes instead of seconds each.
 test-full: setup
-	@$(RUN) -m pytest -q
+	@$(TESTS)
 
 lint: setup
 	@$(RUN) -m ruff check .

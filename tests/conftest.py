@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +12,21 @@ if TYPE_CHECKING:  # unit tests run without the packages that a server's client 
     from harness.host import ComfyServer
 
 collect_ignore = ["comfy/inside"]  # runs in a process of its own, by comfy/test_inside.py
+
+ON_THE_SERVER = ("tests/browser/", "tests/comfy/")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of several processes, one takes all tests on the server, which share its files; of the others each
+    module stays whole, for its fixtures."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ServerAndModules(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "server" if nodeid.startswith(ON_THE_SERVER) else nodeid.split("::")[0]
+
+    return ServerAndModules(config, log)
 
 
 @pytest.fixture(scope="session")
