@@ -114,10 +114,8 @@ def open_start(
     for key, parameter in unet.named_parameters():
         parameter.requires_grad_(is_trained(train, key))
     kept = {key: value for key, value in file.unet.items() if not is_trained(train, key)}
-    context = file_context(file, name)
-    return TrainableRestorer(
-        Restorer(unet, autoencoder, context, file.header, tower), kept, file.text, file.autoencoder
-    )
+    restorer = Restorer(unet, autoencoder, file_context(file, name), file.header, tower)
+    return TrainableRestorer(restorer, kept, file.text, file.autoencoder)
 
 
 def new_start(
