@@ -41,7 +41,10 @@ def number(least: float, most: float) -> Rule:
 
 
 def one_of(*choices: str) -> Rule:
-    return Rule(" or ".join(choices), lambda value: isinstance(value, str) and value in choices)
+    return Rule(
+        " or ".join(choice or "empty" for choice in choices),
+        lambda value: isinstance(value, str) and value in choices,
+    )
 
 
 def text(most: int, pattern: str = "") -> Rule:

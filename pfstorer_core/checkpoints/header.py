@@ -48,6 +48,7 @@ RULES = {
     "condition": one_of(*CONDITIONS),
     "start": one_of("lq", "noise"),
     "size_rule": one_of("tiled", "fixed"),
+    "aligned": one_of("", "FFHQ"),
     "scale_factor": number(1e-4, 1e4),
     "image_size": whole(16, 2048),
     "num_head_channels": whole(1, 1024),
@@ -72,6 +73,8 @@ class RestorerHeader:
         start: what sampling starts from: the LQ picture's latent, noised, or pure noise.
         size_rule: "tiled": pictures of any size, in tiles of `image_size`. "fixed": whole ones, whose shorter
             side is brought to `image_size`.
+        aligned: how the faces lay that it was trained on: "FFHQ" for those of `imaging.alignment`, empty for
+            any other way.
         scale_factor: unscaled latent × this is what the U-Net sees.
         image_size: side in pixels of the pictures that it was trained on: the tile size to use.
         num_head_channels, lq_num_heads: attention heads of the U-Net and of the LQ encoder.
@@ -97,6 +100,7 @@ class RestorerHeader:
     condition: str = "sft"
     start: str = "lq"
     size_rule: str = "tiled"
+    aligned: str = ""
 
     def __post_init__(self) -> None:
         """Raises CheckpointError where a value is not what `RULES` say."""

@@ -63,9 +63,10 @@ def _show(found: Inspection) -> None:
         table.add_row(network.name, f"{network.parameters:,}", dtypes, sizes)
     lines = [network.faults for network in found.networks if network.faults]
     if header := found.header:
+        aligned = f", faces aligned as in {header.aligned}" if header.aligned else ""
         lines.append(
             f"predicts {header.prediction_type} (by {found.header_source}), "
-            f"pictures of {header.image_size} pixels, latent scale {header.scale_factor:.5g}"
+            f"pictures of {header.image_size} pixels{aligned}, latent scale {header.scale_factor:.5g}"
         )
     if found.fingerprint:
         lines.append(f"fingerprint {found.fingerprint}, which identity adapters name as their base")

@@ -30,6 +30,7 @@ OTHER: dict[str, Any] = {
     "condition": "control",
     "start": "noise",
     "size_rule": "fixed",
+    "aligned": "FFHQ",
 }
 """Of a restorer's header, each of another value than its default."""
 PERSON: dict[str, Any] = {
@@ -168,6 +169,12 @@ def test_what_no_code_here_restores_with_is_refused(
     pf.save_restorer(replace(restorer, header=replace(restorer.header, **{field: value})), path)
     with pytest.raises(CheckpointError, match=words):
         pf.load_restorer(path)
+
+
+def test_other_alignments_are_refused() -> None:
+    assert RestorerHeader().aligned == "", "of files without a header"
+    with pytest.raises(CheckpointError, match="aligned must be empty or FFHQ, got 'ArcFace'"):
+        RestorerHeader(aligned="ArcFace")
 
 
 def test_the_schedule_is_the_header_s() -> None:
