@@ -1,30 +1,21 @@
 """DiffBIR's control network and the U-Net that it steers, against the reference."""
 
 from collections.abc import Callable
-from functools import cache
 
 import pytest
 import torch
 from torch import Tensor
 
-from pfstorer_core.models import Conditioning, ControlConfig, ControlNetwork, UNet
+from pfstorer_core.models import Conditioning, ControlNetwork, UNet
 from pfstorer_core.models.conditioning import Residuals
 
-from . import golden
-from .networks import chosen, unet_config
+from . import diffbir, golden
 
 NAME = "diffbir_control"
 
 
-@cache
 def networks() -> tuple[UNet, ControlNetwork]:
-    sizes = golden.metadata(NAME)["config"]
-    latent, hint = sizes["in_channels"], sizes["hint_channels"]
-    unet = UNet(unet_config(sizes))
-    control = ControlNetwork(ControlConfig(**chosen(sizes, ControlConfig) | {"in_channels": latent + hint}))
-    unet.load_state_dict(golden.under(NAME, "unet"))
-    control.load_state_dict(golden.under(NAME, "controlnet"))
-    return unet.requires_grad_(False), control
+    return diffbir.unet(NAME), diffbir.control(NAME)
 
 
 @pytest.fixture(scope="module")
