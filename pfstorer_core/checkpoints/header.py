@@ -45,6 +45,7 @@ RULES = {
     "beta_start": number(1e-8, 0.5),
     "beta_end": number(1e-8, 0.5),
     "num_train_timesteps": whole(1, 100_000),
+    "rescale_betas_zero_snr": anything(bool, "true or false"),
     "condition": one_of(*CONDITIONS),
     "start": one_of("lq", "noise"),
     "size_rule": one_of("tiled", "fixed"),
@@ -69,6 +70,8 @@ class RestorerHeader:
         prediction_type: "eps" or "v".
         beta_schedule, beta_start, beta_end, num_train_timesteps: of the noise, in diffusers' words; see
             `Schedule.scaled_linear`.
+        rescale_betas_zero_snr: diffusers' word; whether the betas were rescaled so that no signal is left at
+            the last time step (DiffBIR v2.1), see `Schedule.zero_terminal_snr`.
         condition: see `CONDITIONS`.
         start: what sampling starts from: the LQ picture's latent, noised, or pure noise.
         size_rule: "tiled": pictures of any size, in tiles of `image_size`. "fixed": whole ones, whose shorter
@@ -101,21 +104,24 @@ class RestorerHeader:
     start: str = "lq"
     size_rule: str = "tiled"
     aligned: str = ""
+    rescale_betas_zero_snr: bool = False
 
     def __post_init__(self) -> None:
-        """Raises CheckpointError where a value is not what `RULES` say."""
+        """Raises CheckpointError where a value is not what `RULES` say, or the betas make no schedule."""
         values = {name: getattr(self, name) for name in RULES}
         checked(values, RULES, "The header of a restorer")
-        if self.beta_start > self.beta_end:
+        try:
+            _ = self.schedule
+        except ValueError as error:
             raise CheckpointError(
-                f"The header of a restorer is damaged: beta_start {self.beta_start:g} is above beta_end "
-                f"{self.beta_end:g}."
-            )
+                f"The header of a restorer is damaged: its betas make no noise schedule ({error})."
+            ) from error
 
     @property
     def schedule(self) -> Schedule:
-        """The noise schedule of its training."""
-        return Schedule.scaled_linear(self.beta_start, self.beta_end, self.num_train_timesteps)
+        """The noise schedule of its training; a rescaled one ends just above 0, as in ComfyUI."""
+        schedule = Schedule.scaled_linear(self.beta_start, self.beta_end, self.num_train_timesteps)
+        return schedule.zero_terminal_snr() if self.rescale_betas_zero_snr else schedule
 
     def to_metadata(self) -> dict[str, str]:
         return {

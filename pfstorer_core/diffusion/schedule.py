@@ -23,6 +23,9 @@ from torch import Tensor
 PredictionType = Literal["eps", "v"]
 """What a network's output means: the noise (DDPM), or the velocity of Salimans & Ho 2022."""
 
+TERMINAL_SIGNAL = 4.8973451890853435e-08
+"""alpha_bar in place of a terminal 0, where sigma would be infinite: ComfyUI's, so that both sample alike."""
+
 
 class Posterior(NamedTuple):
     """The Gaussian q(x_{i-1} | x_i, x_0)."""
@@ -40,7 +43,8 @@ class Schedule:
     `timesteps[index]`. Every buffer below is derived from `alphas_cumprod`, in its dtype.
 
     Args:
-        alphas_cumprod: [N], strictly decreasing, inside (0, 1).
+        alphas_cumprod: [N], strictly decreasing, inside (0, 1); the last may be 0 (zero terminal SNR), where
+            only a v network knows what to do.
         timesteps: [N] int64, strictly increasing.
 
     Raises:
@@ -59,7 +63,7 @@ class Schedule:
             )
         if not (times.diff() > 0).all():
             raise ValueError(f"timesteps must increase strictly, got {times.tolist()}")
-        if not (signal[-1] > 0 and signal[0] < 1 and (signal.diff() < 0).all()):
+        if not (signal[-1] >= 0 and signal[0] < 1 and (signal.diff() < 0).all()):
             raise ValueError("alphas_cumprod must decrease strictly and lie between 0 and 1")
 
     @classmethod
@@ -82,6 +86,17 @@ class Schedule:
             )
         betas = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64) ** 2
         return cls((1 - betas).cumprod(0).to(dtype), torch.arange(steps))
+
+    def zero_terminal_snr(self, terminal: float = TERMINAL_SIGNAL) -> Schedule:
+        """This schedule without any signal at its end (Lin et al. 2024, algorithm 1): sqrt(alpha_bar) is
+        shifted and scaled so that it keeps its first value and ends at 0.
+
+        Args:
+            terminal: the last alpha_bar; 0 is the exact one, which an eps network cannot start from.
+        """
+        signal = self.alphas_cumprod.sqrt()
+        rescaled = ((signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])).square()
+        return Schedule(torch.cat([rescaled[:-1], rescaled.new_tensor([terminal])]), self.timesteps)
 
     def respaced(self, steps: int | Sequence[int]) -> Schedule:
         """The schedule of a sampler that visits only some of this one's indices.
@@ -175,9 +190,18 @@ class Schedule:
     def predict_x0(
         self, x: Tensor, index: int | Tensor, output: Tensor, prediction_type: PredictionType
     ) -> Tensor:
-        """The clean sample that a network's output at x implies (not clipped)."""
+        """The clean sample that a network's output at x implies (not clipped).
+
+        Raises:
+            ValueError: an unknown prediction type, or eps in a schedule that ends at alpha_bar 0.
+        """
         _check_prediction_type(prediction_type)
         if prediction_type == "eps":
+            if self.alphas_cumprod[-1] == 0:
+                raise ValueError(
+                    "an eps network cannot tell x0 from pure noise, at which this schedule ends: take a v "
+                    "network, or give the last alpha_bar a value above 0"
+                )
             scale, shift = self.sqrt_recip_alphas_cumprod, self.sqrt_recipm1_alphas_cumprod
         else:
             scale, shift = self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod

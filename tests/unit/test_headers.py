@@ -27,6 +27,7 @@ OTHER: dict[str, Any] = {
     "beta_start": 0.001,
     "beta_end": 0.02,
     "num_train_timesteps": 500,
+    "rescale_betas_zero_snr": True,
     "condition": "control",
     "start": "noise",
     "size_rule": "fixed",
@@ -184,6 +185,15 @@ def test_the_schedule_is_the_header_s() -> None:
     assert header.schedule.betas[-1].item() == pytest.approx(0.02)
     with pytest.raises(CheckpointError, match="beta_start"):
         RestorerHeader(beta_start=0.03, beta_end=0.02)
+    with pytest.raises(CheckpointError, match="make no noise schedule"):
+        RestorerHeader(beta_start=0.4, beta_end=0.5, num_train_timesteps=100_000)
+
+
+def test_a_rescaled_schedule_ends_where_the_host_s_does() -> None:
+    """At comfy.model_sampling's last alpha_bar."""
+    signal = RestorerHeader(prediction_type="v", rescale_betas_zero_snr=True).schedule.alphas_cumprod
+    assert signal[-1] == 4.8973451890853435e-08
+    assert signal[0] == RestorerHeader().schedule.alphas_cumprod[0]
 
 
 @pytest.mark.parametrize("start", ["lq", "noise"])

@@ -94,6 +94,8 @@ def test_bad_schedules_are_refused():
     times = torch.arange(3)
     with pytest.raises(ValueError, match="decrease strictly"):
         Schedule(torch.tensor([0.5, 0.6, 0.1]), times)
+    with pytest.raises(ValueError, match="decrease strictly"):
+        Schedule(torch.tensor([0.5, 0.3, -0.1]), times)
     with pytest.raises(ValueError, match="vectors of one length"):
         Schedule(torch.tensor([0.5, 0.2]), times)
     with pytest.raises(ValueError, match="increase strictly"):
@@ -102,6 +104,30 @@ def test_bad_schedules_are_refused():
         FULL.respaced([0, 1000])
     with pytest.raises(ValueError, match="beta_start"):
         Schedule.scaled_linear(0.02, 0.01)
+
+
+def test_zero_terminal_snr() -> None:
+    """sqrt(alpha_bar) becomes a linear function of what it was, from the same first value to 0."""
+    exact = FULL.zero_terminal_snr(0)
+    before, after = FULL.sqrt_alphas_cumprod, exact.sqrt_alphas_cumprod
+    assert after[-1] == 0
+    torch.testing.assert_close(after[0], before[0])
+    slope = after[0] / (before[0] - before[-1])
+    torch.testing.assert_close(after, slope * (before - before[-1]), rtol=0, atol=1e-12)
+    assert torch.equal(exact.timesteps, FULL.timesteps)
+    host = FULL.zero_terminal_snr()
+    assert 4e-8 < host.alphas_cumprod[-1] < 5e-8
+    assert torch.equal(host.alphas_cumprod[:-1], exact.alphas_cumprod[:-1])
+    assert exact.betas[-1] == 1
+
+
+def test_from_pure_noise_only_a_v_network_tells_x0() -> None:
+    exact = FULL.zero_terminal_snr(0).respaced(4)
+    x0, noise = torch.randn(2, 1, 4, 3, 2, dtype=torch.float64).unbind()
+    assert torch.equal(exact.q_sample(x0, 3, noise), noise)
+    torch.testing.assert_close(exact.predict_x0(noise, 3, exact.velocity(x0, 3, noise), "v"), x0)
+    with pytest.raises(ValueError, match="eps network cannot tell x0 from pure noise"):
+        exact.predict_x0(noise, 3, noise, "eps")
 
 
 @pytest.mark.parametrize("kind", ["eps", "v"])
