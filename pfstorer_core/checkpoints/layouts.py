@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .errors import CheckpointError, StateDict
-from .parts import AUTOENCODER, LQ_ENCODER, UNET
+from .parts import AUTOENCODER, CONTROL, LQ_ENCODER, SWINIR, UNET
 from .words import first_keys
 
 SFT = UNET.prefix + "input_blocks.1.0.spade.mlp_shared.0.weight"
@@ -45,6 +45,10 @@ BASE = Layout(
     "a Stable Diffusion 2.1 checkpoint", (UNET.key, AUTOENCODER.key, TRANSFORMER), lacks=(SFT, LQ_ENCODER.key)
 )
 LAYOUTS = (RESTORER, MODEL, OWN_WEIGHTS, CFW, BASE)
+CLEANER = Layout(
+    "a SwinIR alone, which cleans pictures for DiffBIR", (SWINIR.key,), lacks=(UNET.key, CONTROL.key)
+)
+"""Not one of these: it restores nothing by itself."""
 
 USELESS, LATER = "which cannot restore", "which this version cannot load yet"
 
@@ -73,6 +77,11 @@ FOREIGN = (
         "a Stable Diffusion 3, Flux or other transformer",
         r"(^|\.)(joint|double|single)_blocks\.|x_embedder\.",
     ),
+    Foreign(
+        "a SwinIR, such as DiffBIR's cleaner",
+        re.escape(SWINIR.key),
+        lacks=rf"^(control_model\.|{re.escape(UNET.prefix)})",
+    ),
     Foreign("a DiffBIR checkpoint", r"^(preprocess_model|cond_encoder)\.", verdict=LATER),
     Foreign("DiffBIR's control network alone", r"^zero_convs\.", lacks=r"input_hint_block\.", verdict=LATER),
     Foreign("a ControlNet", r"^control_model\.|(^|\.)input_hint_block\.|^controlnet_|(^|\.)zero_convs\."),
@@ -88,7 +97,6 @@ FOREIGN = (
         "a text or image encoder",
         r"^(text_model|vision_model|visual|transformer\.resblocks|encoder\.block)\.",
     ),
-    Foreign("a SwinIR, such as DiffBIR's cleaner", r"^conv_first\.1\."),
     Foreign(
         "an upscaler or restorer of another architecture",
         r"^(conv_first|model\.0|body\.0|stylegan_decoder|fuse_convs_dict|vqvae|m_head)\.",
@@ -104,8 +112,10 @@ VAE = Foreign("a plain VAE", "")
 
 
 def with_prefixes(tensors: Mapping[str, Tensor]) -> StateDict:
-    """The tensors of a file under the keys that a full checkpoint has for them: an autoencoder alone, or
-    its fusion layers alone, get their prefix."""
+    """The tensors of a file under the keys that a full checkpoint has for them: an autoencoder alone, its
+    fusion layers alone, or a cleaner alone get their prefix."""
+    if SWINIR.sign in tensors:
+        return SWINIR.prefixed(tensors)
     prefix = AUTOENCODER.prefix
     if not any(key.removeprefix(prefix) in tensors for key in (AUTOENCODER.key, FUSION)):
         return dict(tensors)
@@ -113,17 +123,18 @@ def with_prefixes(tensors: Mapping[str, Tensor]) -> StateDict:
     return {prefix + key if key.startswith(bare) else key: value for key, value in tensors.items()}
 
 
-def identify(tensors: Mapping[str, Tensor], name: str) -> Layout:
+def identify(tensors: Mapping[str, Tensor], name: str, also: tuple[Layout, ...] = ()) -> Layout:
     """Which of `LAYOUTS` a file is.
 
     Args:
         tensors: of a file, `with_prefixes`.
         name: of the file, for the error.
+        also: further layouts that it may be.
     Raises:
         CheckpointError: none of them; names the well-known model that it is instead, or else the
             layouts that were tried with the keys that decided.
     """
-    for layout in LAYOUTS:
+    for layout in (*LAYOUTS, *also):
         if _is(tensors, layout) and not (layout is BASE and foreign(tensors)):
             return layout
     tried = "; ".join(f"{layout.name} ({_against(tensors, layout)})" for layout in LAYOUTS)

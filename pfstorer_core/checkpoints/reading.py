@@ -25,6 +25,8 @@ from .words import bytes_in_words, first_keys, plain
 
 WRAPPERS = ("state_dict", "model", "params_ema", "params")
 """Entries under which training frameworks store the state dict itself."""
+PARALLEL = "module."
+"""In front of all keys of networks that were saved as several processes had them."""
 
 NO_CHECKPOINT = {
     b"version https://git-lfs": "a pointer that git left in place of the file: fetch it with git lfs pull",
@@ -253,4 +255,6 @@ def _unwrapped(loaded: object, name: str) -> StateDict:
             f"{plain(name)} is {what}: expected tensors by their names, plain or under "
             f"{', '.join(WRAPPERS)}; it holds {first_keys(map(str, entries)) or type(loaded).__name__}."
         )
+    if all(key.startswith(PARALLEL) for key in tensors):
+        return {key.removeprefix(PARALLEL): value for key, value in tensors.items()}
     return tensors

@@ -25,8 +25,8 @@ SAFETENSORS_DTYPES = {
 }  # fmt: skip
 
 
-def read_layout(path: Path | str) -> tuple[StateDict, dict[str, str], Layout]:
-    """Tensors `with_prefixes` and header of a file, and which of `LAYOUTS` it is.
+def read_layout(path: Path | str, also: tuple[Layout, ...] = ()) -> tuple[StateDict, dict[str, str], Layout]:
+    """Tensors `with_prefixes` and header of a file, and which of `LAYOUTS`, and of those in `also`, it is.
 
     Raises what `read_checkpoint` and `identify` do.
     """
@@ -37,7 +37,7 @@ def read_layout(path: Path | str) -> tuple[StateDict, dict[str, str], Layout]:
             f"{error} Compare its size with the published one and download it again."
         ) from error
     tensors = with_prefixes(tensors)
-    return tensors, metadata, identify(tensors, Path(path).name)
+    return tensors, metadata, identify(tensors, Path(path).name, also)
 
 
 def is_finite(value: Tensor) -> bool:

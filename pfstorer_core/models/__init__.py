@@ -1,4 +1,4 @@
-"""The networks: U-Net, LQ encoder, control network, autoencoder, text tower. One architecture a module."""
+"""The networks: U-Net, LQ encoder, control network, autoencoder, text tower, SwinIR. One a module."""
 
 from .autoencoder import Autoencoder, AutoencoderConfig
 from .conditioning import Conditioning
@@ -6,6 +6,7 @@ from .control import ControlConfig, ControlNetwork
 from .layers import BlockHooks
 from .lq_encoder import LQEncoder, LQEncoderConfig
 from .ops import Backend
+from .swinir import SwinIR, SwinIRConfig
 from .text import TextTower, TextTowerConfig
 from .unet import UNet, UNetConfig
 
@@ -19,6 +20,8 @@ __all__ = [
     "ControlNetwork",
     "LQEncoder",
     "LQEncoderConfig",
+    "SwinIR",
+    "SwinIRConfig",
     "TextTower",
     "TextTowerConfig",
     "UNet",

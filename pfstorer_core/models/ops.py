@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 Attention = Callable[..., Tensor]
 """``attention(q, k, v, heads) -> out``; q [B, N, heads·d], k and v [B, M, heads·d]. Some callers add
-``mask=``, bool [B, M]: the keys that may be attended to."""
+``mask=``: bool [B, M], the keys that may be attended to, or numbers that are added to the scores
+[B or 1, heads, N, M]."""
 
 SMALL_MAP = 2**17
 """Weights of an attention map that may as well be kept."""
@@ -28,20 +29,23 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None =
 
     Args:
         q: queries [B, N, heads·d]. k, v: keys and values [B, M, heads·d].
-        mask: keys that may be attended to, bool [B, M].
+        mask: keys that may be attended to, bool [B, M]; or what is added to the scores,
+            [B or 1, heads, N, M].
     Returns:
         [B, N, heads·d].
     """
     q, k, v = (rearrange(x, "b n (head d) -> b head n d", head=heads) for x in (q, k, v))
-    allowed = None if mask is None else mask[:, None, None]
+    if mask is not None and mask.dtype == torch.bool:
+        mask = mask[:, None, None]
     # On a CPU the fused kernel's backward pass in bf16 takes 2 to 4 times as long as these matrix products.
     training = q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu"
     if training and q.shape[-2] * k.shape[-2] <= SMALL_MAP:
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        scores = scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
         out = scores.softmax(-1).to(v.dtype) @ v
     else:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return rearrange(out, "b head n d -> b n (head d)")
 
 

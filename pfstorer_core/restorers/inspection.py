@@ -9,7 +9,7 @@ from typing import Any
 
 from ..checkpoints.errors import CheckpointError, StateDict
 from ..checkpoints.header import HEADER_ENTRY, HEADER_TENSOR, RestorerHeader
-from ..checkpoints.layouts import BASE, CFW, MODEL, OWN_WEIGHTS, RESTORER, Layout
+from ..checkpoints.layouts import BASE, CFW, CLEANER, MODEL, OWN_WEIGHTS, RESTORER, Layout
 from ..checkpoints.parts import AUTOENCODER, PARTS, TEXT, Part
 from ..checkpoints.tensors import read_layout
 from .files import NULL_CONTEXT, unet_weights
@@ -42,8 +42,8 @@ class Inspection:
 
     Attributes:
         kind: the layout's name.
-        header: what is known besides the tensors; None of an autoencoder. `header_source` says whence:
-            "header" or "file name".
+        header: what is known besides the tensors; None of an autoencoder or a cleaner. `header_source` says
+            whence: "header" or "file name".
         missing: what has to come from elsewhere, and what cannot be done without it.
         fingerprint: what identity adapters call a restorer by; empty of other files.
         ignored: keys that nothing here uses, such as buffers that are recomputed.
@@ -67,7 +67,7 @@ def inspect_checkpoint(path: Path | str) -> Inspection:
         FileNotFoundError, PermissionError, CheckpointError: not readable, or of another kind.
     """
     path = Path(path)
-    tensors, metadata, layout = read_layout(path)
+    tensors, metadata, layout = read_layout(path, (CLEANER,))
     header = RestorerHeader.from_file(metadata, tensors, path.name)
     networks = _networks(tensors, header)
     sound = not any(network.faults for network in networks)
@@ -77,7 +77,7 @@ def inspect_checkpoint(path: Path | str) -> Inspection:
         path.stat().st_size,
         layout.name,
         networks,
-        None if layout is CFW else header,
+        None if layout in (CFW, CLEANER) else header,
         "header" if HEADER_ENTRY in metadata or HEADER_TENSOR in tensors else "file name",
         _missing(layout, tensors),
         len(tensors) - used,
@@ -123,6 +123,8 @@ def _missing(layout: Layout, tensors: StateDict) -> list[str]:
         return ["the autoencoder: it goes on top of the restorer that it was saved from"]
     if layout is CFW:
         return ["everything but the autoencoder: it goes on top of a StableSR checkpoint"]
+    if layout is CLEANER:
+        return ["everything but the cleaner: it goes with a DiffBIR restorer"]
     missing = []
     if layout is BASE:
         missing.append("StableSR's own weights: without them it cannot restore")

@@ -12,6 +12,7 @@ NEEDS = {
     "test_lq_encoder.py": ["stablesr_structcond"],
     "test_personalization.py": ["vico_block", "vico_spatial_transformer", "vico_otsu", "vico_attn_reg"],
     "test_personalized_unet.py": ["vico_unet"],
+    "test_swinir.py": ["diffbir_swinir"],
     "test_text.py": ["text_encoder"],
     "test_train_loss.py": ["stablesr_train_loss", "stablesr_unet", "stablesr_structcond"],
     "test_unet.py": ["stablesr_unet", "stablesr_structcond"],

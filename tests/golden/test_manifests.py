@@ -8,8 +8,8 @@ from torch import Tensor
 
 from harness.stand_ins import listed
 from pfstorer_core.checkpoints.header import RestorerHeader
-from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, LQ_ENCODER, UNET, Part
-from pfstorer_core.models import AutoencoderConfig, ControlConfig, LQEncoderConfig, UNetConfig
+from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, LQ_ENCODER, SWINIR, UNET, Part
+from pfstorer_core.models import AutoencoderConfig, ControlConfig, LQEncoderConfig, SwinIRConfig, UNetConfig
 
 VQ_F4 = AutoencoderConfig(ch_mult=(1, 2, 4), z_channels=3, embed_dim=3, codebook=8192, double_z=False)
 FFHQ = UNetConfig(
@@ -28,6 +28,7 @@ NETWORKS: dict[str, tuple[str, Part, Any]] = {
     "StableSR's LQ encoder": ("stablesr_full", LQ_ENCODER, LQEncoderConfig()),
     "StableSR's CFW": ("stablesr_cfw_full", AUTOENCODER, AutoencoderConfig(cfw=True)),
     "DiffBIR's control network": ("diffbir_controlnet", CONTROL, ControlConfig()),
+    "DiffBIR's cleaner": ("diffbir_swinir", SWINIR, SwinIRConfig()),
     "FFHQ's U-Net": ("vqgan_ldm_ffhq256", UNET, FFHQ),
     "FFHQ's autoencoder": ("vqgan_ldm_ffhq256", AUTOENCODER, VQ_F4),
     "vq-f4": ("vqgan_f4", AUTOENCODER, VQ_F4),

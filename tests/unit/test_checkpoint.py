@@ -64,6 +64,7 @@ def test_the_kind_is_told_by_the_bytes_and_not_by_the_name(
         lambda weights: {"params": {"other": torch.zeros(1)}, "params_ema": weights},
         lambda weights: {"params": weights},
         lambda weights: {"state_dict": {"model": weights}},
+        lambda weights: {"state_dict": {f"module.{key}": value for key, value in weights.items()}},
         lambda weights: weights | {"epoch": 3, 7: torch.zeros(1)},
         lambda weights: {key: nn.Parameter(value) for key, value in weights.items()},
     ],

@@ -11,8 +11,9 @@ from torch import Tensor
 from harness.stand_ins import own
 from pfstorer_core import CheckpointError, Restorer
 from pfstorer_core.checkpoints.header import HEADER_TENSOR
-from pfstorer_core.checkpoints.layouts import BASE, CFW, OWN_WEIGHTS, RESTORER
-from pfstorer_core.checkpoints.parts import UNET
+from pfstorer_core.checkpoints.layouts import BASE, CFW, CLEANER, OWN_WEIGHTS, RESTORER
+from pfstorer_core.checkpoints.parts import SWINIR, UNET
+from pfstorer_core.models import SwinIR, SwinIRConfig
 from pfstorer_core.restorers.files import NULL_CONTEXT
 from pfstorer_core.restorers.inspection import Inspection, inspect_checkpoint
 
@@ -108,6 +109,19 @@ def test_a_cfw_autoencoder(tensors: Tensors, tmp_path: Path) -> None:
     alone = inspect_checkpoint(write(tmp_path / "fusion.ckpt", bare(select(tensors, is_fusion))))
     assert_sound(alone)
     assert (alone.kind, names(alone)) == (CFW.name, ["CFW layers"])
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", SWINIR.prefix])
+def test_a_cleaner(tmp_path: Path, prefix: str) -> None:
+    sizes = SwinIRConfig(12, (2, 1), (2, 3), 4, 2, 8)
+    weights = {prefix + key: value for key, value in SwinIR(sizes).state_dict().items()}
+    found = inspect_checkpoint(write(tmp_path / "face_swinir_v1.ckpt", weights))
+    assert_sound(found)
+    assert (found.kind, names(found), found.ignored) == (CLEANER.name, ["SwinIR cleaner"], 0)
+    assert found.networks[0].sizes == asdict(sizes)
+    assert found.header is None, "a cleaner predicts nothing"
+    assert len(found.missing) == 1
+    assert "DiffBIR" in found.missing[0]
 
 
 def test_mixed_formats_are_counted(tensors: Tensors, tmp_path: Path) -> None:

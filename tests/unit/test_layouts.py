@@ -14,6 +14,7 @@ from pfstorer_core.checkpoints.header import HEADER_TENSOR
 from pfstorer_core.checkpoints.layouts import (
     BASE,
     CFW,
+    CLEANER,
     LAYOUTS,
     MODEL,
     OWN_WEIGHTS,
@@ -22,7 +23,8 @@ from pfstorer_core.checkpoints.layouts import (
     identify,
     with_prefixes,
 )
-from pfstorer_core.checkpoints.parts import AUTOENCODER, LQ_ENCODER, PARTS, UNET, Part
+from pfstorer_core.checkpoints.parts import AUTOENCODER, LQ_ENCODER, PARTS, SWINIR, UNET, Part
+from pfstorer_core.models import SwinIRConfig
 from pfstorer_core.restorers.files import NULL_CONTEXT, RestorerFile, open_restorer
 
 from . import small
@@ -70,6 +72,7 @@ def test_every_published_autoencoder_gets_the_same_keys() -> None:
 
 
 ATTENTION = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+CLEANERS = [listed("diffbir_swinir"), SWINIR.prefixed(listed("diffbir_swinir"))]
 DIFFBIR = {f"control_model.{key}": value for key, value in listed("diffbir_controlnet").items()} | {
     f"preprocess_model.{key}": value for key, value in listed("diffbir_swinir").items()
 }
@@ -146,7 +149,7 @@ FOREIGN = {
 LATER = {
     "DiffBIR checkpoint": [select(FULL, base_keys) | DIFFBIR, DIFFBIR],
     "DiffBIR's control network": [listed("diffbir_controlnet")],
-    "SwinIR, such as DiffBIR's cleaner": [listed("diffbir_swinir")],
+    "SwinIR, such as DiffBIR's cleaner": CLEANERS,
     "latent diffusion model without a text": [listed("vqgan_ldm_ffhq256"), listed("vqgan_ldm_ffhq256") | EMA],
     "ReF-LDM checkpoint": [
         listed("vqgan_ldm_ffhq256") | keys("cond_stage_model.lq_image.encoder.conv_in.weight")
@@ -154,6 +157,15 @@ LATER = {
     "VQ autoencoder": [listed("vqgan_f4"), listed("vqgan_f4_noattn"), listed("refldm_vqgan"), PREFIXED_VQ],
 }
 """What the error says -> files of methods that are not here yet."""
+
+
+@pytest.mark.parametrize("tensors", CLEANERS)
+def test_a_cleaner_is_told_where_it_is_asked_for(tensors: Tensors) -> None:
+    assert identify(with_prefixes(tensors), "swinir.ckpt", (CLEANER,)) is CLEANER
+    assert with_prefixes(tensors).keys() == CLEANERS[1].keys()
+    for other in (DIFFBIR, FULL | DIFFBIR):
+        with pytest.raises(CheckpointError, match="a DiffBIR checkpoint"):
+            identify(with_prefixes(select(other, lambda key: not own(key))), "whole.ckpt", (CLEANER,))
 
 
 @pytest.mark.parametrize(("name", "tensors"), [(name, each) for name in LATER for each in LATER[name]])
@@ -359,7 +371,7 @@ def test_another_prediction_type_is_refused(tensors: Tensors, tmp_path: Path) ->
 @pytest.mark.parametrize("part", [part for part in PARTS if part.title != "control network"])
 def test_a_damaged_tensor_gives_sizes_or_a_clear_error(part: Part, tensors: Tensors) -> None:
     """Each tensor in turn missing, flat, empty or narrow."""
-    network = part.of(tensors)
+    network = part.of(tensors) or part.expected(SwinIRConfig(12, (2, 1), (2, 3), 4, 2, 8))
     damaged: list[Callable[[Tensor], Tensor]] = [
         lambda value: value.flatten(),
         lambda value: value[:0],
@@ -376,7 +388,7 @@ def test_a_damaged_tensor_gives_sizes_or_a_clear_error(part: Part, tensors: Tens
             except CheckpointError as error:
                 messages.append(str(error))
     assert len(messages) > 5
-    clear = (part.prefix, "channels, expected multiples", "wide, expected a multiple")
+    clear = (part.prefix, "channels, expected multiples", "wide, expected a multiple", "do not divide")
     assert [message for message in messages if not any(words in message for words in clear)] == []
 
 

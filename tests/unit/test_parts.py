@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from pfstorer_core import CheckpointError, RestorerHeader
-from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, LQ_ENCODER, PARTS, TEXT, UNET, Part
+from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, LQ_ENCODER, PARTS, SWINIR, TEXT, UNET, Part
 from pfstorer_core.models import (
     AutoencoderConfig,
     ControlConfig,
     LQEncoderConfig,
+    SwinIRConfig,
     TextTowerConfig,
     UNetConfig,
 )
@@ -89,7 +90,23 @@ def towers() -> Iterator[tuple[TextTowerConfig, RestorerHeader]]:
         yield config, RestorerHeader()
 
 
-ALL = {UNET: unets, CONTROL: controls, LQ_ENCODER: lq_encoders, AUTOENCODER: autoencoders, TEXT: towers}
+def cleaners() -> Iterator[tuple[SwinIRConfig, RestorerHeader]]:
+    for (depths, heads), (window, img_size), (ratio, scale) in product(
+        [((1, 2), (2, 3)), ((2,), (1,)), ((4, 4, 4), (6, 2, 2))],
+        [(8, 64), (8, 16), (4, 4), (2, 6)],
+        [(2, 8), (1.5, 4), (4, 2)],
+    ):
+        yield SwinIRConfig(12, depths, heads, window, ratio, img_size, scale), RestorerHeader()
+
+
+ALL = {
+    UNET: unets,
+    CONTROL: controls,
+    LQ_ENCODER: lq_encoders,
+    AUTOENCODER: autoencoders,
+    TEXT: towers,
+    SWINIR: cleaners,
+}
 
 
 def test_every_part_is_tried() -> None:
@@ -137,3 +154,17 @@ def test_fusion_layers_without_a_level_for_them_are_damage() -> None:
     weights = AUTOENCODER.expected(config) | {"decoder.fusion_layer_1.x": torch.zeros(1)}
     with pytest.raises(CheckpointError, match=r"autoencoder .*damaged.*this one has 2: it needs 3 or more"):
         AUTOENCODER.config_from(weights)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "words"),
+    [
+        ("conv_first.1.weight", (12, 108, 3, 3), "6 pixels along a token, expected 2, 4 or 8"),
+        ("conv_first.1.weight", (11, 192, 3, 3), r"\(2, 3\) heads do not divide its width 11"),
+        ("layers.0.residual_group.blocks.0.attn.relative_position_bias_table", (1, 2), "windows of 1 tokens"),
+    ],
+)
+def test_sizes_of_a_cleaner_that_cannot_be_are_damage(key: str, shape: tuple[int, ...], words: str) -> None:
+    weights = SWINIR.expected(next(cleaners())[0]) | {key: torch.zeros(shape)}
+    with pytest.raises(CheckpointError, match=rf"SwinIR cleaner .*damaged.*{words}"):
+        SWINIR.config_from(weights)

@@ -4,9 +4,10 @@ from .autoencoder import AUTOENCODER
 from .base import Part
 from .control import CONTROL
 from .lq_encoder import LQ_ENCODER
+from .swinir import SWINIR
 from .text import TEXT
 from .unet import UNET
 
-PARTS: tuple[Part, ...] = (UNET, LQ_ENCODER, CONTROL, AUTOENCODER, TEXT)
+PARTS: tuple[Part, ...] = (UNET, LQ_ENCODER, CONTROL, AUTOENCODER, TEXT, SWINIR)
 
-__all__ = ["AUTOENCODER", "CONTROL", "LQ_ENCODER", "PARTS", "TEXT", "UNET", "Part"]
+__all__ = ["AUTOENCODER", "CONTROL", "LQ_ENCODER", "PARTS", "SWINIR", "TEXT", "UNET", "Part"]
