@@ -96,7 +96,7 @@ def restore(
         predicted = grid.map(evaluate, *given, tile_batch=tile_batch)
         return _checked(predicted, f"The network's prediction at time step {int(t[0])}", restorer.dtype)
 
-    def guide(x0: Tensor) -> Tensor:
+    def guide(x0: Tensor, _: int) -> Tensor:
         for k, change in enumerate(changes):
             guided = x0
             for guidance in change.guidance:

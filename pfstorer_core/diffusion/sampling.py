@@ -13,6 +13,8 @@ from .schedule import PredictionType, Schedule
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x [B, C, H, W], original time steps [B] int64) -> the network's output, of x's shape.
 Whatever else the network needs is bound beforehand."""
+Guide = Callable[[Tensor, int], Tensor]
+"""(predicted clean sample x0 [B, C, H, W], original time step) -> the x0 that the sampler goes on with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ def sample_ddpm(
     *,
     noises: Sequence[Tensor] | Tensor | None = None,
     generator: torch.Generator | None = None,
-    guide: Callable[[Tensor], Tensor] | None = None,
+    guide: Guide | None = None,
     callback: Callable[[SamplerStep], object] | None = None,
 ) -> Tensor:
     """DDPM's reverse process (Ho et al. 2020, algorithm 2), with the fixed small variance.
@@ -75,7 +77,8 @@ def sample_ddpm(
             last step is not used and may be left out). None to draw it.
         generator: draws the noise, on its own device, so that a CPU generator gives every device
             the same. None for torch's default one.
-        guide: changes each predicted x0, for instance `guide_towards` bound to a reference.
+        guide: changes each predicted x0, of which the mean of the next state is made; for instance
+            `restoration_guidance.RestorationGuidance`.
         callback: called after each step. To stop early, raise in it.
 
     Returns:
@@ -94,7 +97,7 @@ def sample_ddpm(
         t = torch.full((x.shape[0],), timesteps[index], dtype=torch.int64, device=x.device)
         x0 = schedule.predict_x0(x, index, model(x, t).to(x), prediction_type)
         if guide is not None:
-            x0 = guide(x0)
+            x0 = guide(x0, timesteps[index])
         x, _, log_variance = schedule.posterior(x0, x, index)
         if index > 0:
             noise = _draw(x, generator) if noises is None else noises[number].to(x)
@@ -102,20 +105,6 @@ def sample_ddpm(
         if callback is not None:
             callback(SamplerStep(number, total, timesteps[index], x0, x))
     return x
-
-
-def cfg_combine(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance (Ho & Salimans 2022): uncond + scale (cond - uncond)."""
-    return uncond + scale * (cond - uncond)
-
-
-def guide_towards(x0: Tensor, reference: Tensor, *, steps: int = 3, step_size: float = 0.05) -> Tensor:
-    """Pull a predicted x0 towards a reference latent by gradient descent on the squared error.
-
-    Each step is x0 <- x0 - 2 step_size (x0 - reference), so that (1 - 2 step_size)^steps of the
-    difference is left after all of them.
-    """
-    return reference + (1 - 2 * step_size) ** steps * (x0 - reference)
 
 
 def _draw(x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ..checkpoints.header import RestorerHeader
-from ..diffusion.sampling import Denoiser, SamplerStep, sample_ddpm, start_latent
+from ..diffusion.sampling import Denoiser, Guide, SamplerStep, sample_ddpm, start_latent
 from ..diffusion.schedule import Schedule
 from ..imaging.tiled_autoencoder import TILE, decode_tiled, encode_tiled
 from ..models import Autoencoder, BlockHooks, TextTower, UNet
@@ -204,7 +204,7 @@ class Restorer:
         context: Tensor | None = None,
         denoise: Denoiser | None = None,
         generator: torch.Generator | None = None,
-        guide: Callable[[Tensor], Tensor] | None = None,
+        guide: Guide | None = None,
         callback: Callable[[SamplerStep], object] | None = None,
     ) -> Tensor:
         """Ancestral DDPM sampling -> clean latents [B, C, h, w].

@@ -6,6 +6,7 @@ NEEDS = {
     "test_autoencoder.py": ["stablesr_cfw"],
     "test_control.py": ["diffbir_control"],
     "test_degradation.py": ["degradation"],
+    "test_diffbir_sampling.py": ["diffbir_control", "diffbir_v21"],
     "test_diffbir_schedules.py": ["diffbir_v21"],
     "test_formula.py": ["stablesr_formula_1244"],
     "test_full_size.py": ["stablesr_full_size"],

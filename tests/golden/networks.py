@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pfstorer_core.checkpoints.header import RestorerHeader
-from pfstorer_core.diffusion.sampling import Denoiser, SamplerStep, cfg_combine, sample_ddpm
+from pfstorer_core.diffusion.guidance import cfg_combine
+from pfstorer_core.diffusion.sampling import Denoiser, SamplerStep, sample_ddpm
 from pfstorer_core.diffusion.schedule import PredictionType, Schedule
 from pfstorer_core.models import AutoencoderConfig, Conditioning, LQEncoder, LQEncoderConfig, UNet, UNetConfig
 from pfstorer_core.restorers.base import Restorer

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from pfstorer_core.diffusion.sampling import guide_towards, start_latent
+from pfstorer_core.diffusion.guidance import guide_towards
+from pfstorer_core.diffusion.sampling import start_latent
 from pfstorer_core.diffusion.schedule import PredictionType, Schedule, space_timesteps
 
 from . import golden

@@ -4,14 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pfstorer_core.diffusion.sampling import (
-    Denoiser,
-    SamplerStep,
-    cfg_combine,
-    guide_towards,
-    sample_ddpm,
-    start_latent,
-)
+from pfstorer_core.diffusion.guidance import cfg_combine, guide_towards, rescaled_cfg, with_cfg
+from pfstorer_core.diffusion.sampling import Denoiser, SamplerStep, sample_ddpm, start_latent
 from pfstorer_core.diffusion.schedule import PredictionType, Schedule
 
 FULL = Schedule.scaled_linear()
@@ -138,6 +132,35 @@ def test_guidance_scale():
     torch.testing.assert_close(cfg_combine(cond, uncond, 1.0), cond)
     torch.testing.assert_close(cfg_combine(cond, uncond, 0.0), uncond)
     torch.testing.assert_close(cfg_combine(cond, uncond, 3.0), 3 * cond - 2 * uncond)
+    each = cfg_combine(cond, uncond, torch.tensor([3.0, 0.0], dtype=torch.float64))
+    assert each.dtype == cond.dtype
+    torch.testing.assert_close(each, torch.stack([3 * cond[0] - 2 * uncond[0], uncond[1]]))
+
+
+def test_the_rescaled_scale_grows_from_1_to_cfg_and_1() -> None:
+    scale = rescaled_cfg(6.0, torch.arange(1000))
+    assert scale[999] == 1
+    assert scale[0] == 7
+    assert (scale.diff() <= 0).all()
+    assert scale[500].item() == pytest.approx(1.0144, abs=1e-4)
+    assert torch.equal(rescaled_cfg(0.5, torch.tensor([0, 999])), torch.tensor([0.5, 0.5]).double())
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_a_guided_denoiser_asks_for_the_unconditional_only_where_it_counts(rescale: bool) -> None:
+    x, asked = torch.ones(SHAPE), list[int]()
+
+    def uncond(x: Tensor, t: Tensor) -> Tensor:
+        asked.append(int(t[0]))
+        return 0 * x
+
+    def told(cfg: float, t: int) -> float:
+        guided = with_cfg(lambda x, t: 2 * x, uncond, cfg, rescale=rescale)
+        return guided(x, torch.full((2,), t)).unique().item()
+
+    assert (told(1.0, 0), told(1.0, 999), asked) == (2, 2, [])
+    assert (told(4.0, 0), asked) == (10 if rescale else 8, [0])
+    assert (told(4.0, 999), asked) == ((2, [0]) if rescale else (8, [0, 999]))
 
 
 def test_reference_guidance_takes_gradient_steps():
@@ -153,7 +176,12 @@ def test_reference_guidance_takes_gradient_steps():
 def test_the_guide_acts_on_every_prediction():
     target = torch.full(SHAPE, 0.25)
     x = torch.randn(SHAPE, generator=seeded(0))
-    result = sample_ddpm(
-        lambda x, t: x, x, FULL.respaced(3), "eps", generator=seeded(1), guide=lambda x0: target
-    )
+    told = list[int]()
+
+    def guide(x0: Tensor, timestep: int) -> Tensor:
+        told.append(timestep)
+        return target
+
+    result = sample_ddpm(lambda x, t: x, x, FULL.respaced(3), "eps", generator=seeded(1), guide=guide)
     torch.testing.assert_close(result, target)
+    assert told == FULL.respaced(3).timesteps.tolist()[::-1]
