@@ -68,6 +68,10 @@ class Foreign:
     verdict: str = USELESS
 
 
+UPSCALER = Foreign(
+    "an upscaler or restorer of another architecture",
+    r"^(conv_first|model\.0|body\.0|stylegan_decoder|fuse_convs_dict|vqvae|m_head)\.",
+)
 FOREIGN = (
     Foreign("a LoRA", r"lora[._](up|down|A|B|unet|te)|\.hada_w|\.lokr_"),
     Foreign("an unCLIP checkpoint", r"^noise_augmentor\."),
@@ -97,10 +101,7 @@ FOREIGN = (
         "a text or image encoder",
         r"^(text_model|vision_model|visual|transformer\.resblocks|encoder\.block)\.",
     ),
-    Foreign(
-        "an upscaler or restorer of another architecture",
-        r"^(conv_first|model\.0|body\.0|stylegan_decoder|fuse_convs_dict|vqvae|m_head)\.",
-    ),
+    UPSCALER,
     Foreign("a VQ autoencoder alone", r"(^|\.)quantize\.embedding\."),
 )
 """The first that matches is it."""

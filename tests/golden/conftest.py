@@ -4,6 +4,7 @@ from . import golden
 
 NEEDS = {
     "test_autoencoder.py": ["stablesr_cfw"],
+    "test_cleaner.py": ["diffbir_end_to_end"],
     "test_control.py": ["diffbir_control"],
     "test_degradation.py": ["degradation"],
     "test_diffbir_sampling.py": ["diffbir_control", "diffbir_v21"],

@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from pfstorer_core.diffusion.sampling import Denoiser
-from pfstorer_core.models import Autoencoder, Conditioning, ControlConfig, ControlNetwork, UNet
+from pfstorer_core.models import (
+    Autoencoder,
+    Conditioning,
+    ControlConfig,
+    ControlNetwork,
+    SwinIR,
+    SwinIRConfig,
+    UNet,
+)
 
 from . import golden
 from .networks import autoencoder_config, chosen, unet_config
@@ -48,6 +56,14 @@ def control(name: str) -> ControlNetwork:
 def autoencoder(name: str) -> Autoencoder:
     network = Autoencoder(autoencoder_config(golden.metadata(name)["vae_config"]))
     network.load_state_dict(weights(name, "vae"))
+    return network.requires_grad_(False)
+
+
+@cache
+def swinir(name: str) -> SwinIR:
+    """Buffers are its own: files do not list them."""
+    network = SwinIR(SwinIRConfig(**chosen(golden.metadata(name)["swinir_config"], SwinIRConfig)))
+    network.load_state_dict(network.state_dict() | weights(name, "swinir"))
     return network.requires_grad_(False)
 
 

@@ -1,0 +1,82 @@
+"""Cleaners and the host's own loader of upscale models: files of ours load there, and others here."""
+
+import json
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import pytest
+import torch
+from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel, UpscaleModelLoader
+from pfstorer.pfstorer_core.checkpoints.errors import CheckpointError
+from pfstorer.pfstorer_core.models import SwinIR, SwinIRConfig
+from pfstorer.pfstorer_core.restorers.diffbir.cleaner import load_cleaner
+from safetensors.torch import save_file
+from torch import Tensor
+
+MANIFESTS = Path(__file__).parents[2] / "golden" / "data" / "manifests"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    found = ([str(tmp_path)], folder_paths.supported_pt_extensions)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "upscale_models", found)
+    return tmp_path
+
+
+def stand_in(name: str) -> dict[str, Tensor]:
+    """Random weights of the published keys and shapes."""
+    generator = torch.Generator().manual_seed(0)
+    listed = json.loads((MANIFESTS / f"{name}.json").read_text())
+    return {
+        key: torch.randn(shape, generator=generator) / max(1, prod(shape[1:])) ** 0.5
+        for key, (shape, _) in listed.items()
+    }
+
+
+def native(name: str) -> Any:
+    return UpscaleModelLoader.execute(name).args[0]
+
+
+@pytest.mark.parametrize(("scale", "odd"), [(8, (70, 90)), (4, (96, 64))])
+def test_a_swinir_is_the_same_there(folder: Path, scale: int, odd: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    sizes = SwinIRConfig(24, (2, 3), (2, 3), 8, 2, 16, scale)
+    network = SwinIR(sizes).eval().requires_grad_(False)
+    save_file(network.state_dict(), folder / "cleaner.safetensors", {"training": "{}"})
+    found = native("cleaner.safetensors")
+    assert (found.architecture.name, found.scale, found.purpose) == ("SwinIR", 1, "Restoration")
+    for size in ((128, 128), (64, 128), odd):
+        picture = torch.rand(1, 3, *size)
+        torch.testing.assert_close(network(picture).clamp(0, 1), found(picture), rtol=0, atol=1e-5)
+    image = torch.rand(1, 128, 64, 3)
+    shown = ImageUpscaleWithModel.execute(found, image).args[0]
+    cleaned = load_cleaner(folder / "cleaner.safetensors").clean(image.movedim(-1, 1)).clamp(0, 1)
+    torch.testing.assert_close(shown.movedim(-1, 1), cleaned, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "scale"), [("diffbir_cleaner_bsrnet", 4), ("diffbir_cleaner_scunet", 1)]
+)
+def test_other_cleaners_load_here(folder: Path, manifest: str, scale: int) -> None:
+    path = folder / "cleaner.pth"
+    torch.save(stand_in(manifest), path)
+    picture = torch.rand(1, 3, 24, 44)
+    expected = native(path.name)(picture)
+    assert expected.shape[-2:] == (24 * scale, 44 * scale)
+    cleaned = load_cleaner(path).clean(picture)
+    small = torch.nn.functional.interpolate(expected, (24, 44), mode="bicubic", antialias=True)
+    torch.testing.assert_close(cleaned, small.clone(), rtol=0, atol=1e-5)
+    assert not cleaned.is_inference()
+
+
+def test_what_spandrel_cannot_use_is_named(folder: Path) -> None:
+    torch.save({"m_head.0.weight": torch.zeros(1)}, folder / "strange.pth")
+    with pytest.raises(CheckpointError, match=r"^strange\.pth is of a kind that is not known .*no cleaner"):
+        load_cleaner(folder / "strange.pth")
+    weights = stand_in("diffbir_cleaner_scunet")
+    del weights["m_tail.0.weight"]
+    torch.save(weights, folder / "half.pth")
+    with pytest.raises(CheckpointError, match=r"^half\.pth is (damaged|of a kind)"):
+        load_cleaner(folder / "half.pth")
