@@ -7,6 +7,13 @@ NEEDS = {
     "test_cleaner.py": ["diffbir_end_to_end"],
     "test_control.py": ["diffbir_control"],
     "test_degradation.py": ["degradation"],
+    "test_diffbir_guidance.py": [
+        "diffbir_control",
+        "diffbir_end_to_end",
+        "diffbir_guidance_v2",
+        "diffbir_misc",
+        "diffbir_v21",
+    ],
     "test_diffbir_sampling.py": ["diffbir_control", "diffbir_v21"],
     "test_diffbir_schedules.py": ["diffbir_v21"],
     "test_formula.py": ["stablesr_formula_1244"],
