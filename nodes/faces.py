@@ -10,8 +10,19 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.imaging.faces import Box, cut, face_finder, face_windows, paste
-from .host.faces import FaceCrop, boxes_of, boxes_of_masks, check_fit, host_boxes, masks_of_faces
+from ..pfstorer_core.imaging.faces import Face, face_finder, face_windows
+from .host.face_crops import (
+    ALIGNMENTS,
+    FaceCrop,
+    Places,
+    aligned,
+    check_fit,
+    cut_out,
+    kept_masks,
+    put_back,
+    side_of_aligned,
+)
+from .host.faces import chosen_face, host_boxes, masks_of_faces
 from .host.folders import face_detector, face_detectors, stamp
 from .host.images import from_image, to_image
 
@@ -60,10 +71,10 @@ class RestorationFindFaces(io.ComfyNode):
             face_detector(detector), smallest, largest, mm.throw_exception_if_processing_interrupted
         )
         bar = ProgressBar(len(pictures))
-        found = list[list[Box]]()
+        found = list[list[Face]]()
         for picture in pictures:
             mm.throw_exception_if_processing_interrupted()
-            found.append([face.box for face in find(picture)])
+            found.append(find(picture))
             bar.update(1)
         if not any(found):
             where = "the picture" if len(found) == 1 else f"any of the {len(found)} pictures"
@@ -71,7 +82,7 @@ class RestorationFindFaces(io.ComfyNode):
                 f"No face was found in {where}: give Crop Face a mask of it, set other sizes, or choose "
                 "another detector."
             )
-        return io.NodeOutput([host_boxes(boxes) for boxes in found], masks_of_faces(found, pictures))
+        return io.NodeOutput([host_boxes(faces) for faces in found], masks_of_faces(found, pictures))
 
 
 class RestorationCropFace(io.ComfyNode):
@@ -82,20 +93,27 @@ class RestorationCropFace(io.ComfyNode):
             display_name="Crop Face",
             category="PFStorer",
             description="Cuts a face out of a picture, with what is around it; in a film, where it is.",
-            search_aliases=["face", "crop", "group photo", "video", "pfstorer"],
+            search_aliases=["face", "crop", "align", "FFHQ", "group photo", "video", "pfstorer"],
             inputs=[
                 io.Image.Input("image", tooltip="The whole picture, or the frames of a film."),
                 io.Int.Input("face", default=1, min=1, max=1000,
                              tooltip="Which one: 1 is the first box or mask, from Find Faces the leftmost. "
                              "Frames that have no such face are left out."),
                 io.Float.Input("context", default=0.6, min=0.0, max=4.0, step=0.05,
-                               tooltip="What is added around the face, as a part of its size."),
+                               tooltip="What is added around the face, as a part of its size; aligned faces "
+                               "have FFHQ's."),
                 io.BoundingBox.Input("bboxes", optional=True, force_input=True,
                                      tooltip="Of Find Faces, or of the MediaPipe face landmarker: a list for "
                                      "each picture, or one for all."),
                 io.Mask.Input("masks", optional=True,
                               tooltip="Or masks, of any size: one of each face. As many masks as pictures "
                               "(more than one) are one of each picture."),
+                io.Combo.Input("align", options=list(ALIGNMENTS), default="auto", optional=True,
+                               tooltip="FFHQ: the face upright, at 512 pixels, as DiffBIR needs it. none: a "
+                               "square as it lies. auto: what the model says, else none."),
+                io.Model.Input("model", optional=True,
+                               tooltip="The restorer that the face is for: it says whether its faces are "
+                               "aligned, and at which size."),
             ],
             outputs=[
                 io.Image.Output(tooltip="All of one size. Frames without the face are left out."),
@@ -105,24 +123,17 @@ class RestorationCropFace(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image: Tensor, face: int, context: float, bboxes: Any = None, masks: Tensor | None = None
-    ) -> io.NodeOutput:
+        cls, image: Tensor, face: int, context: float, bboxes: Any = None, masks: Tensor | None = None,
+        align: str = "auto", model: Any = None,
+    ) -> io.NodeOutput:  # fmt: skip
         pictures = from_image(image)
+        faces = chosen_face(pictures, face, bboxes, masks)
         size = pictures.shape[-2], pictures.shape[-1]
-        if masks is not None:
-            boxes = boxes_of_masks(masks, len(pictures), size, face)
-        elif bboxes is not None:
-            boxes = [of[face - 1] if face <= len(of) else None for of in boxes_of(bboxes, len(pictures))]
-        else:
-            raise ValueError("Crop Face does not know where the face is: connect bboxes or masks.")
-        if not any(boxes):
-            raise ValueError(
-                f"There is no face {face} in what was given: connect bboxes of Find Faces, or masks, or "
-                "choose a smaller number."
-            )
-        windows = face_windows(boxes, size, context)
-        crops = [cut(p, window) for p, window in zip(pictures, windows, strict=True) if window]
-        return io.NodeOutput(to_image(torch.stack(crops)), FaceCrop(windows))
+        windows: Places = face_windows([one and one.box for one in faces], size, context)
+        if side := side_of_aligned(align, model):
+            windows = aligned(pictures, faces, side, mm.throw_exception_if_processing_interrupted)
+        crops = [cut_out(p, window) for p, window in zip(pictures.split(1), windows, strict=True) if window]
+        return io.NodeOutput(to_image(torch.cat(crops)), FaceCrop(windows))
 
 
 class RestorationPasteFace(io.ComfyNode):
@@ -142,21 +153,29 @@ class RestorationPasteFace(io.ComfyNode):
                                    "frames without one stay as they are."),
                 io.Float.Input("feather", default=0.1, min=0.0, max=0.5, step=0.01,
                                tooltip="Width of the soft border, as a part of the face's window."),
+                io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.05, optional=True,
+                               tooltip="How much of the restoration is seen: 0 is the photo as it was, 1 the "
+                               "restored face."),
+                io.Mask.Input("keep", optional=True,
+                              tooltip="What of the photo stays as it is, such as hands or glasses. One mask "
+                              "for all pictures, or one for each; of any size."),
             ],
             outputs=[io.Image.Output()],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, image: Tensor, face: Tensor, face_crop: FaceCrop, feather: float) -> io.NodeOutput:
+    def execute(
+        cls, image: Tensor, face: Tensor, face_crop: FaceCrop, feather: float, strength: float = 1.0,
+        keep: Tensor | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         pictures, parts = from_image(image), from_image(face, "face")
         windows = face_crop.windows * (len(pictures) if len(face_crop.windows) == 1 else 1)
         check_fit(pictures, parts, windows)
-        numbers = [n for n, window in enumerate(windows) if window]
+        kept = kept_masks(keep, len(pictures))
+        there = [(n, window) for n, window in enumerate(windows) if window]
         result = pictures.clone()
-        for part, n in zip(parts.expand(len(numbers), -1, -1, -1), numbers, strict=True):
+        for part, (n, window) in zip(parts.expand(len(there), -1, -1, -1), there, strict=True):
             mm.throw_exception_if_processing_interrupted()
-            window = windows[n]
-            assert window is not None
-            result[n] = paste(pictures[n : n + 1], part[None], window, feather)[0]
+            result[n] = put_back(pictures[n : n + 1], part[None], window, feather, strength, kept[n])[0]
         alpha = image[..., 3:].to(result).movedim(-1, 1)
         return io.NodeOutput(torch.cat([result, alpha], 1).movedim(1, -1))

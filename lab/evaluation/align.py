@@ -11,6 +11,8 @@ from kornia.color import rgb_to_grayscale
 from kornia.geometry.transform import warp_affine
 from torch import Tensor
 
+from pfstorer_core.imaging.alignment import similarity
+
 FIVE = ("left_pupil", "right_pupil", "nose_tip", "left_mouth", "right_mouth")
 """Landmarks that a face is aligned by, the picture's left first."""
 
@@ -24,20 +26,6 @@ TEMPLATE = (
 """Where ArcFace (Deng et al. 2019) has them in a crop of 112 x 112 pixels."""
 
 CROP = 112
-
-
-def similarity(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The least-squares similarity target = a·source + b, points (x, y) taken as complex numbers.
-
-    Args:
-        source, target: [..., K, 2].
-    Returns:
-        a, b: complex [...].
-    """
-    z, w = (torch.complex(points[..., 0], points[..., 1]) for points in (source, target))
-    z0, w0 = z.mean(-1, keepdim=True), w.mean(-1, keepdim=True)
-    a = ((z - z0).conj() * (w - w0)).sum(-1) / ((z - z0).abs() ** 2).sum(-1).clamp_min(1e-12)
-    return a, w0.squeeze(-1) - a * z0.squeeze(-1)
 
 
 def align(images: Tensor, five: Tensor, zoom: float = 1.0, size: int = CROP) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,14 +11,14 @@ from torch import Tensor
 
 from ...pfstorer_core.imaging.faces import (
     Box,
-    Window,
+    Face,
     box_of_mask,
     masks_of_boxes,
 )
 from .images import from_mask
 
 
-def boxes_of(bboxes: Any, frames: int) -> list[list[Box]]:
+def faces_of(bboxes: Any, frames: int) -> list[list[Face]]:
     """The faces of each of so many pictures.
 
     Args:
@@ -40,7 +39,7 @@ def boxes_of(bboxes: Any, frames: int) -> list[list[Box]]:
             f"The input bboxes has the boxes of {len(several)} pictures, and the image is {frames}: give "
             "those of one for all, or of each."
         )
-    found = [[box for one in _listed(boxes) if (box := _box(one))] for boxes in several]
+    found = [[face for one in _listed(boxes) if (face := _face(one))] for boxes in several]
     return found * frames if len(found) == 1 else found
 
 
@@ -50,7 +49,7 @@ def _listed(boxes: Any) -> Sequence[Any]:
     return [boxes] if isinstance(boxes, Mapping) else boxes if isinstance(boxes, list | tuple) else [boxes]
 
 
-def _box(box: Any) -> Box | None:
+def _face(box: Any) -> Face | None:
     """None where it is empty: so trackers say that they have lost a face."""
     try:
         left, top, width, height = (float(box[name]) for name in ("x", "y", "width", "height"))
@@ -60,7 +59,48 @@ def _box(box: Any) -> Box | None:
         ) from error
     if not all(map(math.isfinite, (left, top, width, height))):
         raise ValueError("The input bboxes holds a box with NaN or infinity: find the faces anew.")
-    return (left, top, left + width, top + height) if width > 0 and height > 0 else None
+    if width <= 0 or height <= 0:
+        return None
+    return Face((left, top, left + width, top + height), _landmarks(box.get(LANDMARKS)), 1.0)
+
+
+def _landmarks(given: Any) -> Tensor:
+    """[6, 2], of what Find Faces wrote into a box; NaN where that is not known."""
+    landmarks = UNKNOWN.clone()
+    try:
+        points = torch.tensor(given, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        return landmarks
+    if points.shape == (KNOWN, 2):
+        landmarks[:KNOWN] = points
+    return landmarks
+
+
+LANDMARKS, KNOWN = "landmarks", 4
+"""Key of a box for eyes, nose and mouth, which all detectors tell: a list of (x, y)."""
+UNKNOWN = torch.full((6, 2), math.nan)
+
+
+def chosen_face(
+    image: Tensor, number: int, bboxes: Any = None, masks: Tensor | None = None
+) -> list[Face | None]:
+    """The face of that number, from 1, in each of the pictures [B, 3, H, W]; None where there is no such.
+
+    Raises:
+        ValueError: no boxes or masks, nothing in them, or those of other pictures.
+    """
+    if masks is not None:
+        boxes = boxes_of_masks(masks, len(image), (image.shape[-2], image.shape[-1]), number)
+        return [None if box is None else Face(box, UNKNOWN, 1.0) for box in boxes]
+    if bboxes is None:
+        raise ValueError("Crop Face does not know where the face is: connect bboxes or masks.")
+    chosen = [of[number - 1] if number <= len(of) else None for of in faces_of(bboxes, len(image))]
+    if not any(chosen):
+        raise ValueError(
+            f"There is no face {number} in what was given: connect bboxes of Find Faces, or masks, or "
+            "choose a smaller number."
+        )
+    return chosen
 
 
 def boxes_of_masks(masks: Any, frames: int, size: tuple[int, int], face: int) -> list[Box | None]:
@@ -98,49 +138,20 @@ def boxes_of_masks(masks: Any, frames: int, size: tuple[int, int], face: int) ->
     return boxes if by_picture else boxes * frames
 
 
-@dataclass(frozen=True)
-class FaceCrop:
-    """Where faces were cut out: a window for each picture of a batch, None where there was no face."""
-
-    windows: tuple[Window | None, ...]
-
-
-ASPECT_TOLERANCE = 0.05
-"""Sides are rounded where a picture is enlarged."""
-
-
-def check_fit(pictures: Tensor, parts: Tensor, windows: tuple[Window | None, ...]) -> None:
-    """Raises ValueError where faces and their windows do not belong to the pictures."""
-    there = [window for window in windows if window]
-    if len(windows) != len(pictures):
-        raise ValueError(
-            f"The input face_crop was cut from {len(windows)} pictures, and the image is {len(pictures)}: "
-            "connect the same pictures, or enlarged copies of them."
-        )
-    if len(parts) not in (1, len(there)):
-        raise ValueError(
-            f"{len(parts)} faces do not fit the {len(there)} that Crop Face cut out: give one, or as many."
-        )
-    height, width = pictures.shape[-2:]
-    tall, wide = there[0].size
-    if abs(height * wide / (width * tall) - 1) > ASPECT_TOLERANCE:
-        raise ValueError(
-            f"The face was cut from a picture of {wide} x {tall} pixels, and the image has {width} x "
-            f"{height}: connect the same picture, or an enlarged copy of the same shape."
-        )
+def host_boxes(faces: list[Face]) -> list[dict[str, Any]]:
+    """The host's boxes, with the landmarks by which Crop Face aligns."""
+    boxes = list[dict[str, Any]]()
+    for face in faces:
+        left, top, right, bottom = face.box
+        place = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+        boxes.append({**place, "label": "face", LANDMARKS: face.landmarks[:KNOWN].tolist()})
+    return boxes
 
 
-def host_boxes(boxes: list[Box]) -> list[dict[str, Any]]:
-    return [
-        {"x": left, "y": top, "width": right - left, "height": bottom - top, "label": "face"}
-        for left, top, right, bottom in boxes
-    ]
-
-
-def masks_of_faces(found: list[list[Box]], pictures: Tensor) -> Tensor:
+def masks_of_faces(found: list[list[Face]], pictures: Tensor) -> Tensor:
     """[N, H, W]: of each face of one picture, or of all faces in each of several."""
     size = pictures.shape[-2], pictures.shape[-1]
     if len(found) == 1:
-        return masks_of_boxes(found[0], size)
-    each = [masks_of_boxes(boxes, size).sum(0).clamp(max=1) for boxes in found]
+        return masks_of_boxes([face.box for face in found[0]], size)
+    each = [masks_of_boxes([face.box for face in faces], size).sum(0).clamp(max=1) for faces in found]
     return torch.stack(each)

@@ -9,12 +9,13 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from lab.evaluation.align import CROP, TEMPLATE, align, similarity, without_colour
+from lab.evaluation.align import CROP, TEMPLATE, align, without_colour
 from lab.evaluation.cases import CaseSettings, draw_case
 from lab.evaluation.identity import ArcFace, equal_error_rate, load_embedder
 from lab.evaluation.landmarks import means
 from lab.evaluation.traits import GROUPS, recovery, spotless, spots_recovery, trait_names, trait_vector
 from lab.people import draw_person
+from pfstorer_core.imaging.alignment import similarity
 
 
 def test_similarity_finds_turn_scale_and_shift() -> None:

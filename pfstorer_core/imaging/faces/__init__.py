@@ -1,7 +1,7 @@
 """Faces in a larger picture: where they are, cut out with what is around them, and put back."""
 
 from .face import Box, Face
-from .find import face_finder, find_faces, largest_face, whole_pixels
+from .find import face_finder, face_in, find_faces, largest_face, whole_pixels
 from .windows import Window, box_of_mask, cut, face_square, face_windows, masks_of_boxes, paste
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "box_of_mask",
     "cut",
     "face_finder",
+    "face_in",
     "face_square",
     "face_windows",
     "find_faces",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 Box = tuple[float, float, float, float]
@@ -24,3 +25,9 @@ class Face:
     box: Box
     landmarks: Tensor
     score: float
+
+    def moved(self, x: float, y: float) -> Face:
+        """In a picture that begins so many pixels before this one."""
+        left, top, right, bottom = self.box
+        box = left + x, top + y, right + x, bottom + y
+        return Face(box, self.landmarks + torch.tensor([x, y]), self.score)

@@ -11,7 +11,11 @@ from torch import Tensor
 
 from .blazeface import detect, load_blazeface
 from .face import Box, Face
+from .windows import cut, face_windows
 from .yunet import yunet
+
+CONTEXT, SMALLEST = 1.0, 0.3
+"""What is looked through about a box, and its smallest face, as parts of it."""
 
 
 def face_finder(
@@ -56,6 +60,29 @@ def find_faces(
 ) -> list[Face]:  # fmt: skip
     """The faces in one picture; arguments and errors as `face_finder` has them."""
     return face_finder(model, smallest, largest, on_tick)(image)
+
+
+def face_in(box: Box, image: Tensor, on_tick: Callable[[], object] = lambda: None) -> Face | None:
+    """The face in a box of a picture [3, H, W] in [0, 1], by the built-in detector; None where it sees none.
+
+    Args:
+        box: may be loose or tight.
+        on_tick: called again and again; raise in it to stop.
+    Raises:
+        ValueError: the box is empty or lies outside.
+    """
+    [window] = face_windows([box], (image.shape[-2], image.shape[-1]), CONTEXT)
+    assert window is not None
+    side = max(box[2] - box[0], box[3] - box[1])
+    middle = (box[0] + box[2]) / 2 - window.left, (box[1] + box[3]) / 2 - window.top
+
+    def aside(face: Face) -> float:
+        left, top, right, bottom = face.box
+        return math.hypot((left + right) / 2 - middle[0], (top + bottom) / 2 - middle[1])
+
+    found = find_faces(cut(image, window), smallest=SMALLEST * side, on_tick=on_tick)
+    nearest = min(found, key=aside, default=None)
+    return nearest.moved(window.left, window.top) if nearest and aside(nearest) < side / 2 else None
 
 
 def largest_face(image: Tensor, model: Path | str | None = None) -> tuple[int, int, int, int] | None:

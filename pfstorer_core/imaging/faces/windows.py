@@ -110,13 +110,22 @@ def cut(images: Tensor, window: Window) -> Tensor:
     return images[..., window.top : window.bottom, window.left : window.right]
 
 
-def paste(images: Tensor, crops: Tensor, window: Window, feather: float = 0.1) -> Tensor:
+def paste(
+    images: Tensor,
+    crops: Tensor,
+    window: Window,
+    feather: float = 0.1,
+    strength: float = 1.0,
+    keep: Tensor | None = None,
+) -> Tensor:
     """Put crops back into pictures; what lies outside of the window stays as it is, bit for bit.
 
     Args:
         images: [B, 3, H, W], of the window's size or larger ones of the same picture.
         crops: [B, 3, h, w] of any size.
         feather: width of the soft border as a part of the window, 0…0.5; none where the picture ends.
+        strength: 0 for the pictures as they are, 1 for the crops.
+        keep: [B, 1, h, w] in [0, 1]: what stays as it is, whatever lies there; of any size.
     """
     height, width = images.shape[-2:]
     window = window.scaled((height, width))
@@ -125,11 +134,30 @@ def paste(images: Tensor, crops: Tensor, window: Window, feather: float = 0.1) -
     soft = feather * max(tall, wide)
     down = _ramp(tall, soft, window.top > 0, window.bottom < height)
     across = _ramp(wide, soft, window.left > 0, window.right < width)
-    weight = (down[:, None] * across[None]).to(images)
+    region = slice(window.top, window.bottom), slice(window.left, window.right)
+    return blended(images, crops, region, (down[:, None] * across[None]).to(images), strength, keep)
+
+
+def blended(
+    images: Tensor,
+    parts: Tensor,
+    region: tuple[slice, slice],
+    weight: Tensor,
+    strength: float,
+    keep: Tensor | None,
+) -> Tensor:
+    """Pictures [B, 3, H, W] with parts [B, 3, h, w] in a region of rows and columns, by a weight [h, w] in
+    [0, 1], as far as `strength` says, and not where `keep` [B, 1, H, W] is 1. What has no weight stays as it
+    is, bit for bit."""
+    weight = weight * strength
+    if keep is not None:
+        whole = resize(keep.to(images), (images.shape[-2], images.shape[-1]))
+        weight = weight * (1 - whole[(..., *region)]).clamp(0, 1)
+    before = images[(..., *region)]
     result = images.clone()
-    result[..., window.top : window.bottom, window.left : window.right] = torch.lerp(
-        cut(images, window), crops, weight.expand_as(crops)
-    )
+    # A blend by nothing would turn -0.0 to 0.0, and NaN into everything.
+    blend = torch.lerp(before, parts, weight.expand_as(before))
+    result[(..., *region)] = torch.where(weight > 0, blend, before)
     return result
 
 
@@ -138,8 +166,12 @@ def _ramp(length: int, soft: float, starts: bool, ends: bool) -> Tensor:
     if soft < 1:
         return torch.ones(length)
     position = torch.arange(length) + 0.5
-    rising = (position / soft).clamp(max=1) if starts else torch.ones(length)
-    falling = ((length - position) / soft).clamp(max=1) if ends else torch.ones(length)
-    # A smooth step: a straight one would show where it begins.
-    weight = torch.minimum(rising, falling)
+    rising = position / soft if starts else torch.ones(length)
+    falling = (length - position) / soft if ends else torch.ones(length)
+    return smooth_step(torch.minimum(rising, falling))
+
+
+def smooth_step(weight: Tensor) -> Tensor:
+    """0 up to 0, 1 from 1, and without a corner between: a straight one would show where it begins."""
+    weight = weight.clamp(0, 1)
     return weight * weight * (3 - 2 * weight)

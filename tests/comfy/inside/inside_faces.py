@@ -7,7 +7,7 @@ import pytest
 import torch
 from pfstorer.nodes import faces
 from pfstorer.nodes.faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
-from pfstorer.nodes.host.faces import boxes_of, boxes_of_masks
+from pfstorer.nodes.host.faces import boxes_of_masks, faces_of
 from pfstorer.nodes.host.folders import register_model_folders
 from pfstorer.pfstorer_core.imaging.faces import Face
 
@@ -42,6 +42,10 @@ def sees_red(monkeypatch: pytest.MonkeyPatch) -> None:
         return red
 
     monkeypatch.setattr(faces, "face_finder", finder)
+
+
+def boxes_of(given: Any, frames: int) -> list[list[Any]]:
+    return [[face.box for face in faces] for faces in faces_of(given, frames)]
 
 
 def mask_of(images: torch.Tensor, size: tuple[int, int] = (64, 96)) -> torch.Tensor:
