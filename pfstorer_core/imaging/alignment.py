@@ -29,7 +29,7 @@ HEAD_CENTRE, HEAD_RADII = (256.0, 262.0), (205.0, 245.0)
 the square show what stands beside, often another face."""
 MIRRORED_BLUR = 10.0
 """Standard deviation of the blur of what is mirrored, FFHQ's: half a face twice is not to look like two."""
-STILL_FRAMES, STILL_PIXELS = 3.0, 5.0
+STILL_FRAMES, STILL_PIXELS = 3.0, 10.0
 """How near in time and place landmarks are when they are taken for those of a face that keeps still: standard
 deviations, of frames and of pixels."""
 LEAST_STEP, MOST_STEP = 1.05, 4.0

@@ -15,17 +15,6 @@ from lab.evaluation.identity import ArcFace, equal_error_rate, load_embedder
 from lab.evaluation.landmarks import means
 from lab.evaluation.traits import GROUPS, recovery, spotless, spots_recovery, trait_names, trait_vector
 from lab.people import draw_person
-from pfstorer_core.imaging.alignment import similarity
-
-
-def test_similarity_finds_turn_scale_and_shift() -> None:
-    points = torch.rand(1, 5, 2)
-    z = torch.complex(points[..., 0], points[..., 1])
-    a, b = torch.tensor(2.0 - 1.5j), torch.tensor(-3.0 + 0.5j)
-    w = a * z + b
-    found_a, found_b = similarity(points, torch.stack([w.real, w.imag], -1))
-    torch.testing.assert_close(found_a, a[None])
-    torch.testing.assert_close(found_b, b[None], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
