@@ -27,7 +27,8 @@ class DegradeImage(io.ComfyNode):
                     options=list(PRESETS),
                     default="moderate",
                     tooltip="light, moderate, heavy, severe: by strength. stablesr and face: what StableSR's "
-                    "models were trained on. All are made for faces of about 512 pixels.",
+                    "models were trained on; codeformer and diffbir: what DiffBIR's were. All are made "
+                    "for faces of about 512 pixels.",
                 ),
                 io.Int.Input(
                     "seed",

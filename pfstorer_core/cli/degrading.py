@@ -11,7 +11,7 @@ import torch
 import typer
 
 from ..checkpoints.files import atomic_write, check_output
-from ..degradation import degradation_sheet, degrade, draw
+from ..degradation import PRESETS, degradation_sheet, degrade, draw
 from ..imaging.pictures import check_picture_name, read_picture, write_picture
 from .app import app
 
@@ -22,9 +22,7 @@ def _degrade(
     output: Annotated[
         Path, typer.Argument(help="Where the bad picture goes (.png, .jpg, .webp, .tif, .bmp).")
     ],
-    preset: Annotated[
-        str, typer.Option(help="light, moderate, heavy, severe, stablesr or face.")
-    ] = "moderate",
+    preset: Annotated[str, typer.Option(help=f"{', '.join(PRESETS)}.")] = "moderate",
     seed: Annotated[int, typer.Option(help="Same seed, same damage.")] = 0,
     keep_size: Annotated[bool, typer.Option(help="Enlarge it back to its size.")] = True,
 ) -> None:

@@ -16,6 +16,7 @@ from .steps import (
     Gray,
     IspNoise,
     Jpeg,
+    JpegFile,
     MedianBlur,
     MotionBlur,
     PoissonNoise,
@@ -59,31 +60,32 @@ def _draw(preset: Preset, rng: np.random.Generator, p_hq: float) -> Degradation:
     lq_scale = 1 / _uniform(rng, preset.downsample)
     steps: list[Step] = []
     for round_ in preset.rounds[:-1]:
-        _add_round(steps, round_, 1.0, preset.modes, rng)
-        steps.append(Jpeg(_uniform(rng, round_.jpeg)))
+        _add_round(steps, round_, 1.0, preset, rng)
+        steps.append(_jpeg(round_, preset, rng))
     last = preset.rounds[-1]
-    _add_round(steps, last, lq_scale, preset.modes, rng)
-    compression = Jpeg(_uniform(rng, last.jpeg))
+    _add_round(steps, last, lq_scale, preset, rng)
+    compression = _jpeg(last, preset, rng)
     early = rng.random() < 0.5
     if early:
         steps.append(compression)
-    _add_resize(steps, lq_scale, preset.modes, rng)
+    _add_resize(steps, lq_scale, preset, rng)
     if rng.random() < preset.final_sinc:
         steps.append(Sinc(_uniform(rng, (math.pi / 3, math.pi)), _odd(rng, last.kernels.sizes)))
     if not early:
         steps.append(compression)
-    return Degradation((*steps, *gray, EightBit()), target)
+    back = "bilinear" if preset.opencv else "bicubic"
+    return Degradation((*steps, *gray, EightBit()), target, back)
 
 
 def _add_round(
-    steps: list[Step], round_: Round, base: float, modes: tuple[str, ...], rng: np.random.Generator
+    steps: list[Step], round_: Round, base: float, preset: Preset, rng: np.random.Generator
 ) -> None:
     """A round but its JPEG; `base` is the scale that its resizing is relative to."""
     if rng.random() < round_.motion:
         steps.append(MotionBlur(_uniform(rng, round_.motion_length), _uniform(rng, (0, math.pi))))
     if rng.random() < round_.blur:
         steps.append(_blur(round_.kernels, rng))
-    _add_resize(steps, base * _resize_factor(round_, rng), modes, rng)
+    _add_resize(steps, base * _resize_factor(round_, rng), preset, rng)
     if rng.random() < round_.isp:
         steps.append(_isp(round_.cameras, rng))
     steps.append(_noise(round_.noise, rng))
@@ -91,10 +93,11 @@ def _add_round(
         steps.append(MedianBlur(_odd(rng, round_.median_sizes)))
 
 
-def _add_resize(steps: list[Step], scale: float, modes: tuple[str, ...], rng: np.random.Generator) -> None:
+def _add_resize(steps: list[Step], scale: float, preset: Preset, rng: np.random.Generator) -> None:
     present = next((step.scale for step in reversed(steps) if isinstance(step, Resize)), 1.0)
     if scale != present:
-        steps.append(Resize(scale, modes[int(rng.integers(len(modes)))]))
+        mode = preset.modes[int(rng.integers(len(preset.modes)))]
+        steps.append(Resize(scale, mode, preset.opencv))
 
 
 def _blur(kernels: Kernels, rng: np.random.Generator) -> Step:
@@ -139,6 +142,11 @@ def _isp(isp: Isp, rng: np.random.Generator) -> Step:
         crosstalk=tuple(_uniform(rng, isp.crosstalk) for _ in range(6)),
         seed=_seed(rng),
     )
+
+
+def _jpeg(round_: Round, preset: Preset, rng: np.random.Generator) -> Step:
+    quality = _uniform(rng, round_.jpeg)
+    return JpegFile(int(quality)) if preset.opencv else Jpeg(quality)
 
 
 def _uniform(rng: np.random.Generator, bounds: Range) -> float:

@@ -1,4 +1,4 @@
-"""JPEG compression, simulated: what the quantization of cosine coefficients does to a picture.
+"""JPEG compression, simulated or by an encoder: what the quantization of cosine coefficients does to it.
 
 The steps of ITU-T T.81 and JFIF without the entropy coding, which loses nothing. Training data for
 restoration is commonly made with DiffJPEG (Lomnitz 2020), so three of its liberties are kept:
@@ -9,11 +9,14 @@ and converts colours by rounded numbers, which puts them up to 0.07 grey levels 
 
 from __future__ import annotations
 
+import io
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from PIL import Image
 from torch import Tensor
 
 BLOCK = 8
@@ -65,6 +68,28 @@ def jpeg(image: Tensor, quality: Tensor | float) -> Tensor:
     chroma = F.interpolate(chroma, scale_factor=2, mode="nearest")
     rgb = _mix(torch.cat([luma, chroma], 1), YCC_TO_RGB)
     return (rgb[..., :height, :width] / 255).clamp(0, 1)
+
+
+def encoded(image: Tensor, quality: int) -> Tensor:
+    """Write a JPEG file, with colours of half the resolution (4:2:0), and read it again.
+
+    Args:
+        image: float32 [1, 3, H, W] in [0, 1]; rounded to 8 bits first.
+        quality: whole, 1…100.
+    Returns:
+        [1, 3, H, W] in [0, 1], of 8 bits.
+
+    Raises:
+        ValueError: a quality out of range.
+    """
+    if not 1 <= quality <= 100:
+        raise ValueError(f"An encoder's JPEG quality is a whole number from 1 to 100; got {quality}.")
+    pixels = rearrange((image * 255).round().clamp(0, 255).byte().cpu(), "1 c h w -> h w c")
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    with Image.open(file) as read:
+        found = torch.from_numpy(np.array(read))
+    return rearrange(found, "h w c -> 1 c h w").to(image) / 255
 
 
 def _step_scale(quality: Tensor) -> Tensor:

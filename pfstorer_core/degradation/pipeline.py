@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .resampling import resize
+from .resampling import MODES, resize
 from .steps import Step, step_from_json, step_to_json
 
 TOLERANCE = 1e-3
@@ -23,16 +23,19 @@ class Degradation:
     Attributes:
         steps: from HQ to LQ.
         target: from the picture to HQ.
+        resize_back: by which mode of `resampling.resize` LQ is brought back to the size of HQ.
     """
 
     steps: tuple[Step, ...]
     target: tuple[Step, ...] = ()
+    resize_back: str = "bicubic"
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only."""
         return {
             "target": [step_to_json(step) for step in self.target],
             "steps": [step_to_json(step) for step in self.steps],
+            "resize_back": self.resize_back,
         }
 
     @classmethod
@@ -40,10 +43,13 @@ class Degradation:
         """The degradation that `to_json` was called on.
 
         Raises:
-            ValueError: an unknown step, or not its parameters.
+            ValueError: an unknown step, or not its parameters; or another mode than those there are.
         """
         steps, target = (tuple(step_from_json(s) for s in data.get(key, ())) for key in ("steps", "target"))
-        return cls(steps, target)
+        resize_back = data.get("resize_back", cls.resize_back)
+        if resize_back not in MODES:
+            raise ValueError(f"No resize mode {resize_back!r}; choose one of {', '.join(MODES)}.")
+        return cls(steps, target, resize_back)
 
 
 def degrade(
@@ -58,7 +64,7 @@ def degrade(
     Args:
         images: float [B, 3, H, W] in [0, 1], on any device, in any precision.
         degradations: B of them.
-        keep_size: bring LQ back to H × W bicubically, as training pairs need it.
+        keep_size: bring LQ back to H × W, as training pairs need it.
         on_step: called before each step of each picture; raise in it to stop.
     Returns:
         float32 [B, 3, H, W] in [0, 1]; without `keep_size` at the size that was drawn. Never narrower
@@ -70,7 +76,8 @@ def degrade(
     """
     lqs = _carry_out(images, degradations, [d.steps for d in degradations], on_step)
     if keep_size:
-        lqs = [resize(lq, (images.shape[-2], images.shape[-1]), "bicubic") for lq in lqs]
+        size = (images.shape[-2], images.shape[-1])
+        lqs = [resize(lq, size, d.resize_back) for lq, d in zip(lqs, degradations, strict=True)]
     elif len({lq.shape for lq in lqs}) > 1:
         raise ValueError(
             "The degraded pictures have different sizes and make no batch: "

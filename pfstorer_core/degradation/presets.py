@@ -101,6 +101,8 @@ class Preset:
         final_sinc: of a sinc filter at the end, before or after the last JPEG.
         sharpen_target: make HQ by unsharp masking (`filters.sharpen`) of the picture.
         gray: of a gray pair, HQ and LQ.
+        opencv: as data sets make pairs with OpenCV: sizes are rounded down, an encoder does the JPEG at a
+            whole quality, and LQ is brought back bilinearly. Else as they are made on a GPU.
     """
 
     rounds: tuple[Round, ...]
@@ -109,6 +111,7 @@ class Preset:
     final_sinc: float = 0.0
     sharpen_target: bool = False
     gray: float = 0.0
+    opencv: bool = False
 
 
 def first_order(
@@ -119,15 +122,16 @@ def first_order(
     *,
     modes: tuple[str, ...] = ("bilinear",),
     gray: float = 0.0,
+    opencv: bool = False,
 ) -> Preset:
     """Blur, downsampling, Gaussian noise, JPEG: what faces are commonly degraded by (GFPGAN, section 4.1).
 
     Args:
-        sigma, downsample, noise, jpeg, modes, gray: `Kernels.sigma`, `Preset.downsample`, `Noise.sigma`,
-            `Round.jpeg`, `Preset.modes`, `Preset.gray`.
+        sigma, downsample, noise, jpeg, modes, gray, opencv: `Kernels.sigma`, `Preset.downsample`,
+            `Noise.sigma`, `Round.jpeg`, `Preset.modes`, `Preset.gray`, `Preset.opencv`.
     """
     kernels = Kernels(sigma, sizes=(41, 41), weights=(0.5, 0.5, 0, 0, 0, 0), sinc=0)
-    return Preset((Round(kernels, Noise(noise), jpeg),), downsample, modes=modes, gray=gray)
+    return Preset((Round(kernels, Noise(noise), jpeg),), downsample, modes, gray=gray, opencv=opencv)
 
 
 STABLESR = Preset(
@@ -187,13 +191,17 @@ HEAVY = Preset(
 PRESETS: dict[str, Preset] = {
     "stablesr": STABLESR,
     "face": first_order(sigma=(0.1, 15), downsample=(0.8, 32), noise=(0, 20), jpeg=(30, 100), gray=0.01),
+    "codeformer": first_order((0.1, 12), (1, 12), (0, 15), (30, 100), opencv=True),
+    "diffbir": first_order((0.1, 10), (0.8, 8), (0, 20), (60, 100), opencv=True),
     "light": first_order(sigma=(0, 2), downsample=(1, 4), noise=(0, 8), jpeg=(70, 100)),
     "heavy": HEAVY,
     "moderate": first_order(sigma=(0, 8), downsample=(1, 8), noise=(0, 15), jpeg=(60, 100)),
     "severe": first_order(sigma=(8, 16), downsample=(8, 32), noise=(0, 20), jpeg=(30, 100)),
 }
 """`stablesr`: StableSR's general configuration, second-order Real-ESRGAN. `face`: its configuration for
-faces. `light`, `heavy`: ours. `moderate`, `severe`: ReF-LDM's benchmark levels. Made for HQ of 512 px."""
+faces, which is DifFace's too. `codeformer`: what DiffBIR's general cleaner learned from. `diffbir`: what its
+control network for faces did, and Dual-Pivot Tuning. `light`, `heavy`: ours. `moderate`, `severe`: ReF-LDM's
+benchmark levels. Made for HQ of 512 px."""
 
 LARGE = 256
 """Pixels of pictures from which on presets are applied to them as they are."""

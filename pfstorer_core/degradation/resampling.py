@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MODES = ("area", "bilinear", "bicubic")
+SLACK = 1e-9
+"""Pixels that a size may lack of a whole one, where a scale such as 1 / 3 was rounded, without losing it."""
 
 
 def resize(image: Tensor, size: tuple[int, int], mode: str = "bicubic") -> Tensor:
@@ -25,12 +27,13 @@ def resize(image: Tensor, size: tuple[int, int], mode: str = "bicubic") -> Tenso
     return F.interpolate(image, size=size, mode=mode).clamp(0, 1)
 
 
-def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Height and width times `scale`, rounded, at least one pixel each.
+def scaled_size(size: tuple[int, int], scale: float, floor: bool = False) -> tuple[int, int]:
+    """Height and width times `scale`, rounded to the nearest or down, at least one pixel each.
 
     Raises:
         ValueError: a scale that is not positive.
     """
     if not scale > 0:
         raise ValueError(f"A picture is scaled by a positive factor, not by {scale}.")
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    height, width = (int(side * scale + SLACK) if floor else round(side * scale) for side in size)
+    return max(1, height), max(1, width)

@@ -19,6 +19,7 @@ from .steps import (
     Gray,
     IspNoise,
     Jpeg,
+    JpegFile,
     MedianBlur,
     MotionBlur,
     PoissonNoise,
@@ -80,7 +81,7 @@ def degradation_sheet(image: Tensor, seed: int = 0, cell: int = 224) -> Image.Im
 def caption(degradation: Degradation) -> str:
     """The downsampling and the JPEG quality, which a degradation looks most like."""
     scale = next((s.scale for s in reversed(degradation.steps) if isinstance(s, Resize)), 1.0)
-    quality = min((s.quality for s in degradation.steps if isinstance(s, Jpeg)), default=100)
+    quality = min((s.quality for s in degradation.steps if isinstance(s, Jpeg | JpegFile)), default=100)
     return f"/ {1 / scale:.1f}, JPEG {quality:.0f}"
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .filters import filter2d, median_blur, sharpen, to_gray
 from .isp import isp_noise
-from .jpeg import jpeg
+from .jpeg import encoded, jpeg
 from .kernels import blur_kernel, motion_kernel, sinc_kernel
 from .noise import gaussian_noise, poisson_noise
 from .resampling import resize, scaled_size
@@ -84,13 +84,15 @@ class MedianBlur(Step):
 
 @dataclass(frozen=True)
 class Resize(Step):
-    """`resampling.resize` to `scale` times the sides of the good picture."""
+    """`resampling.resize` to `scale` times the sides of the good picture, rounded to whole pixels: down where
+    `floor` says so."""
 
     scale: float
     mode: str = "area"
+    floor: bool = False
 
     def apply(self, image: Tensor, full: tuple[int, int]) -> Tensor:
-        return resize(image, scaled_size(full, self.scale), self.mode)
+        return resize(image, scaled_size(full, self.scale, self.floor), self.mode)
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,16 @@ class Jpeg(Step):
 
 
 @dataclass(frozen=True)
+class JpegFile(Step):
+    """`jpeg.encoded`."""
+
+    quality: int
+
+    def apply(self, image: Tensor, full: tuple[int, int]) -> Tensor:
+        return encoded(image, self.quality)
+
+
+@dataclass(frozen=True)
 class EightBit(Step):
     """Round to the 256 levels of a picture file."""
 
@@ -169,8 +181,8 @@ class Sharpen(Step):
 STEPS: dict[str, type[Step]] = {
     kind.__name__: kind
     for kind in (
-        Blur, Sinc, MotionBlur, MedianBlur, Resize, GaussianNoise, PoissonNoise, IspNoise, Jpeg, EightBit,
-        Gray, Sharpen,
+        Blur, Sinc, MotionBlur, MedianBlur, Resize, GaussianNoise, PoissonNoise, IspNoise, Jpeg, JpegFile,
+        EightBit, Gray, Sharpen,
     )
 }  # fmt: skip
 """The steps by the names that JSON has for them."""

@@ -10,6 +10,7 @@ from pfstorer_core.degradation import (
     Gray,
     IspNoise,
     Jpeg,
+    JpegFile,
     MedianBlur,
     MotionBlur,
     PoissonNoise,
@@ -32,6 +33,7 @@ STEPS: list[Step] = [
     PoissonNoise(2, seed=1),
     IspNoise(shot=0.01, read=1e-4, seed=1),
     Jpeg(20),
+    JpegFile(20),
     Gray(),
     Sharpen(),
 ]

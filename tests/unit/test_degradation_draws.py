@@ -16,6 +16,7 @@ from pfstorer_core.degradation import (
     Gray,
     IspNoise,
     Jpeg,
+    JpegFile,
     MedianBlur,
     MotionBlur,
     PoissonNoise,
@@ -57,6 +58,8 @@ def spread(values: Sequence[float], low: float, high: float, slack: float = 0.04
 
 
 FIRST_ORDER = {
+    "codeformer": ((0.1, 12), (1, 12), (0, 15), (30, 100)),
+    "diffbir": ((0.1, 10), (0.8, 8), (0, 20), (60, 100)),
     "face": ((0.1, 15), (0.8, 32), (0, 20), (30, 100)),
     "light": ((0, 2), (1, 4), (0, 8), (70, 100)),
     "moderate": ((0, 8), (1, 8), (0, 15), (60, 100)),
@@ -71,7 +74,10 @@ def test_first_order_presets_are_as_they_are_published(name: str) -> None:
     every = drawn(name)
     found = [[step for step in each.steps if not isinstance(step, Gray)] for each in every]
     kinds = {tuple(type(step) for step in steps) for steps in found}
-    assert kinds == {(Blur, Resize, GaussianNoise, Jpeg, EightBit)}
+    opencv = name in ("codeformer", "diffbir")
+    assert kinds == {(Blur, Resize, GaussianNoise, JpegFile if opencv else Jpeg, EightBit)}
+    assert {steps[1].floor for steps in found} == {opencv}  # type: ignore[union-attr]
+    assert {each.resize_back for each in every} == {"bilinear" if opencv else "bicubic"}
     spread([steps[0].sigma_x for steps in found], *sigma)  # type: ignore[union-attr]
     spread([1 / steps[1].scale for steps in found], *downsample)  # type: ignore[union-attr]
     spread([steps[2].sigma for steps in found], *noise)  # type: ignore[union-attr]
@@ -196,6 +202,16 @@ def test_lq_comes_back_to_its_size_bicubically() -> None:
     found = degrade(image, [Degradation((Resize(0.5, "area"),))])
     torch.testing.assert_close(found, resize(small, (24, 20), "bicubic").clamp(0, 1), rtol=0, atol=0.05)
     assert (found - resize(small, (24, 20), "bilinear")).abs().max() > 0.01
+    other = degrade(image, [Degradation((Resize(0.5, "area"),), resize_back="bilinear")])
+    torch.testing.assert_close(other, resize(small, (24, 20), "bilinear"))
+
+
+def test_sizes_are_rounded_to_the_nearest_or_down() -> None:
+    image = torch.rand(1, 3, 9, 27)
+    for scale, nearest, down in ((0.3, (3, 8), (2, 8)), (1 / 3, (3, 9), (3, 9)), (1 / 100, (1, 1), (1, 1))):
+        for floor, size in ((False, nearest), (True, down)):
+            found = degrade(image, [Degradation((Resize(scale, "area", floor),))], keep_size=False)
+            assert found.shape[-2:] == size
 
 
 @pytest.mark.parametrize("size", [32, 256])
