@@ -12,6 +12,9 @@ from torch import Tensor
 from ..canvas import resize
 from .face import Box
 
+ROUNDING = 1 / 512
+"""Half a step of 8 bits: nearer to 1 than that, a mask that was resized is 1."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -152,7 +155,8 @@ def blended(
     weight = weight * strength
     if keep is not None:
         whole = resize(keep.to(images), (images.shape[-2], images.shape[-1]))
-        weight = weight * (1 - whole[(..., *region)]).clamp(0, 1)
+        free = (1 - whole[(..., *region)]).clamp(0, 1)
+        weight = weight * free.masked_fill(free < ROUNDING, 0)
     before = images[(..., *region)]
     result = images.clone()
     # A blend by nothing would turn -0.0 to 0.0, and NaN into everything.

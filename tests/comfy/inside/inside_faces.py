@@ -1,15 +1,20 @@
 """Find, crop and paste faces: boxes and masks in every form, by picture, and what is refused."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from pfstorer.nodes import faces
 from pfstorer.nodes.faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
-from pfstorer.nodes.host.faces import boxes_of_masks, faces_of
+from pfstorer.nodes.host import face_crops
+from pfstorer.nodes.host.face_crops import FaceCrop
+from pfstorer.nodes.host.faces import boxes_of_masks, faces_of, host_boxes
 from pfstorer.nodes.host.folders import register_model_folders
-from pfstorer.pfstorer_core.imaging.faces import Face
+from pfstorer.pfstorer_core.checkpoints.header import RestorerHeader
+from pfstorer.pfstorer_core.imaging.faces import Face, Window
+from skimage import data
 
 BOX = {"x": 10, "y": 20, "width": 30, "height": 40}
 OTHER = {**BOX, "x": 50}
@@ -229,3 +234,157 @@ def test_an_empty_box_is_a_lost_face_and_one_outside_is_named() -> None:
     for empty in ({"width": 0}, {"height": -3}):
         with pytest.raises(ValueError, match="There is no face 1"):
             RestorationCropFace.execute(image, 1, 0.0, [{**BOX, **empty}])
+
+
+SQUARE = torch.tensor([[5.0, 5.0], [11.0, 5.0], [8.0, 8.0], [8.0, 11.0]])
+"""Eyes, nose and mouth in the red square."""
+
+
+def marked(places: list[Any] = MOVES) -> list[list[dict[str, Any]]]:
+    """Boxes as Find Faces gives them, of the faces in `film`."""
+
+    def found(x: float, y: float) -> Face:
+        return Face((x, y, x + 16, y + 16), SQUARE + torch.tensor([x, y]), 0.9)
+
+    return [host_boxes([found(*place)] if place else []) for place in places]
+
+
+def model_of(**header: Any) -> Any:
+    return SimpleNamespace(model=SimpleNamespace(header=RestorerHeader(**header)))
+
+
+def test_inputs_that_were_added_come_last_and_change_nothing() -> None:
+    """Saved workflows tell widgets by their place."""
+    names = [
+        [i.id for i in node.define_schema().inputs] for node in (RestorationCropFace, RestorationPasteFace)
+    ]
+    assert names[0] == ["image", "face", "context", "bboxes", "masks", "align", "model"]
+    assert names[1] == ["image", "face", "face_crop", "feather", "strength", "keep"]
+    later = [i for i in RestorationCropFace.define_schema().inputs if i.id in ("align", "model")]
+    later += [i for i in RestorationPasteFace.define_schema().inputs if i.id in ("strength", "keep")]
+    assert all(i.optional for i in later)
+    images = film()
+    before, crop = RestorationCropFace.execute(images, 1, 0.5, bboxes=marked()).result
+    for others in ({"align": "none"}, {"align": "auto"}, {"model": model_of()}, {"model": object()}):
+        same, of = RestorationCropFace.execute(images, 1, 0.5, bboxes=marked(), **others).result
+        assert torch.equal(same, before)
+        assert of == crop
+    assert all(isinstance(window, Window) for window in crop.windows if window)
+    pasted = RestorationPasteFace.execute(images, 1 - before, FaceCrop(crop.windows), 0.1).result[0]
+    same = RestorationPasteFace.execute(images, 1 - before, crop, 0.1, strength=1.0, keep=None).result[0]
+    assert torch.equal(pasted, same)
+
+
+@pytest.mark.parametrize(
+    ("align", "model", "side"),
+    [
+        ("FFHQ", None, 512),
+        ("FFHQ", model_of(image_size=256), 256),
+        ("auto", model_of(aligned="FFHQ"), 512),
+        ("auto", model_of(aligned="FFHQ", image_size=128), 128),
+        ("none", model_of(aligned="FFHQ"), 0),
+        ("auto", model_of(image_size=256), 0),
+        ("auto", SimpleNamespace(model=SimpleNamespace()), 0),
+        ("auto", None, 0),
+    ],
+)
+def test_faces_are_aligned_where_the_restorer_says_so(align: str, model: Any, side: int) -> None:
+    images = film([(20, 10)])
+    crops, _ = RestorationCropFace.execute(images, 1, 0.5, marked([(20, 10)]), None, align, model).result
+    assert crops.shape == (1, side or 24, side or 24, 3)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_aligned_faces_of_a_film_go_back_and_the_rest_stays(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(face_crops, "face_in", None)  # the detector's own landmarks are taken
+    images = film(channels=channels) + 0.3 * torch.rand(4, 64, 96, channels) - 0.15
+    crops, crop = RestorationCropFace.execute(images, 1, 0.5, bboxes=marked(), align="FFHQ").result
+    assert crops.shape == (3, 512, 512, 3)
+    eyes_and_mouth = [(240, 193), (240, 319), (371, 257)]
+    for frame in crops:
+        assert all(frame[y, x, 0] > 0.6 > 0.3 > frame[y, x, 1] for y, x in eyes_and_mouth)
+    there = [0, 1, 3]
+    for restored in (1 - crops, 1 - crops[:1]):
+        pasted = RestorationPasteFace.execute(images, restored, crop, 0.1).result[0]
+        changed = (pasted != images).any(-1)
+        assert torch.equal(pasted[2], images[2])
+        for n in there:
+            x, y = MOVES[n]
+            assert changed[n, y + 4 : y + 10, x + 4 : x + 12].all()
+        far = torch.ones(4, 64, 96, dtype=torch.bool)
+        for n in there:
+            x, y = MOVES[n]
+            far[n, max(0, y - 8) : y + 24, max(0, x - 8) : x + 24] = False
+        assert not changed[far].any()
+        assert channels == 3 or torch.equal(pasted[..., 3], images[..., 3])
+
+
+def test_faces_in_masks_and_boxes_without_landmarks_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = list[Any]()
+
+    def look(box: Any, picture: torch.Tensor, on_tick: Any) -> Face | None:
+        on_tick()
+        looked.append(box)
+        return None if len(looked) == 2 else Face(box, marks_in(box), 1.0)
+
+    def marks_in(box: Any) -> torch.Tensor:
+        return torch.cat([SQUARE, torch.full((2, 2), float("nan"))]) + torch.tensor(box[:2])
+
+    monkeypatch.setattr(face_crops, "face_in", look)
+    images = film()
+    expected, _ = RestorationCropFace.execute(images, 1, 0.5, bboxes=marked(), align="FFHQ").result
+    plain = [[{k: v for k, v in box.items() if k != "landmarks"} for box in boxes] for boxes in marked()]
+    wrong = 1, [[1, 2]], "x", None
+    odd = [[{**box, "landmarks": n} for box in boxes] for boxes, n in zip(plain, wrong, strict=True)]
+    for given in ({"masks": mask_of(images)}, {"bboxes": plain}, {"bboxes": odd}):
+        looked.clear()
+        crops, _ = RestorationCropFace.execute(images, 1, 0.5, **given, align="FFHQ").result
+        assert looked == [(x, y, x + 16, y + 16) for x, y in (MOVES[0], MOVES[1], MOVES[3])]
+        torch.testing.assert_close(crops, expected, atol=1e-3, rtol=0)
+
+    monkeypatch.setattr(face_crops, "face_in", lambda *_: None)
+    with pytest.raises(ValueError, match=r"No eyes and mouth were found in the face.*set align to none"):
+        RestorationCropFace.execute(images, 1, 0.5, masks=mask_of(images), align="FFHQ")
+
+
+def test_the_built_in_detector_s_landmarks_come_with_its_boxes() -> None:
+    photo = torch.from_numpy(data.astronaut().copy())[None, :260, 90:350].float() / 255
+    bboxes, masks = RestorationFindFaces.execute(photo, "blazeface").result
+    by_box, _ = RestorationCropFace.execute(photo, 1, 0.5, bboxes=bboxes, align="FFHQ").result
+    by_mask, crop = RestorationCropFace.execute(photo, 1, 0.5, masks=masks, align="FFHQ").result
+    assert (by_box - by_mask).abs().mean() < 0.05
+    for strength in (0.0, 1.0):
+        pasted = RestorationPasteFace.execute(photo, 1 - by_mask, crop, 0.1, strength).result[0]
+        assert torch.equal(pasted, photo) == (strength == 0)
+
+
+@pytest.mark.parametrize("align", ["none", "FFHQ"])
+def test_what_is_to_be_kept_is_kept_in_each_picture(align: str) -> None:
+    images = film()
+    crops, crop = RestorationCropFace.execute(images, 1, 0.5, bboxes=marked(), align=align).result
+    keep = torch.zeros(4, 32, 48)
+    keep[0] = 1
+
+    def changed(**inputs: Any) -> list[bool]:
+        pasted = RestorationPasteFace.execute(images, 1 - crops, crop, 0.1, **inputs).result[0]
+        return [not torch.equal(a, b) for a, b in zip(pasted, images, strict=True)]
+
+    assert changed() == [True, True, False, True]
+    assert changed(keep=keep) == [False, True, False, True]
+    assert changed(keep=keep[0]) == [False] * 4
+    assert changed(strength=0.0) == [False] * 4
+    with pytest.raises(ValueError, match="2 masks to keep do not fit 4 pictures"):
+        changed(keep=keep[:2])
+    with pytest.raises(ValueError, match="The input keep holds values that are not numbers"):
+        changed(keep=keep / 0)
+
+
+def test_aligned_faces_that_do_not_belong_are_refused() -> None:
+    crops, crop = RestorationCropFace.execute(film(), 1, 0.5, bboxes=marked(), align="FFHQ").result
+    with pytest.raises(ValueError, match="cut from a picture of 96 x 64 pixels"):
+        RestorationPasteFace.execute(film()[:, :, :64], crops, crop, 0.1)
+    large = film().repeat_interleave(2, 1).repeat_interleave(2, 2)
+    pasted = RestorationPasteFace.execute(large, crops * 0, crop, 0.0).result[0]
+    assert (pasted[0, 24, 32] == 0).all()
