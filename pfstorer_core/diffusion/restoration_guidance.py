@@ -140,13 +140,13 @@ class RestorationGuidance:
         """How far x0 [B, C, h, w] is from the target, [B]: a mean over channels and places."""
         predicted = self.decode(x0) if self.decode and self.settings.space == "rgb" else x0
         target = target.to(predicted.device).float()
-        error = (predicted.float() - target).square()
+        error = (predicted - target).square()
         if self.settings.loss == "w_mse":
             error = flatness((target + 1) / 2) * error
         return error.mean((1, 2, 3))
 
     def _gradient(self, x0: Tensor, target: Tensor) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False):  # which ends a torch.no_grad, too
             x0 = x0.detach().clone().requires_grad_()
             return torch.autograd.grad(self.loss(x0, target).sum(), x0)[0]
 

@@ -43,5 +43,12 @@ def resize(image: Tensor, size: tuple[int, int], on_strip: Callable[[], object] 
     return resized
 
 
+def resize_short_side(image: Tensor, size: int, on_strip: Callable[[], object] = lambda: None) -> Tensor:
+    """`resize` so that the shorter side has `size` pixels; the longer one is rounded up, as DiffBIR does."""
+    height, width = image.shape[-2:]
+    short = min(height, width)
+    return resize(image, (-(-height * size // short), -(-width * size // short)), on_strip)
+
+
 def _bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(image, size=size, mode="bicubic", antialias=True)

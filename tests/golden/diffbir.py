@@ -5,7 +5,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pfstorer_core.diffusion.sampling import Denoiser
+from pfstorer_core.diffusion.sampling import Denoiser, Guide, sample_ddpm
+from pfstorer_core.diffusion.schedule import PredictionType, Schedule
 from pfstorer_core.models import (
     Autoencoder,
     Conditioning,
@@ -90,3 +91,31 @@ def steered(name: str, hint: Tensor, context: Tensor, control_context: Tensor | 
         return unet(name)(x, t, own, Conditioning(residuals=[control(name)(x, hint, t, control_s)]))
 
     return denoise
+
+
+def trajectory(
+    denoise: Denoiser,
+    start: Tensor,
+    noises: Tensor,
+    schedule: Schedule,
+    kind: PredictionType = "eps",
+    guide: Guide | None = None,
+) -> Tensor:
+    """The states after each step, [steps, B, C, H, W]."""
+    states: list[Tensor] = []
+    sample_ddpm(
+        denoise,
+        start,
+        schedule,
+        kind,
+        noises=noises,
+        guide=guide,
+        callback=lambda step: states.append(step.x),
+    )
+    return torch.stack(states)
+
+
+def full(name: str) -> Schedule:
+    """That of the training, before anything is rescaled."""
+    sampler = golden.metadata(name)["sampler"]
+    return Schedule.scaled_linear(sampler["linear_start"], sampler["linear_end"])

@@ -1,5 +1,6 @@
 """The models that the golden loops were run with."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import cache
@@ -133,3 +134,11 @@ def toy_model(x: Tensor, t: Tensor, lq_latent: Tensor) -> Tensor:
     place = 0.02 * c * (i + 2 * j) / columns
     time = 0.01 * t.to(x.dtype)[:, None, None, None] / 1000
     return 0.1 * x + 0.05 * lq_latent + time + place
+
+
+def reference_window(height: int, width: int) -> Tensor:
+    """StableSR's weights of a tile, and DiffBIR's: half a cell off the centre in y."""
+    middles = torch.tensor([height / 2, (width - 1) / 2], dtype=torch.float64)
+    offsets = torch.cartesian_prod(torch.arange(height), torch.arange(width)) - middles
+    squares = (offsets / torch.tensor([height, width])).square().sum(1)
+    return (torch.exp(-squares / 0.02) / (0.02 * math.pi)).reshape(height, width)

@@ -1,4 +1,4 @@
-"""Colour fixes against the reference's."""
+"""Colour fixes against StableSR's and DiffBIR's."""
 
 import pytest
 
@@ -6,31 +6,38 @@ from pfstorer_core.imaging.color import adain_color_fix, blur, wavelet_color_fix
 
 from . import golden
 
-NAME = "colorfix"
+FILES = [name for name in ("colorfix", "diffbir_misc") if golden.has(name)]
 
 
-@pytest.mark.parametrize("case", golden.cases(NAME, "adain"))
-def test_adain(case: str):
-    images = golden.group(NAME, case)
+def cases(suffix: str) -> list[tuple[str, str]]:
+    return [(name, case) for name in FILES for case in golden.cases(name, suffix)]
+
+
+@pytest.mark.parametrize(("name", "case"), cases("adain"))
+def test_adain(name: str, case: str):
+    images = golden.group(name, case)
     golden.assert_near(adain_color_fix(images["content"], images["style"]), images["adain"], 1e-5)
 
 
-@pytest.mark.parametrize("case", golden.cases(NAME, "wavelet"))
-def test_wavelet(case: str):
-    images = golden.group(NAME, case)
+@pytest.mark.parametrize(("name", "case"), cases("wavelet"))
+def test_wavelet(name: str, case: str):
+    images = golden.group(name, case)
     golden.assert_near(wavelet_color_fix(images["content"], images["style"]), images["wavelet"], 1e-5)
 
 
-@pytest.mark.parametrize("case", golden.cases(NAME, "content_high"))
-def test_wavelet_split(case: str):
-    images = golden.group(NAME, case)
+@pytest.mark.parametrize(("name", "case"), cases("content_high"))
+def test_wavelet_split(name: str, case: str):
+    images = golden.group(name, case)
     high, low = wavelet_split(images["content"])
     golden.assert_near(high, images["content_high"], 1e-5)
     golden.assert_near(low, images["content_low"], 1e-5)
 
 
-@pytest.mark.parametrize("key", [key for key in golden.tensors(NAME) if ".blur_r" in key])
-def test_blur(key: str):
+BLURS = [(name, key) for name in FILES for key in golden.tensors(name) if ".blur_r" in key]
+
+
+@pytest.mark.parametrize(("name", "key"), BLURS)
+def test_blur(name: str, key: str):
     case, _, dilation = key.partition(".blur_r")
-    content = golden.group(NAME, case)["content"]
-    golden.assert_near(blur(content, int(dilation)), golden.tensors(NAME)[key], 1e-5)
+    content = golden.group(name, case)["content"]
+    golden.assert_near(blur(content, int(dilation)), golden.tensors(name)[key], 1e-5)

@@ -19,7 +19,7 @@ from pfstorer_core.diffusion.sampling import Guide
 from pfstorer_core.diffusion.schedule import Schedule
 
 from . import diffbir, golden
-from .test_diffbir_sampling import full, trajectory
+from .diffbir import full, trajectory
 
 V2, CONTROL, WHOLE, MISC = "diffbir_guidance_v2", "diffbir_control", "diffbir_end_to_end", "diffbir_misc"
 CASES: list[dict[str, Any]] = golden.metadata(V2)["cases"]

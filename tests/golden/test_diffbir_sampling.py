@@ -7,41 +7,15 @@ import torch
 from torch import Tensor
 
 from pfstorer_core.diffusion.guidance import rescaled_cfg, with_cfg
-from pfstorer_core.diffusion.sampling import Denoiser, Guide, sample_ddpm, start_latent
-from pfstorer_core.diffusion.schedule import PredictionType, Schedule
+from pfstorer_core.diffusion.sampling import start_latent
+from pfstorer_core.diffusion.schedule import Schedule
 
 from . import diffbir, golden
+from .diffbir import full, trajectory
 
 CONTROL, V21 = "diffbir_control", "diffbir_v21"
 SAMPLER = golden.metadata(V21)["sampler"]
 IN, OUT = golden.group(V21, "in"), golden.group(V21, "out")
-
-
-def trajectory(
-    denoise: Denoiser,
-    start: Tensor,
-    noises: Tensor,
-    schedule: Schedule,
-    kind: PredictionType = "eps",
-    guide: Guide | None = None,
-) -> Tensor:
-    """The states after each step, [steps, B, C, H, W]."""
-    states: list[Tensor] = []
-    sample_ddpm(
-        denoise,
-        start,
-        schedule,
-        kind,
-        noises=noises,
-        guide=guide,
-        callback=lambda step: states.append(step.x),
-    )
-    return torch.stack(states)
-
-
-def full(name: str) -> Schedule:
-    sampler = golden.metadata(name)["sampler"]
-    return Schedule.scaled_linear(sampler["linear_start"], sampler["linear_end"])
 
 
 # --- v1 and v2: eps

@@ -1,6 +1,5 @@
 """Tile layouts, weights and tiled sampling against the reference's."""
 
-import math
 import re
 from typing import Any
 
@@ -30,14 +29,6 @@ def grid_of(layout: dict[str, Any]) -> TileGrid:
     return TileGrid(layout["height"], layout["width"], tile, overlap)
 
 
-def reference_window(height: int, width: int) -> Tensor:
-    """StableSR's, which is half a cell off the centre in y."""
-    middles = torch.tensor([height / 2, (width - 1) / 2], dtype=torch.float64)
-    offsets = torch.cartesian_prod(torch.arange(height), torch.arange(width)) - middles
-    squares = (offsets / torch.tensor([height, width])).square().sum(1)
-    return (torch.exp(-squares / 0.02) / (0.02 * math.pi)).reshape(height, width)
-
-
 @pytest.mark.parametrize(
     "layout",
     LAYOUTS,
@@ -55,7 +46,7 @@ def test_window(key: str):
     expected = golden.tensors(NAME)[key]
     sizes = re.search(r"w(\d+)h(\d+)$", key)
     height, width = (int(sizes[2]), int(sizes[1])) if sizes else [int(key.rpartition(".")[2])] * 2
-    torch.testing.assert_close(reference_window(height, width), expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(networks.reference_window(height, width), expected, rtol=1e-9, atol=0)
 
     ours = gaussian_window(height, width)
     torch.testing.assert_close(ours, ours.flip(0), rtol=1e-9, atol=0)
@@ -73,7 +64,7 @@ def test_tiled_loop(case: str, tile_batch: int):
     schedule = base.respaced(space_timesteps(len(base), [settings["steps"]]))
     assert schedule.timesteps.tolist() == settings["timesteps"]
     assert loop["x_T"].shape[-2:] == (settings["height"], settings["width"])
-    model, window = networks.loop_model(loop), reference_window(*grid.tile_shape)
+    model, window = networks.loop_model(loop), networks.reference_window(*grid.tile_shape)
 
     def tiled(x: Tensor, t: Tensor) -> Tensor:
         def one_tile(x_tile: Tensor, lq_tile: Tensor) -> Tensor:
@@ -88,4 +79,4 @@ def test_tiled_loop(case: str, tile_batch: int):
 def test_pixel_blend(case: str):
     blend, grid = golden.group(NAME, case), grid_of(NUMBERS[case])
     patches = (patch * (1 + 0.1 * k) + 0.05 * k for k, patch in enumerate(grid.crop(blend["image"])))
-    golden.assert_near(grid.merge(patches, reference_window(*grid.tile_shape)), blend["out"], 1e-5)
+    golden.assert_near(grid.merge(patches, networks.reference_window(*grid.tile_shape)), blend["out"], 1e-5)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from pfstorer_core.imaging import resizing
 from pfstorer_core.imaging.canvas import MAX_ASPECT, MAX_UPSCALE, prepare_canvas, resize
+from pfstorer_core.imaging.resizing import resize_short_side
 
 
 @given(
@@ -62,6 +63,24 @@ def test_large_pictures_are_resized_in_strips_to_the_same_bits(
     monkeypatch.setattr(resizing, "STRIP", 2000)
     assert torch.equal(resize(pictures, size, lambda: heard.append(1)), whole)
     assert len(heard) > 3
+
+
+@pytest.mark.parametrize(
+    ("size", "result"),
+    [
+        ((75, 90), (96, 116)),
+        ((90, 75), (116, 96)),
+        ((200, 193), (100, 96)),
+        ((96, 300), (96, 300)),
+        ((7, 7), (96, 96)),
+    ],
+)
+def test_the_short_side_gets_its_size_and_the_long_one_is_rounded_up(
+    size: tuple[int, int], result: tuple[int, int]
+) -> None:
+    picture = torch.rand(1, 3, *size)
+    resized = resize_short_side(picture, 96)
+    assert torch.equal(resized, resize(picture, result))
 
 
 def test_a_canvas_can_be_stopped_between_strips(monkeypatch: pytest.MonkeyPatch) -> None:
