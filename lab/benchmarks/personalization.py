@@ -30,12 +30,13 @@ from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.personalization.base import Adapter
 from pfstorer_core.personalization.identity import Identity
 from pfstorer_core.personalization.lora.train import LoRATraining, trained_layers
+from pfstorer_core.personalization.objective import PersonTraining
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from pfstorer_core.personalization.pfstorer.sites import default_sites, new_blocks
 from pfstorer_core.personalization.pfstorer.train import AdapterTraining
 from pfstorer_core.personalization.photos import Photos
 from pfstorer_core.personalization.registry import load_identity_adapter
-from pfstorer_core.personalization.training import PersonTraining, train_identity_adapter
+from pfstorer_core.personalization.training import train_identity_adapter
 from pfstorer_core.restore import restore
 from pfstorer_core.restorers.base import Restorer
 from pfstorer_core.restorers.files import load_restorer

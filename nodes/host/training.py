@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ...pfstorer_core.personalization.base import Adapter
 from ...pfstorer_core.personalization.lora.train import LoRATraining
+from ...pfstorer_core.personalization.objective import PersonTraining
 from ...pfstorer_core.personalization.pfstorer.train import AdapterTraining
 from ...pfstorer_core.personalization.registry import methods
-from ...pfstorer_core.personalization.training import PersonTraining, default_settings
+from ...pfstorer_core.personalization.training import default_settings
 from ...pfstorer_core.restorers.base import Restorer
 from ...pfstorer_core.restorers.files import load_restorer, open_restorer
 from ...pfstorer_core.restorers.fingerprint import fingerprint, same_base

@@ -12,7 +12,7 @@ from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
 from ...pfstorer_core.models import UNetConfig
-from ...pfstorer_core.personalization.lora.layers import LowRank, factor_at, feature_scale
+from ...pfstorer_core.personalization.weights import LowRank, factor_at, feature_scale
 from ...pfstorer_core.restorers.changes import WeightChange
 
 KEY = "pfstorer.weights"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 Site = Callable[[Tensor], Tensor]
@@ -94,10 +95,29 @@ class Block(nn.ModuleList):
 
     def forward(self, h: Tensor, given: LayerInputs) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._run, h, given, use_reentrant=False)
-        return self._run(h, given)
+            return checkpoint(_as_it_is(self), h, given, use_reentrant=False)
+        return self.run(h, given)
 
-    def _run(self, h: Tensor, given: LayerInputs) -> Tensor:
+    def run(self, h: Tensor, given: LayerInputs) -> Tensor:
         for index, layer in enumerate(self):
             h = layer(h, given, f"{self.name}.{index}") if isinstance(layer, Layer) else layer(h)
         return h
+
+
+class _Run(nn.Module):
+    """Calls nothing but `Block.run`."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, h: Tensor, given: LayerInputs) -> Tensor:
+        return self.block.run(h, given)
+
+
+def _as_it_is(block: Block) -> Callable[[Tensor, LayerInputs], Tensor]:
+    """The block with the weights that it has now: those which `functional_call` lends it are gone again when
+    the backward pass asks for its features once more."""
+    inside = _Run(block)
+    weights = dict(inside.named_parameters())
+    return lambda h, given: functional_call(inside, weights, (h, given))

@@ -81,6 +81,7 @@ class UNet(UNetEncoder):
         condition: Tensor | Conditioning | None = None,
         sites: Mapping[str, Site] = NO_SITES,
         hooks: BlockHooks = NO_HOOKS,
+        condition_context: Tensor | None = None,
     ) -> Tensor:
         """One evaluation (StableSR figure 2; PFStorer figure 3).
 
@@ -92,10 +93,12 @@ class UNet(UNetEncoder):
                 it out, which makes this exactly Stable Diffusion.
             sites: per site, a layer by its name ("output_blocks.4.1"), what replaces the site's tokens.
             hooks: see `BlockHooks`.
+            condition_context: what the conditioner reads in place of `context`.
         Returns:
             [B, out_channels, H, W]; with `hooks.until` that block's features.
         """
-        beside = self.conditioning(condition, x, timesteps, context)
+        seen = context if condition_context is None else condition_context
+        beside = self.conditioning(condition, x, timesteps, seen)
         residuals = [{part: list(each) for part, each in given.items()} for given in beside.residuals]
         emb = self.embed(timesteps, x)
         if hooks.emb:
@@ -150,8 +153,12 @@ class UNet(UNetEncoder):
         return self.conditioner.conditioning(condition, x, timesteps, context)
 
     def checkpoint_gradients(self, on: bool = True) -> None:
-        """Trade a second forward pass of every block for the memory of its activations, in training."""
-        for block in (*_blocks(self.input_blocks), self.middle_block, *_blocks(self.output_blocks)):
+        """Trade a second forward pass of every block, the control network's among them, for the memory of its
+        activations, in training."""
+        for network in (self, self.control_model) if self.control_model else (self,):
+            for block in (*network.input_blocks, network.middle_block):
+                block.recompute = on
+        for block in _blocks(self.output_blocks):
             block.recompute = on
 
 

@@ -14,10 +14,10 @@ from ..checkpoints.files import remove_leftovers
 from ..checkpoints.names import numbered
 from ..checkpoints.reading import read_metadata
 from ..training.lock import TakenError, locked
+from ..training.state import STATE
 from .base import Adapter
 from .header import HEADER_ENTRY
 from .registry import load_identity_adapter
-from .training import STAGE
 
 UNFINISHED = ".unfinished"
 """Folder beside the adapters; a training in it is named by its run key."""
@@ -71,12 +71,13 @@ def clean(file: Path, keep: str = "") -> None:
         with suppress(TakenError, OSError), locked(lock):
             pass
     for run in (path for path in ours if not path.suffix and path.is_dir()):
-        state = run / f"{STAGE}.state.safetensors"
         with suppress(TakenError, OSError), locked(run.with_suffix(".lock")):
-            remove_leftovers(state)
+            states = list(run.glob(f"*{STATE}"))
+            for state in states:
+                remove_leftovers(state)
             for pictures in ("sheets", "tensorboard"):
                 shutil.rmtree(run / pictures, ignore_errors=True)
-            if run.name in finished or not state.exists():
+            if run.name in finished or not states:
                 shutil.rmtree(run, ignore_errors=True)
     with suppress(OSError):
         (file.parent / UNFINISHED).rmdir()  # only where nothing is in it

@@ -16,9 +16,10 @@ from ..training.lock import TakenError, locked
 from ..training.progress import OnTick, Progress, never, silent
 from .base import Adapter, AdapterT
 from .folder import UNFINISHED, adapters_like, clean, find_path, saved_as
+from .objective import PersonTraining
 from .photos import squares
 from .previews import preview_path, read_preview, with_crops, write_preview
-from .training import PersonTraining, run_key, train_identity_adapter
+from .training import run_key, train_identity_adapter
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def learn(
             begun: Any = None if restart else _shorter(file, base, photos, settings, boxes)
             adapter = train_identity_adapter(
                 load(), photos, settings, boxes=boxes, folder=unfinished, on_progress=listen, key=key,
-                on_tick=on_tick, begun=begun,
+                on_tick=on_tick, begun=begun, shared=file.parent / UNFINISHED,
             )  # fmt: skip
             path, _ = find_path(file, key)  # another may have been saved meanwhile
             adapter.save(path)

@@ -116,8 +116,8 @@ def _square(photo: Tensor, box: Box | None) -> Tensor:
 
 
 class Pairs:
-    """`Samples` of latents: "hq" and "lq" [C, h, w], scaled, and the number of a "reference" that is another
-    photo where there is one.
+    """`Samples` of latents: "hq" and "lq" [C, h, w], scaled, and the numbers of the "photo" and of a
+    "reference" that is another one where there is one.
 
     Pair n is a random crop of a photo and its degraded copy, made from (seed, n) alone; step s takes its
     batch from the last `pool` of the first `AT_FIRST + s` pairs, while a thread makes the next ones.
@@ -138,7 +138,7 @@ class Pairs:
         self.on_tick = on_tick
         self.restorer, self.photos, self.degradation, self.p_hq = restorer, photos, degradation, p_hq
         self.pool, self.batch, self.seed = pool, batch, seed
-        self._made: dict[int, Future[tuple[Tensor, Tensor, int]]] = {}
+        self._made: dict[int, Future[tuple[dict[str, Tensor], int]]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pairs")
 
     def __len__(self) -> int:
@@ -156,11 +156,11 @@ class Pairs:
         for number in (chosen, *further):
             if number not in self._made:
                 self._made[number] = self._thread.submit(self._make, number)
-        hq, lq, photo = self._waited_for(self._made[chosen])
+        latents, photo = self._waited_for(self._made[chosen])
         others = [n for n in range(len(self.photos.images)) if n != photo] or [photo]
         return {
-            "hq": hq,
-            "lq": lq,
+            **latents,
+            "photo": torch.tensor(photo),
             "reference": torch.tensor(others[int(rng.integers(len(others)))]),
             "seed": torch.tensor(int(rng.integers(2**62))),
             "broken": [],
@@ -170,19 +170,26 @@ class Pairs:
         """Leave undone what is not begun, and do not wait for what is."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _waited_for(self, pair: Future[tuple[Tensor, Tensor, int]]) -> tuple[Tensor, Tensor, int]:
+    def _waited_for(self, pair: Future[tuple[dict[str, Tensor], int]]) -> tuple[dict[str, Tensor], int]:
         self.on_tick()
         while not wait([pair], TICK).done:
             self.on_tick()
         return pair.result()
 
-    def _make(self, number: int) -> tuple[Tensor, Tensor, int]:
+    def _make(self, number: int) -> tuple[dict[str, Tensor], int]:
         rng = np.random.default_rng([self.seed, number, 4])
+        image, photo = self.picture(rng)
+        return self.latents(*self.degradation(image[None], [rng], self.p_hq)), photo
+
+    def picture(self, rng: np.random.Generator) -> tuple[Tensor, int]:
+        """One to learn from [3, S, S], of the restorer's size, and which photo it is of."""
         photo = int(rng.integers(len(self.photos.images)))
-        image = crop(self.photos.images[photo], self.restorer.header.image_size, rng)
-        pair = self.degradation(image[None], [rng], self.p_hq)
-        hq, lq = encoded(self.restorer, torch.cat(pair)).cpu()
-        return hq, lq, photo
+        return crop(self.photos.images[photo], self.restorer.header.image_size, rng), photo
+
+    def latents(self, hq: Tensor, lq: Tensor) -> dict[str, Tensor]:
+        """What a sample has of a picture [1, 3, S, S] and its bad copy."""
+        good, bad = encoded(self.restorer, torch.cat([hq, lq])).cpu()
+        return {"hq": good, "lq": bad}
 
 
 def crop(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:

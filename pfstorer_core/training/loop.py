@@ -27,7 +27,7 @@ from .logs import Log
 from .processes import Processes, launched_processes
 from .progress import Progress, silent
 from .saving import Saving, kept_if_stopped
-from .state import load_state, save_state
+from .state import STATE, load_state, save_state
 
 OnProgress = Callable[[Progress], None]
 
@@ -44,6 +44,7 @@ class LoopSettings:
             stays, without `decay`.
         batch: samples a step, over all processes; `accumulate` parts of them run one after the other.
         ema: decay of the average of the weights, which is what the training returns.
+        clip: norm that the gradients of all together are scaled down to; 0: they stay as they are.
         bf16: bf16 autocast for the arithmetic; trained weights stay fp32.
         save_every, validate_every: steps between checkpoints, and between looks at samples that were
             held back (0: none); both are also done after the last step.
@@ -156,7 +157,7 @@ def fit(
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
     model, stepper = processes.prepare(objective, optimizer)
     average = {name: p.detach().clone() for name, p in trained.items()}
-    path = folder / f"{stage}.state.safetensors"
+    path = folder / f"{stage}{STATE}"
     made_with = {key: value for key, value in asdict(settings).items() if key not in FREE}
     made_with |= record or {}
     first, broken, history = load_state(path, trained, average, optimizer, made_with)
@@ -215,7 +216,8 @@ def fit(
                     f"The loss of step {step + 1} is {mean}: lower the learning rate ({settings.lr:g}) or "
                     f"look at the data. The last good checkpoint is {path}."
                 )
-            processes.clip(trained.values(), settings.clip)
+            if settings.clip:
+                processes.clip(trained.values(), settings.clip)
             stepper.step()
             stepper.zero_grad(set_to_none=True)
             follow(average, trained, min(settings.ema, (step + 1) / (step + 10)))

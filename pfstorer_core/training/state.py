@@ -16,6 +16,8 @@ from ..checkpoints.tensors import is_finite, read_checkpoint, write_safetensors
 Names = dict[str, str]
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW keeps of a parameter, from its first gradient on."""
+STATE = ".state.safetensors"
+"""What the name of a state ends with, after its stage."""
 HISTORY = "history"
 """Loss and learning rate of every step [steps, 2]."""
 

@@ -25,13 +25,9 @@ from pfstorer_core.checkpoints.tensors import read_checkpoint
 from pfstorer_core.diffusion.schedule import PredictionType, Schedule
 from pfstorer_core.personalization.base import Adapter
 from pfstorer_core.personalization.header import FIRST_METHOD, HEADER_ENTRY
+from pfstorer_core.personalization.objective import PersonTraining
 from pfstorer_core.personalization.registry import methods
-from pfstorer_core.personalization.training import (
-    PersonTraining,
-    default_settings,
-    run_key,
-    train_identity_adapter,
-)
+from pfstorer_core.personalization.training import default_settings, run_key, train_identity_adapter
 from pfstorer_core.restorers.changes import Changes
 from pfstorer_core.training.progress import Progress
 

@@ -17,13 +17,14 @@ from pfstorer_core import AdapterTraining, Identity, IdentityAdapter, Restorer
 from pfstorer_core.models import Backend, UNet, UNetConfig
 from pfstorer_core.personalization.identity import each_in_its_area
 from pfstorer_core.personalization.learn import learn
+from pfstorer_core.personalization.objective import PREVIEW_TILE
 from pfstorer_core.personalization.pfstorer.apply import read_references
 from pfstorer_core.personalization.pfstorer.sites import default_sites, site_factor
 from pfstorer_core.personalization.pfstorer.train import IdentityLoss
 from pfstorer_core.personalization.photos import Pairs, Photos, crop
 from pfstorer_core.personalization.prompts import person_prompts, word_id
 from pfstorer_core.personalization.registry import load_identity_adapter
-from pfstorer_core.personalization.training import PREVIEW_TILE, run_key, train_identity_adapter
+from pfstorer_core.personalization.training import run_key, train_identity_adapter
 from pfstorer_core.restorers.fingerprint import fingerprint, same_base
 from pfstorer_core.training.degradation import random_degradation
 from pfstorer_core.training.progress import Progress

@@ -22,18 +22,12 @@ from pfstorer_core.personalization.folder import find_path
 from pfstorer_core.personalization.identity import Identity, each_in_its_area
 from pfstorer_core.personalization.lora.adapter import LoRAAdapter, LoRAHeader, load
 from pfstorer_core.personalization.lora.files import is_lora, read_layers
-from pfstorer_core.personalization.lora.layers import (
-    LowRank,
-    changeable,
-    factor_at,
-    feature_scale,
-    flat,
-    known_names,
-)
+from pfstorer_core.personalization.lora.layers import flat, known_names
 from pfstorer_core.personalization.lora.train import LoRALoss, LoRATraining, trained_layers
 from pfstorer_core.personalization.photos import Pairs, Photos
 from pfstorer_core.personalization.registry import load_identity_adapter
 from pfstorer_core.personalization.training import settings_of, train_identity_adapter
+from pfstorer_core.personalization.weights import LowRank, changeable, factor_at, feature_scale
 from pfstorer_core.restorers.changes import together
 from pfstorer_core.restorers.files import save_restorer
 from pfstorer_core.training.data import collate, generators, normal

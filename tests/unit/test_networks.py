@@ -147,15 +147,15 @@ def test_a_step_dispatches_no_more_than_it_did() -> None:
         assert counted.operations <= most
 
 
-def test_gradients_are_checkpointed_in_the_unet_s_own_blocks() -> None:
+def test_gradients_are_checkpointed_in_all_blocks_of_the_unet_and_its_control_network() -> None:
     unet = UNet(
         replace(SIZES, control=ControlConfig(model_channels=64, channel_mult=(1,))), Backend(device="meta")
     )
     unet.checkpoint_gradients()
     on = {name for name, module in unet.named_modules() if getattr(module, "recompute", False)}
-    rows = {"input_blocks": unet.input_blocks, "output_blocks": unet.output_blocks}
-    own = {f"{name}.{i}" for name, row in rows.items() for i in range(len(row))}
-    assert on == own | {"middle_block"}
+    rows = ("input_blocks", "output_blocks", "control_model.input_blocks")
+    own = {f"{name}.{i}" for name in rows for i in range(len(unet.get_submodule(name)))}  # type: ignore[arg-type]
+    assert on == own | {"middle_block", "control_model.middle_block"}
     unet.checkpoint_gradients(False)
     assert not any(getattr(module, "recompute", False) for module in unet.modules())
 

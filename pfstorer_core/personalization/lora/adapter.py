@@ -15,8 +15,9 @@ from ...models import UNet
 from ...restorers.changes import Changes
 from ..base import Adapter
 from ..header import FORMAT, AdapterHeader
+from ..weights import LowRank, changeable, factor_at, feature_scale
 from .files import file_tensors, made_for, read_layers
-from .layers import LowRank, changeable, factor_at, feature_scale, known_names
+from .layers import known_names
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ from ...checkpoints.errors import CheckpointError, StateDict
 from ...checkpoints.layouts import first_keys
 from ...checkpoints.tensors import is_finite
 from ...checkpoints.words import plain
-from .layers import LowRank, flat
+from ..weights import LowRank
+from .layers import flat
 
 KEY = re.compile(
     r"(?P<layer>.+?)(?:[._]lora(?:_linear_layer)?[._](?P<part>up|down|mid|A|B)(?:\.default)?(?:\.weight)?|\.alpha)"

@@ -13,10 +13,11 @@ from ...models import UNet
 from ...restorers.base import UNCONDITIONAL, Restorer
 from ...restorers.changes import Changes
 from ...training.data import Batch, generators, normal
+from ..objective import PersonObjective, PersonTraining
 from ..photos import Photos
-from ..training import PersonObjective, PersonTraining
+from ..weights import LowRank, changeable, new_low_rank
 from .adapter import LoRAAdapter, LoRAHeader
-from .layers import LowRank, changeable, flat
+from .layers import flat
 
 TARGETS = {"attention": (".attn1.", ".attn2."), "all": ("",)}
 """Layers that learn, by a part of their names: the projections of all attentions, as in diffusers' scripts,
@@ -81,10 +82,7 @@ class LoRALoss(PersonObjective):
         self.names = {flat(layer): f"{layer}.weight" for layer in layers}
         self.up, self.down = nn.ParameterDict(), nn.ParameterDict()
         for layer, weight in layers.items():
-            inputs, more = weight[0].numel(), weight.ndim - 2
-            down = torch.randn(settings.rank, *weight.shape[1:], generator=generator) / inputs**0.5
-            self.down[flat(layer)] = down
-            self.up[flat(layer)] = torch.zeros(len(weight), settings.rank, *[1] * more)
+            self.up[flat(layer)], self.down[flat(layer)] = new_low_rank(weight, settings.rank, generator)
 
     def forward(self, batch: Batch) -> Tensor:
         rngs = generators(batch)

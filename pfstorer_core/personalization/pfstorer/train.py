@@ -16,9 +16,9 @@ from ...restorers.base import UNCONDITIONAL, Condition, Restorer
 from ...restorers.changes import Addition, Changes
 from ...training.data import Batch, generators, normal
 from ...training.loop import LoopSettings
+from ..objective import PersonObjective, PersonTraining
 from ..photos import Photos
 from ..prompts import MAIN, PROMPTS, person_prompts, word_id
-from ..training import PersonObjective, PersonTraining
 from .adapter import IdentityAdapter
 from .apply import as_seen
 from .block import Influence, PersonalizationBlock

@@ -12,7 +12,8 @@ import torch
 from inside_model import model, path, restorer  # noqa: F401 - fixtures
 from pfstorer.pfstorer_core.personalization.lora.adapter import load
 from pfstorer.pfstorer_core.personalization.lora.files import read_layers
-from pfstorer.pfstorer_core.personalization.lora.layers import changeable, known_names
+from pfstorer.pfstorer_core.personalization.lora.layers import known_names
+from pfstorer.pfstorer_core.personalization.weights import changeable
 from pfstorer.pfstorer_core.restorers.base import Restorer
 from torch import Tensor
 

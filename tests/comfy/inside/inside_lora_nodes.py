@@ -13,9 +13,10 @@ from inside_model import host_unet, model, path, restorer  # noqa: F401 - fixtur
 from pfstorer.nodes.apply import ApplyPersonalization
 from pfstorer.nodes.host import listing
 from pfstorer.nodes.host.training import settings, trained_methods
-from pfstorer.pfstorer_core.personalization.lora.layers import LowRank, changeable, flat
+from pfstorer.pfstorer_core.personalization.lora.layers import flat
 from pfstorer.pfstorer_core.personalization.lora.train import LoRATraining
 from pfstorer.pfstorer_core.personalization.registry import load_identity_adapter
+from pfstorer.pfstorer_core.personalization.weights import LowRank, changeable
 from safetensors.torch import save_file
 
 

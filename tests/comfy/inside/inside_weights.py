@@ -20,7 +20,7 @@ from inside_model import SIZES, path, restorer  # noqa: F401 - fixtures
 from pfstorer.nodes.host.model import build_model, load_model
 from pfstorer.nodes.host.tiles import Tiles, with_tiles
 from pfstorer.nodes.host.weights import HookedSteps, check_no_mask, weight_patches, with_weights
-from pfstorer.pfstorer_core.personalization.lora.layers import LowRank, feature_scale
+from pfstorer.pfstorer_core.personalization.weights import LowRank, feature_scale
 from pfstorer.pfstorer_core.restorers.base import Restorer
 from pfstorer.pfstorer_core.restorers.files import open_restorer
 from torch import Tensor

@@ -14,9 +14,9 @@ from pfstorer_core.diffusion.schedule import Schedule
 from pfstorer_core.models import UNet
 from pfstorer_core.personalization.base import Adapter
 from pfstorer_core.personalization.header import AdapterHeader
+from pfstorer_core.personalization.objective import PersonObjective, PersonTraining
 from pfstorer_core.personalization.photos import Photos
 from pfstorer_core.personalization.registry import Method
-from pfstorer_core.personalization.training import PersonObjective, PersonTraining
 from pfstorer_core.restorers.base import Restorer
 from pfstorer_core.restorers.changes import Changes
 from pfstorer_core.training.data import Batch
