@@ -119,5 +119,5 @@ def _as_it_is(block: Block) -> Callable[[Tensor, LayerInputs], Tensor]:
     """The block with the weights that it has now: those which `functional_call` lends it are gone again when
     the backward pass asks for its features once more."""
     inside = _Run(block)
-    weights = dict(inside.named_parameters())
+    weights: dict[str, Tensor] = dict(inside.named_parameters())
     return lambda h, given: functional_call(inside, weights, (h, given))

@@ -155,11 +155,10 @@ class UNet(UNetEncoder):
     def checkpoint_gradients(self, on: bool = True) -> None:
         """Trade a second forward pass of every block, the control network's among them, for the memory of its
         activations, in training."""
-        for network in (self, self.control_model) if self.control_model else (self,):
-            for block in (*network.input_blocks, network.middle_block):
-                block.recompute = on
-        for block in _blocks(self.output_blocks):
-            block.recompute = on
+        encoders: list[UNetEncoder] = [self, *([self.control_model] if self.control_model else [])]
+        rows = [row for one in encoders for row in (one.input_blocks, [one.middle_block])]
+        for block in (block for row in (*rows, self.output_blocks) for block in row):
+            block.recompute = on  # type: ignore[union-attr]
 
 
 def _blocks(row: nn.ModuleList) -> Sequence[Block]:

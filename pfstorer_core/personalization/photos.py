@@ -64,7 +64,7 @@ class Photos:
 def squares(photos: Sequence[Tensor], boxes: Sequence[Box | None] | None = None) -> list[Tensor]:
     """`Photos.images`; raises ValueError where there are none, too many, or some that show nothing."""
     check_count(len(photos))
-    return [_square(_checked(p, n), box) for n, (p, box) in enumerate(paired(photos, boxes), 1)]
+    return [square(_checked(p, n), box) for n, (p, box) in enumerate(paired(photos, boxes), 1)]
 
 
 def paired(photos: Sequence[Tensor], boxes: Sequence[Box | None] | None) -> list[tuple[Tensor, Box | None]]:
@@ -106,7 +106,7 @@ def _checked(photo: Tensor, number: int) -> Tensor:
     return photo.float().cpu().clamp(0, 1)
 
 
-def _square(photo: Tensor, box: Box | None) -> Tensor:
+def square(photo: Tensor, box: Box | None) -> Tensor:
     """The square about the box with a margin, as far as the photo goes; else about the photo's middle."""
     height, width = photo.shape[-2:]
     left, top, right, bottom = box or (0, 0, width, height)

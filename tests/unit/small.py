@@ -1,6 +1,7 @@
 """A small restorer, and the published layouts of it as files."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from pfstorer_core.checkpoints.parts import AUTOENCODER as FIRST_STAGE
 from pfstorer_core.models import (
     Autoencoder,
     AutoencoderConfig,
+    ControlConfig,
     LQEncoderConfig,
     TextTower,
     TextTowerConfig,
@@ -37,6 +39,20 @@ SIZES = UNetConfig(
         attention_resolutions=(4,),
     ),
 )
+CONTROLLED = replace(
+    SIZES,
+    sft_channels=0,
+    lq_encoder=None,
+    control=ControlConfig(
+        in_channels=8,
+        model_channels=32,
+        channel_mult=(1, 2, 2),
+        num_res_blocks=1,
+        attention_resolutions=(4, 2),
+        context_dim=SIZES.context_dim,
+    ),
+)
+"""As `SIZES`, with a control network in place of SFT."""
 AUTOENCODER = AutoencoderConfig(ch=32, ch_mult=(1, 2, 2), num_res_blocks=1, z_channels=4, cfw=True)
 TEXT = TextTowerConfig(width=SIZES.context_dim, heads=1, layers=2)
 HEADER = RestorerHeader("v", 0.7, 32, preview=[[0.1, 0.2, 0.3]] * 5, training={"steps": 3})
@@ -52,6 +68,15 @@ def small_restorer() -> Restorer:
     torch.nn.init.normal_(tower.model.positional_embedding, std=0.1)
     context = torch.randn(1, 2, SIZES.context_dim)
     return Restorer(UNet(SIZES).eval(), Autoencoder(AUTOENCODER).eval(), context, HEADER, tower)
+
+
+def small_control_restorer() -> Restorer:
+    """As DiffBIR's: a plain U-Net that a control network steers, without a zero convolution that is 0."""
+    torch.manual_seed(1)
+    unet = UNet(CONTROLLED).eval()
+    header = RestorerHeader("eps", 0.7, 32, architecture="diffbir", condition="control", start="noise")
+    small = small_restorer()
+    return Restorer(unet, small.autoencoder, small.null_context, header, small.text)
 
 
 def published(restorer: Restorer) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from pfstorer_core import personalization as folder_of_methods
 from pfstorer_core.checkpoints.errors import CheckpointError
 from pfstorer_core.checkpoints.reading import read_metadata
 from pfstorer_core.checkpoints.tensors import read_checkpoint
-from pfstorer_core.diffusion.schedule import PredictionType, Schedule
+from pfstorer_core.diffusion.schedule import Schedule
 from pfstorer_core.personalization.base import Adapter
 from pfstorer_core.personalization.header import FIRST_METHOD, HEADER_ENTRY
 from pfstorer_core.personalization.objective import PersonTraining
@@ -31,13 +31,16 @@ from pfstorer_core.personalization.training import default_settings, run_key, tr
 from pfstorer_core.restorers.changes import Changes
 from pfstorer_core.training.progress import Progress
 
-from .small import small_restorer
+from .small import small_control_restorer, small_restorer
 
 TOY = "toy"
 NAMES = sorted([*methods(), TOY])
-PREDICTIONS: tuple[PredictionType, ...] = ("eps", "v")
+KINDS = ("eps", "v", "control")
+"""Restorers: StableSR's of two predictions, and DiffBIR's."""
 COMMON = {"steps": 3, "batch": 1, "pool": 2, "lr": 1e-2, "bf16": False, "preview_every": 0}
 """Settings that every method has."""
+OWN: dict[str, dict[str, Any]] = {"dual_pivot": {"class_pictures": 1}}
+"""What would take long, by the methods that have it."""
 
 SEEN = 0.001
 """The least change of a picture that a test looks at."""
@@ -86,19 +89,25 @@ def photos() -> list[Tensor]:
     return [torch.rand(3, side, side + 8, generator=generator) for side in (40, 56)]
 
 
-@pytest.fixture(scope="module", params=[(name, kind) for kind in PREDICTIONS for name in NAMES], ids="-".join)
+@pytest.fixture(scope="module", params=[(name, kind) for kind in KINDS for name in NAMES], ids="-".join)
 def case(request: pytest.FixtureRequest, photos: list[Tensor]) -> Case:
     name, kind = request.param
-    small = small_restorer()
-    restorer = replace(small, header=replace(small.header, prediction_type=kind))
+    restorer = restorer_of(kind)
     before = state(restorer)
     adapter = perturbed(train_identity_adapter(restorer, photos, settings(name)), 3)
     assert unchanged(restorer, before), "the training changes the restorer"
     return Case(restorer, adapter, restored(restorer), restored(restorer, Identity(adapter)))
 
 
+def restorer_of(kind: str) -> Restorer:
+    if kind == "control":
+        return small_control_restorer()
+    small = small_restorer()
+    return replace(small, header=replace(small.header, prediction_type=kind))
+
+
 def settings(method: str) -> PersonTraining[Any]:
-    return replace(default_settings(method), **COMMON)
+    return replace(default_settings(method), **COMMON, **OWN.get(method, {}))
 
 
 def perturbed(adapter: Adapter, seed: int) -> Adapter:
@@ -247,10 +256,12 @@ def test_two_at_once_act_both_in_any_order(case: Case) -> None:
     torch.testing.assert_close(restored(case.restorer, two, one), both, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "kind"), [*((name, "v") for name in NAMES), ("dual_pivot", "control")])
 def test_a_training_that_was_stopped_goes_on(
-    name: str, restorer: Restorer, photos: list[Tensor], tmp_path: Path
+    name: str, kind: str, photos: list[Tensor], tmp_path: Path
 ) -> None:
+    restorer = restorer_of(kind)
+
     def stop(progress: Progress) -> None:
         if progress.step == 2:
             raise Stopped
@@ -268,7 +279,7 @@ def test_a_training_that_was_stopped_goes_on(
     assert same_tensors(parts, whole)
     header = whole.header
     assert (header.method, header.steps, len(header.losses)) == (name, 3, 3)
-    assert (header.base, header.prediction_type) == (restorer.fingerprint, "v")
+    assert (header.base, header.prediction_type) == (restorer.fingerprint, restorer.header.prediction_type)
     assert header.run_key == run_key(restorer.fingerprint, photos, how)
     longer = replace(how, steps=5)
     further = train_identity_adapter(restorer, photos, longer, begun=whole)
