@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...diffusion.sampling import cfg_combine
+from ...diffusion.guidance import cfg_combine
 from ...imaging.pictures import write_picture
 from ...restorers.base import UNCONDITIONAL, Restorer
 from ...training.progress import Progress, silent

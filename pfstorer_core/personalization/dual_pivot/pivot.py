@@ -16,6 +16,7 @@ from ...degradation import LARGE
 from ...restorers.base import Restorer
 from ...restorers.changes import Changes
 from ...training.data import PictureFiles, find_pictures
+from ...training.degradation import RandomDegradation, random_degradation
 from ...training.loop import LoopSettings
 from ...training.progress import OnTick, Progress
 from ..objective import PersonObjective
@@ -26,6 +27,9 @@ from .data import PivotPairs
 from .header import DualPivotHeader
 from .learning import LearnedWeights
 from .settings import DualPivotTraining
+
+DEGRADATION = "diffbir"
+"""What the published recipe trains on. Small restorers have degradations of their own."""
 
 
 class Pivot(PersonObjective[DualPivotAdapter]):
@@ -75,6 +79,10 @@ class Pivot(PersonObjective[DualPivotAdapter]):
 
     def pairs(self, photos: Photos, pool: int, batch: int, seed: int, p_hq: float, on_tick: OnTick) -> Pairs:
         return PivotPairs(self.restorer, photos, self.degradation(), p_hq, pool, batch, seed, on_tick)
+
+    def degradation(self) -> RandomDegradation:
+        size = self.restorer.header.image_size
+        return random_degradation(self.settings.degradation or (DEGRADATION if size >= LARGE else ""), size)
 
     def class_files(self, shared: Path, on_progress: Callable[[Progress], None]) -> PictureFiles:
         s = self.settings
