@@ -10,9 +10,9 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..pfstorer_core.imaging.alignment import ALIGNMENTS
 from ..pfstorer_core.imaging.faces import Face, face_finder, face_windows
 from .host.face_crops import (
-    ALIGNMENTS,
     FaceCrop,
     Places,
     aligned,

@@ -21,7 +21,6 @@ from ...pfstorer_core.imaging.faces import Face, Window, cut, face_in, paste
 from .faces import KNOWN
 from .images import from_mask
 
-ALIGNMENTS = ("auto", "none", "FFHQ")
 Places = tuple[Window | Alignment | None, ...]
 
 

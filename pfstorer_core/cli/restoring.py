@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from torch import Tensor
 
 from ..checkpoints.files import check_output
+from ..imaging.alignment import ALIGNMENTS, aligned_face, paste_aligned
+from ..imaging.canvas import prepare_canvas
 from ..imaging.color import COLOR_FIXES
+from ..imaging.faces import Face, find_faces
 from ..imaging.pictures import check_picture_name, read_picture, write_picture
 from ..personalization.identity import Identity
 from ..personalization.registry import load_identity_adapter
@@ -44,6 +48,13 @@ def _restore(
     tile_batch: Annotated[
         int, typer.Option(help="Tiles at once: more are faster and take memory.", min=1)
     ] = 4,
+    align: Annotated[
+        str,
+        typer.Option(
+            help="FFHQ restores the largest face alone, aligned, and puts it back; none all of the picture; "
+            "auto what the restorer says of itself, where a face is found."
+        ),
+    ] = "auto",
     device: Device = "cpu",
     dtype: Annotated[str, typer.Option(help="Of weights and arithmetic: fp32, bf16 or fp16.")] = "fp32",
     addon: Addons = None,
@@ -55,17 +66,25 @@ def _restore(
     placement = {"device": device_named(device), "dtype": dtype_named(dtype)}
     if color_fix not in (*COLOR_FIXES, "none"):
         raise ValueError(f"No colour fix named {color_fix!r}; choose {', '.join(COLOR_FIXES)} or none.")
+    if align not in ALIGNMENTS:
+        raise ValueError(f"No alignment named {align!r}; choose {' or '.join(ALIGNMENTS)}.")
     lq = read_picture(picture)
     people = [Identity(load_identity_adapter(path), gamma) for path in identity or []]
     prediction = prediction_named(prediction_type)
     model = load_restorer(
         restorer, *(addon or []), **placement, prediction_type=prediction, text=bool(prompt)
     )
+    chosen = model.header.aligned if align == "auto" else align
+    face = _largest(lq[0], needed=align == "FFHQ") if chosen == "FFHQ" else None
+    bad, place, factor = lq, None, upscale
+    if face:
+        bad, place = aligned_face(lq, face.landmarks, model.header.image_size)
+        lq, factor = prepare_canvas(lq, upscale, 1, 1).picture, 1.0
     with bars() as show:
         image = restore(
             model,
-            lq,
-            upscale=upscale,
+            bad,
+            upscale=factor,
             prompt=prompt,
             identities=people,
             steps=steps,
@@ -77,4 +96,12 @@ def _restore(
             tile_batch=tile_batch,
             on_step=lambda step: show(Progress("restore", step.number + 1, step.total)),
         )
-    write_picture(image, output)
+    write_picture(image if place is None else paste_aligned(lq, image, place), output)
+
+
+def _largest(picture: Tensor, needed: bool) -> Face | None:
+    """The largest face in a picture [3, H, W]. Raises ValueError where one is needed and there is none."""
+    faces = find_faces(picture)
+    if needed and not faces:
+        raise ValueError("No face was found in the picture: restore all of it by --align none.")
+    return max(faces, key=lambda face: face.box[3] - face.box[1], default=None)

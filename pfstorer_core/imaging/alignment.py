@@ -17,6 +17,8 @@ from torch import Tensor
 from .faces.windows import blended, smooth_step
 from .resizing import resize
 
+ALIGNMENTS = ("auto", "none", "FFHQ")
+"""What can be asked for; auto is what a restorer's header says of itself."""
 SIZE = 512
 """Pixels of an aligned face's side, in which all that follows is measured."""
 TEMPLATE = ((193.48, 240.45), (319.40, 240.69), (257.68, 371.78))

@@ -4,15 +4,19 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from skimage import data
 
 from harness import ROOT
 from pfstorer_core import load_identity_adapter, load_restorer
 from pfstorer_core.checkpoints.tensors import read_checkpoint
+from pfstorer_core.imaging.faces import find_faces
 from pfstorer_core.imaging.pictures import read_picture, write_picture
+from pfstorer_core.imaging.resizing import resize
 from pfstorer_core.restorers.files import save_restorer
 
 from .small import small_restorer
@@ -53,6 +57,31 @@ def test_inspect_tells_what_a_file_is(tmp_path: Path) -> None:
     assert f"fingerprint {load_restorer(TINY).fingerprint}" in result.stdout
 
 
+def test_the_largest_face_is_restored_aligned_and_the_rest_only_enlarged(tmp_path: Path) -> None:
+    """As the restorer's header says, without a word."""
+    model = small_restorer()
+    header = replace(model.header, aligned="FFHQ")
+    save_restorer(replace(model, header=header), tmp_path / "small.safetensors")
+    photo = torch.from_numpy(data.astronaut().copy()).movedim(-1, 0)[None, :, :260, 90:350].float() / 255
+    write_picture(photo, tmp_path / "bad.png")
+    for name, options in {"auto": (), "none": ("--align", "none")}.items():
+        good = tmp_path / f"{name}.png"
+        arguments = "restore", tmp_path / "small.safetensors", tmp_path / "bad.png", good
+        result = run(*arguments, "--steps", "1", "--upscale", "2", *options)
+        assert result.returncode == 0, result.stderr
+    enlarged = (resize(photo, (520, 520)).clamp(0, 1) * 255).round() / 255
+    changed = (read_picture(tmp_path / "auto.png") - enlarged).abs().amax(1)[0] > 1 / 510
+    y, x = (round(float(v)) for v in 2 * find_faces(photo[0])[0].landmarks[2].flip(0))
+    assert changed[y - 40 : y + 40, x - 40 : x + 40].float().mean() > 0.9
+    assert not changed[:, :60].any()
+    assert not changed[:, -60:].any()
+    assert (read_picture(tmp_path / "none.png") - enlarged).abs().amax(1)[0, :, :60].max() > 0.05
+
+    write_picture(torch.rand(1, 3, 40, 40), tmp_path / "noise.png")
+    refused = run("restore", TINY, tmp_path / "noise.png", tmp_path / "x.png", "--align", "FFHQ")
+    assert "No face was found in the picture" in refused.stderr
+
+
 def test_inspect_for_machines() -> None:
     result = run("inspect", TINY, "--json")
     found = json.loads(result.stdout)
@@ -81,6 +110,7 @@ def test_convert(tmp_path: Path) -> None:
         (("restore", ROOT / "README.md", PICTURE, "good.png"), "README.md"),
         (("restore", TINY, PICTURE, "good.png", "--device", "nowhere"), "'nowhere'"),
         (("restore", TINY, PICTURE, "good.png", "--dtype", "int4"), "'int4'"),
+        (("restore", TINY, PICTURE, "good.png", "--align", "ArcFace"), "choose auto or none or FFHQ"),
         (("degrade", PICTURE, "out.xyz"), "out.xyz"),
         (("degrade", PICTURE, ROOT), "has to end in"),
         (("inspect", ROOT), "is a folder"),
