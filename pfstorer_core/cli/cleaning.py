@@ -1,0 +1,137 @@
+"""train-cleaner"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..models import SwinIRConfig
+from ..restorers.convert import DTYPES, check_output
+from ..restorers.diffbir.train_cleaner import (
+    TINY_SWINIR,
+    CleanerTraining,
+    new_swinir,
+    open_swinir,
+    save_cleaner,
+    train_cleaner,
+)
+from ..training.loop import OnProgress
+from ..training.processes import launched_processes
+from ..training.progress import silent
+from .app import Folder, app, bars
+from .runs import Changes, Data
+from .training import (
+    Accumulate,
+    BatchSize,
+    Bf16,
+    DataPaths,
+    DegradationName,
+    Dtype,
+    Rate,
+    SaveEvery,
+    Seed,
+    Steps,
+    ValidateEvery,
+    Workers,
+)
+
+
+def run_cleaner(
+    folder: Path,
+    output: Path,
+    data: Data,
+    changes: Changes,
+    *,
+    source: Path | None = None,
+    sizes: SwinIRConfig = TINY_SWINIR,
+    objective: str = "l1",
+    p_hq: float = 0.0,
+    dtype: str = "fp16",
+    on_progress: OnProgress = silent,
+) -> None:
+    """Train a cleaner and write it to `output`.
+
+    Args:
+        source: a SwinIR to go on with; None for a new one of these sizes, made for the size of the crops.
+    """
+    check_output(output, dtype)
+    pictures, seed = data.pictures(), changes.seed or 0
+    given = open_swinir(source) if source else None
+    config = given.config if given else sizes
+    size = data.size or config.img_size * config.unshuffle_scale
+    if size % config.multiple:
+        raise ValueError(
+            f"Crops of {size} pixels do not fit the network: choose a multiple of {config.multiple}."
+        )
+    crops, held = data.crops(pictures, seed, size)
+    settings = CleanerTraining.suited(config, size, objective, data.degradation)
+    settings = replace(settings, p_hq=p_hq, loop=changes.to(settings.loop))
+    model = given or new_swinir(replace(sizes, img_size=size // sizes.unshuffle_scale), seed)
+    record = train_cleaner(model, crops, settings, folder, on_progress, held=held)
+    if launched_processes().is_main:
+        save_cleaner(model, output, record, DTYPES[dtype])
+
+
+@app.command("train-cleaner")
+def _train_cleaner(
+    folder: Folder,
+    output: Annotated[Path, typer.Argument(help="The cleaner to write (.safetensors).")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="A SwinIR to go on with, alone or in a full DiffBIR checkpoint."),
+    ] = None,
+    data: DataPaths = None,
+    size: Annotated[
+        int, typer.Option(help="Side of the random crops in pixels; 0: that of --from, or 128.")
+    ] = 0,
+    degradation: DegradationName = "",
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="l1: mean distance, as DiffBIR's for faces. sse: sum of squares, as its other one."
+        ),
+    ] = "l1",
+    p_hq: Annotated[float, typer.Option(help="Share of samples whose LQ picture is HQ as it is.")] = 0.0,
+    embed_dim: Annotated[
+        int, typer.Option(help="Of a new network: width. DiffBIR has 180.")
+    ] = TINY_SWINIR.embed_dim,
+    groups: Annotated[int, typer.Option(help="Of a new network: groups of blocks. DiffBIR has 8.")] = len(
+        TINY_SWINIR.depths
+    ),
+    depth: Annotated[
+        int, typer.Option(help="Of a new network: blocks a group. DiffBIR has 6.")
+    ] = TINY_SWINIR.depths[0],
+    heads: Annotated[
+        int, typer.Option(help="Of a new network: attention heads. DiffBIR has 6.")
+    ] = TINY_SWINIR.num_heads[0],
+    steps: Steps = None,
+    lr: Rate = None,
+    batch: BatchSize = None,
+    accumulate: Accumulate = None,
+    seed: Seed = 0,
+    save_every: SaveEvery = None,
+    validate_every: ValidateEvery = None,
+    workers: Workers = None,
+    bf16: Bf16 = True,
+    dtype: Dtype = "fp16",
+) -> None:
+    """Train the cleaner of a DiffBIR restorer, which is an upscale model of ComfyUI's as well."""
+    changes = Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers)
+    with bars() as show:
+        run_cleaner(
+            folder,
+            output,
+            Data(data or (), size, degradation),
+            changes,
+            source=source,
+            sizes=replace(
+                TINY_SWINIR, embed_dim=embed_dim, depths=(depth,) * groups, num_heads=(heads,) * groups
+            ),
+            objective=objective,
+            p_hq=p_hq,
+            dtype=dtype,
+            on_progress=show,
+        )
