@@ -20,6 +20,8 @@ def test_inside_the_host(module: str, tmp_path: Path) -> None:
         **site_environment(HOST),
         "PFSTORER_BASE": str(tmp_path),
     }
+    if "PFSTORER_GOLDEN" in os.environ:
+        environment["PFSTORER_GOLDEN"] = os.path.abspath(os.environ["PFSTORER_GOLDEN"])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
     result = subprocess.run(
         [*command, "--rootdir", str(INSIDE), "--confcutdir", str(INSIDE), str(INSIDE / module)],

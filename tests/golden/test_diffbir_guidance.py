@@ -30,7 +30,7 @@ class Recording(RestorationGuidance):
 
     def loss(self, x0: Tensor, target: Tensor) -> Tensor:
         found = super().loss(x0, target)
-        self.__dict__.setdefault("losses", []).append(found.item())
+        self.__dict__.setdefault("losses", []).append(found.mean().item())
         return found
 
 
@@ -42,7 +42,6 @@ def drawn(name: str, picture: Tensor, noises: Tensor, schedule: Schedule) -> Tar
     """Posterior samples of a picture [1, 3, H, W] in [-1, 1], by the reference's draws."""
     mean, logvar = diffbir.autoencoder(name).moments(picture)
     place = {int(t): step for step, t in enumerate(schedule.timesteps.flip(0))}
-    noises = noises if noises.ndim == 6 else noises[:, None]
 
     def draw(timestep: int, repeat: int) -> Tensor:
         return diffbir.scale_factor(name) * (mean + (0.5 * logvar).exp() * noises[place[timestep], repeat])
