@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from pfstorer_core.diffusion.guidance import with_cfg
@@ -17,6 +18,7 @@ from pfstorer_core.diffusion.restoration_guidance import (
 )
 from pfstorer_core.diffusion.sampling import Guide
 from pfstorer_core.diffusion.schedule import Schedule
+from pfstorer_core.imaging.color import color_fix
 
 from . import diffbir, golden
 from .diffbir import full, trajectory
@@ -115,6 +117,12 @@ def test_first_generation_towards_the_cleaned_picture(entry: str, case: str) -> 
     denoise = diffbir.steered(WHOLE, golden.tensors(WHOLE)["out.hint"], *contexts)
     states = trajectory(denoise, given["x_T"], given["noise"], schedule, guide=guide)
     golden.assert_near(states, golden.tensors(WHOLE)[f"{case}.traj"])
+    picture = color_fix((diffbir.decode(WHOLE, states[-1]) + 1) / 2, (clean + 1) / 2, "wavelet")
+    expected = rearrange(golden.tensors(WHOLE)[f"{case}.uint8"], "h w c -> 1 c h w").int()
+    levels = (255 * picture.clamp(0, 1)).int()[..., : expected.shape[-2], : expected.shape[-1]]
+    off = (levels - expected).abs()
+    assert off.max() <= 1
+    assert (off > 0).float().mean() <= 0.02
 
 
 def first_guide(name: str, entry: dict[str, Any], schedule: Schedule, target: Target) -> Guide:
