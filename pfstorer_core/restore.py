@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor
 
 from .checkpoints.tensors import is_finite
 from .diffusion.sampling import SamplerStep
-from .imaging.canvas import prepare_canvas, resize
 from .imaging.color import COLOR_FIXES
+from .imaging.resizing import resize
 from .imaging.tiling import TileGrid, tile_cells
 from .personalization.identity import Identity, each_in_its_area, personal_context
-from .restorers.base import Condition, Restorer
+from .restorers.base import Condition, Restorer, canvas_for
 from .restorers.changes import NO_CHANGES, Changes, together
 
 
@@ -39,7 +40,7 @@ def restore(
 
     Args:
         lq: bad pictures [B, 3, H, W] in [0, 1].
-        upscale: of the result, 1…20.
+        upscale: of the result, 1…20; without effect on a restorer of one size (`RestorerHeader.size_rule`).
         prompt: what the picture shows; anything but "" needs the restorer's text tower.
         identities: whom it shows; see `Identity`. An area covers the whole picture.
         fidelity: CFW's w, see `Autoencoder.decode`.
@@ -64,7 +65,9 @@ def restore(
         raise ValueError(
             f"No colour fix named {color_fix!r}; choose one of {', '.join(COLOR_FIXES)} or none."
         )
-    canvas = prepare_canvas(lq.float().cpu(), upscale, header.image_size, restorer.downscale)
+    canvas = canvas_for(header, restorer.downscale, lq.float().cpu(), upscale)
+    if restorer.cleaner is not None:
+        canvas = replace(canvas, picture=restorer.cleaner(canvas.picture).clamp(0, 1))
     latent = restorer.encode(canvas.picture)
     condition = restorer.condition(latent)
     grid = TileGrid.of(latent, *tile_cells(tile, overlap, header.image_size, restorer.downscale))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -50,6 +50,8 @@ RULES = {
     "start": one_of("lq", "noise"),
     "size_rule": one_of("tiled", "fixed"),
     "aligned": one_of("", "FFHQ"),
+    "control_prompt": one_of("empty", "shared"),
+    "variant": text(40, "[a-z0-9_.]*"),
     "scale_factor": number(1e-4, 1e4),
     "image_size": whole(16, 2048),
     "num_head_channels": whole(1, 1024),
@@ -78,6 +80,9 @@ class RestorerHeader:
             side is brought to `image_size`.
         aligned: how the faces lay that it was trained on: "FFHQ" for those of `imaging.alignment`, empty for
             any other way.
+        control_prompt: what a control network reads: "empty": the empty prompt's context, whatever the U-Net
+            reads; "shared": the U-Net's.
+        variant: which of the published weights of its architecture these are; empty where there is but one.
         scale_factor: unscaled latent × this is what the U-Net sees.
         image_size: side in pixels of the pictures that it was trained on: the tile size to use.
         num_head_channels, lq_num_heads: attention heads of the U-Net and of the LQ encoder.
@@ -105,6 +110,8 @@ class RestorerHeader:
     size_rule: str = "tiled"
     aligned: str = ""
     rescale_betas_zero_snr: bool = False
+    control_prompt: str = "shared"
+    variant: str = ""
 
     def __post_init__(self) -> None:
         """Raises CheckpointError where a value is not what `RULES` say, or the betas make no schedule."""
@@ -136,10 +143,16 @@ class RestorerHeader:
 
     @classmethod
     def from_file(
-        cls, metadata: Mapping[str, str], tensors: Mapping[str, Tensor], name: str
+        cls,
+        metadata: Mapping[str, str],
+        tensors: Mapping[str, Tensor],
+        name: str,
+        published: Callable[[str], RestorerHeader] | None = None,
     ) -> RestorerHeader:
         """The header of a file, or what its name says; ignores fields that a later version added.
 
+        Args:
+            published: tells the header of a file without one by its name; None: `from_name`.
         Raises:
             CheckpointError: a header that cannot be read, or is of another version, or with values that
                 cannot be; names file and field.
@@ -150,11 +163,11 @@ class RestorerHeader:
             return cls(**read_header(metadata, HEADER_ENTRY, RULES, what))
         if HEADER_TENSOR in tensors:
             return cls(**checked(parsed(_text(tensors[HEADER_TENSOR], what), what), RULES, what))
-        return cls.from_name(name)
+        return (published or cls.from_name)(name)
 
     @classmethod
     def from_name(cls, name: str) -> RestorerHeader:
-        """The header of a published file, whose name is all that tells the kinds apart: StableSR's models
+        """The header of StableSR's published files, whose names are all that tells the kinds apart: models
         for 768 pixels and for faces predict v, the others eps."""
         name = name.lower()
         large = "768" in name

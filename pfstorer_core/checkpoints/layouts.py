@@ -15,6 +15,11 @@ from .words import first_keys
 SFT = UNET.prefix + "input_blocks.1.0.spade.mlp_shared.0.weight"
 TRANSFORMER = UNET.prefix + "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 """Of U-Nets that read a text."""
+ZERO_CONV = CONTROL.prefix + "zero_convs.0.0.weight"
+HINT_NETWORK = CONTROL.prefix + "input_hint_block.0.weight"
+"""Of ControlNets that see a picture in pixels, which DiffBIR's does not."""
+PARALLEL = "module."
+"""Before all keys of what torch's DistributedDataParallel saved."""
 FUSION = AUTOENCODER.prefix + "decoder.fusion_layer_1.encode_enc_1.conv1.weight"
 
 
@@ -24,11 +29,13 @@ class Layout:
 
     Attributes:
         has, lacks: keys that tell it from the others.
+        architecture: of the restorer that it is a part of.
     """
 
     name: str
     has: tuple[str, ...]
     lacks: tuple[str, ...] = ()
+    architecture: str = "stablesr"
 
 
 RESTORER = Layout(
@@ -40,11 +47,33 @@ MODEL = Layout(
     (UNET.key, SFT, LQ_ENCODER.key),
     lacks=(AUTOENCODER.key, AUTOENCODER.prefix + "decoder.conv_out.weight"),
 )
+DIFFBIR = Layout(
+    "a full DiffBIR checkpoint",
+    (UNET.key, CONTROL.key, ZERO_CONV, AUTOENCODER.key),
+    lacks=(HINT_NETWORK,),
+    architecture="diffbir",
+)
+CONTROL_NETWORK = Layout(
+    "DiffBIR's control network alone",
+    (CONTROL.key, ZERO_CONV),
+    lacks=(UNET.key, HINT_NETWORK),
+    architecture="diffbir",
+)
+DIFFBIR_MODEL = Layout(
+    "a DiffBIR restorer without its VAE, as ModelSave writes it",
+    (UNET.key, CONTROL.key, ZERO_CONV),
+    lacks=(AUTOENCODER.key, AUTOENCODER.prefix + "decoder.conv_out.weight", HINT_NETWORK),
+    architecture="diffbir",
+)
 CFW = Layout("a CFW autoencoder, or its fusion layers alone", (FUSION,), lacks=(UNET.key, LQ_ENCODER.key))
 BASE = Layout(
-    "a Stable Diffusion 2.1 checkpoint", (UNET.key, AUTOENCODER.key, TRANSFORMER), lacks=(SFT, LQ_ENCODER.key)
+    "a Stable Diffusion 2.1 checkpoint",
+    (UNET.key, AUTOENCODER.key, TRANSFORMER),
+    lacks=(SFT, LQ_ENCODER.key, CONTROL.key),
 )
-LAYOUTS = (RESTORER, MODEL, OWN_WEIGHTS, CFW, BASE)
+LAYOUTS = (RESTORER, MODEL, OWN_WEIGHTS, DIFFBIR, DIFFBIR_MODEL, CONTROL_NETWORK, CFW, BASE)
+RESTORERS = (RESTORER, DIFFBIR)
+"""What restores by itself, all but a text tower."""
 CLEANER = Layout(
     "a SwinIR alone, which cleans pictures for DiffBIR", (SWINIR.key,), lacks=(UNET.key, CONTROL.key)
 )
@@ -86,8 +115,6 @@ FOREIGN = (
         re.escape(SWINIR.key),
         lacks=rf"^(control_model\.|{re.escape(UNET.prefix)})",
     ),
-    Foreign("a DiffBIR checkpoint", r"^(preprocess_model|cond_encoder)\.", verdict=LATER),
-    Foreign("DiffBIR's control network alone", r"^zero_convs\.", lacks=r"input_hint_block\.", verdict=LATER),
     Foreign("a ControlNet", r"^control_model\.|(^|\.)input_hint_block\.|^controlnet_|(^|\.)zero_convs\."),
     Foreign("a ReF-LDM checkpoint", r"^cond_stage_model\.(lq|ref)_image\.", verdict=LATER),
     Foreign(
@@ -114,7 +141,12 @@ VAE = Foreign("a plain VAE", "")
 
 def with_prefixes(tensors: Mapping[str, Tensor]) -> StateDict:
     """The tensors of a file under the keys that a full checkpoint has for them: an autoencoder alone, its
-    fusion layers alone, or a cleaner alone get their prefix."""
+    fusion layers alone, a control network alone or a cleaner alone get their prefix, and what several
+    processes trained loses theirs."""
+    if all(key.startswith(PARALLEL) for key in tensors):
+        tensors = {key.removeprefix(PARALLEL): value for key, value in tensors.items()}
+    if ZERO_CONV.removeprefix(CONTROL.prefix) in tensors:
+        return CONTROL.prefixed(tensors)
     if SWINIR.sign in tensors:
         return SWINIR.prefixed(tensors)
     prefix = AUTOENCODER.prefix
@@ -138,11 +170,12 @@ def identify(tensors: Mapping[str, Tensor], name: str, also: tuple[Layout, ...] 
     for layout in (*LAYOUTS, *also):
         if _is(tensors, layout) and not (layout is BASE and foreign(tensors)):
             return layout
-    tried = "; ".join(f"{layout.name} ({_against(tensors, layout)})" for layout in LAYOUTS)
     if known := foreign(tensors):
         raise CheckpointError(
-            f"{name} is {known.name}, {known.verdict}. Expected StableSR's weights; tried: {tried}."
+            f"{name} is {known.name}, {known.verdict}. Expected StableSR's or DiffBIR's weights; tried: "
+            f"{'; '.join(layout.name for layout in LAYOUTS)}."
         )
+    tried = "; ".join(f"{layout.name} ({_against(tensors, layout)})" for layout in LAYOUTS)
     raise CheckpointError(
         f"{name} is none of the files that can be loaded. Tried: {tried}. "
         f"Its own keys: {first_keys(tensors) or 'none'}."

@@ -56,6 +56,8 @@ def prepare_canvas(
     image_size: int,
     multiple: int,
     on_strip: Callable[[], object] = lambda: None,
+    size_rule: str = "tiled",
+    padding: str = "replicate",
 ) -> Canvas:
     """Enlarge a picture for restoration.
 
@@ -67,13 +69,17 @@ def prepare_canvas(
             (Panoramas only as far as their long side stays within `MAX_ASPECT` of it.)
         multiple: of the canvas's sides (the autoencoder's factor).
         on_strip: see `Canvas`.
+        size_rule: "fixed": the shorter side is brought to `image_size`, whatever `upscale` says.
+        padding: "replicate", or "constant" for black.
     Raises:
         ValueError: upscale out of range, an empty picture, or a result of more than `MAX_PIXELS`.
     """
-    if not 1 <= upscale <= MAX_UPSCALE:
-        raise ValueError(f"upscale must be from 1 to {MAX_UPSCALE:g}, got {upscale:g}.")
     if image.ndim != 4 or not image.numel():
         raise ValueError(f"Expected pictures [B, 3, H, W], got a tensor of shape {list(image.shape)}.")
+    if size_rule == "fixed":
+        upscale = image_size / min(image.shape[-2:])
+    elif not 1 <= upscale <= MAX_UPSCALE:
+        raise ValueError(f"upscale must be from 1 to {MAX_UPSCALE:g}, got {upscale:g}.")
     target = _times(image.shape[-2:], upscale)
     if target[0] * target[1] > MAX_PIXELS:
         raise ValueError(
@@ -83,12 +89,12 @@ def prepare_canvas(
     # A panorama is not blown up without end for the sake of its short side.
     longest = max(1.0, MAX_ASPECT * image_size / max(target))
     content = _times(target, max(1.0, min(image_size / min(target), longest)))
-    padding = [-side % multiple for side in content]
+    bottom, right = (-side % multiple for side in content)
     picture = resize(image, content, on_strip)
     picture = image.clamp(0, 1) if picture is image else picture.clamp_(0, 1)
     # A mirrored border would need pictures larger than the padding; the nearest colour always works.
-    if any(padding):
-        picture = F.pad(picture, (0, padding[1], 0, padding[0]), mode="replicate")
+    if bottom or right:
+        picture = F.pad(picture, (0, right, 0, bottom), mode=padding)
     return Canvas(picture, content, target, on_strip)
 
 

@@ -93,12 +93,12 @@ class UNet(UNetEncoder):
                 it out, which makes this exactly Stable Diffusion.
             sites: per site, a layer by its name ("output_blocks.4.1"), what replaces the site's tokens.
             hooks: see `BlockHooks`.
-            condition_context: what the conditioner reads in place of `context`.
+            condition_context: what a control network reads in place of `context`; None for the same.
         Returns:
             [B, out_channels, H, W]; with `hooks.until` that block's features.
         """
-        seen = context if condition_context is None else condition_context
-        beside = self.conditioning(condition, x, timesteps, seen)
+        read = context if condition_context is None else condition_context
+        beside = self.conditioning(condition, x, timesteps, read)
         residuals = [{part: list(each) for part, each in given.items()} for given in beside.residuals]
         emb = self.embed(timesteps, x)
         if hooks.emb:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from torch.func import functional_call
 from ..checkpoints.header import RestorerHeader
 from ..diffusion.sampling import Denoiser, Guide, SamplerStep, sample_ddpm, start_latent
 from ..diffusion.schedule import Schedule
+from ..imaging.canvas import Canvas, prepare_canvas
 from ..imaging.tiled_autoencoder import TILE, decode_tiled, encode_tiled
 from ..models import Autoencoder, BlockHooks, TextTower, UNet
 from ..models.layers import NO_HOOKS
@@ -38,6 +40,9 @@ class Condition:
 
 UNCONDITIONAL = Condition()
 
+CLEANER_MULTIPLE = 64
+"""What DiffBIR's pictures are padded to: SwinIR begins at an eighth of the picture, in windows of 8."""
+
 
 @dataclass(frozen=True)
 class Restorer:
@@ -46,6 +51,8 @@ class Restorer:
     Attributes:
         null_context: text context of the empty prompt [1, M, context_dim].
         text: reads prompts; None where it was not asked for.
+        cleaner: DiffBIR's first stage: takes noise, blur and compression off pictures [B, 3, H, W] in [0, 1]
+            before they are encoded; None where there is none.
     """
 
     unet: UNet
@@ -53,6 +60,7 @@ class Restorer:
     null_context: Tensor
     header: RestorerHeader
     text: TextTower | None = None
+    cleaner: Callable[[Tensor], Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -166,7 +174,8 @@ class Restorer:
         """
         context = self.null_context if context is None else context
         rows = context.expand(len(x), -1, -1)
-        arguments = (x, timesteps, rows, condition.spatial, sites_of(changes), hooks)
+        read = self.null_context.expand(len(x), -1, -1) if self.header.control_prompt == "empty" else None
+        arguments = (x, timesteps, rows, condition.spatial, sites_of(changes), hooks, read)
         if not changes.weights:
             return self.unet(*arguments)
         return functional_call(self.unet, changes.changed_weights(self.unet), arguments)
@@ -228,3 +237,24 @@ class Restorer:
             guide=guide,
             callback=callback,
         )
+
+
+def canvas_for(
+    header: RestorerHeader,
+    downscale: int,
+    pictures: Tensor,
+    upscale: float,
+    on_strip: Callable[[], object] = lambda: None,
+) -> Canvas:
+    """`prepare_canvas` for a restorer of this header, whose autoencoder has this factor. For a control
+    network the padding is black and to `CLEANER_MULTIPLE`, as DiffBIR pads before its cleaner."""
+    control = header.condition == "control"
+    return prepare_canvas(
+        pictures,
+        upscale,
+        header.image_size,
+        math.lcm(downscale, CLEANER_MULTIPLE) if control else downscale,
+        on_strip,
+        size_rule=header.size_rule,
+        padding="constant" if control else "replicate",
+    )

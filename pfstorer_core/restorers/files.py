@@ -13,8 +13,17 @@ from torch import Tensor, nn
 
 from ..checkpoints.errors import CheckpointError, StateDict
 from ..checkpoints.header import RestorerHeader
-from ..checkpoints.layouts import BASE, CFW, MODEL, OWN_WEIGHTS, RESTORER, Layout
-from ..checkpoints.parts import AUTOENCODER, LQ_ENCODER, TEXT, UNET
+from ..checkpoints.layouts import (
+    BASE,
+    CFW,
+    CONTROL_NETWORK,
+    DIFFBIR_MODEL,
+    MODEL,
+    OWN_WEIGHTS,
+    RESTORERS,
+    Layout,
+)
+from ..checkpoints.parts import AUTOENCODER, CONTROL, LQ_ENCODER, TEXT, UNET
 from ..checkpoints.parts.text import LONGEST_TEXT
 from ..checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
 from ..checkpoints.words import plain
@@ -22,11 +31,12 @@ from ..diffusion.schedule import PredictionType
 from ..models import Autoencoder, AutoencoderConfig, Backend, UNet, UNetConfig
 from .base import Restorer
 from .context import null_context
-from .registry import check_architecture
+from .joints import check_joints
+from .registry import check_architecture, header_of
 
 NULL_CONTEXT = "null_context"
-CHILD = "lq_encoder."
-"""Where a U-Net has its LQ encoder."""
+CHILDREN = {"lq_encoder.": LQ_ENCODER, "control_model.": CONTROL}
+"""Where a U-Net has what reads the LQ latent for it."""
 
 
 class RestorerSource(NamedTuple):
@@ -35,6 +45,7 @@ class RestorerSource(NamedTuple):
     path: Path | str
     addons: Sequence[Path | str] = ()
     prediction_type: PredictionType | None = None
+    variant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class RestorerFile:
     """An opened restorer: tensors by network, still in their files, and the sizes that they tell.
 
     Attributes:
-        unet: with the LQ encoder under ``lq_encoder.``.
+        unet: with the LQ encoder under ``lq_encoder.``, or the control network under ``control_model.``.
         text: of the text tower; empty where there is none.
         source: the files; None where the tensors came from elsewhere.
     """
@@ -79,43 +90,48 @@ def open_restorer(
     path: Path | str,
     addons: Sequence[Path | str] = (),
     prediction_type: PredictionType | None = None,
+    variant: str | None = None,
 ) -> RestorerFile:
     """Read a restorer and tell its sizes, without building the networks.
 
     Args:
-        path: a StableSR checkpoint, one of our restorers, or an SD 2.1 checkpoint (see `layouts`).
-        addons: StableSR's own weights alone, which go on top of an SD 2.1 checkpoint; a restorer's without
-            its VAE, on top of that restorer; a CFW autoencoder.
+        path: a StableSR or DiffBIR checkpoint, one of our restorers, or an SD 2.1 checkpoint (see `layouts`).
+        addons: StableSR's own weights alone or DiffBIR's control network alone, which go on top of an SD 2.1
+            checkpoint; a restorer's without its VAE, on top of that restorer; a CFW autoencoder.
         prediction_type: overrides what header and file name say.
+        variant: of the published weights; overrides what the file name says, where there is no header.
     Raises:
         FileNotFoundError, PermissionError: see `read_checkpoint`.
-        CheckpointError: not a restorer, or one that lacks a part; the message says which file to add.
-        ValueError: another prediction type than "eps" and "v".
+        CheckpointError: not a restorer, one that lacks a part, or one whose variant nothing tells; the
+            message says which file to add.
+        ValueError: another prediction type than "eps" and "v", or a variant that there is not.
     """
-    source = RestorerSource(path, tuple(addons), prediction_type)
+    source = RestorerSource(path, tuple(addons), prediction_type, variant)
     path = Path(path)
     tensors, metadata, layout = read_layout(path)
-    if layout not in (RESTORER, BASE):
+    if layout not in (*RESTORERS, BASE):
         raise CheckpointError(
             f"{path.name} holds {layout.name}: it goes on top of a checkpoint. Choose {_WHERE[layout]} as "
             "the checkpoint, and this file as an add-on."
         )
-    header = RestorerHeader.from_file(metadata, tensors, path.name)
+    told = (metadata, tensors, path.name)
     for addon in map(Path, addons):
         extra, metadata, kind = read_layout(addon)
-        if kind not in (OWN_WEIGHTS, MODEL, CFW):
+        if kind not in (OWN_WEIGHTS, MODEL, CONTROL_NETWORK, DIFFBIR_MODEL, CFW):
             raise CheckpointError(
                 f"{addon.name} is {kind.name}, not an add-on: choose it as the checkpoint itself."
             )
-        tensors |= extra
+        tensors = tensors | extra
         if kind is not CFW:
-            layout, header = RESTORER, RestorerHeader.from_file(metadata, extra, addon.name)
-    check_architecture(header, path.name)
+            layout, told = kind, (metadata, extra, addon.name)
     if layout is BASE:
         raise CheckpointError(
             f"{path.name} is {BASE.name}: it can draw pictures, but not restore them. Add StableSR's own "
-            f"weights ({LQ_ENCODER.prefix}* and *.spade.*), such as webui_768v_139.ckpt."
+            f"weights ({LQ_ENCODER.prefix}* and *.spade.*), such as webui_768v_139.ckpt, or DiffBIR's "
+            "control network, such as v1_face.pth."
         )
+    header = header_of(*told, layout, variant)
+    check_architecture(header, path.name)
     if prediction_type is not None:
         header = replace(header, prediction_type=prediction_type)
     try:
@@ -128,6 +144,8 @@ def open_restorer(
 _WHERE: dict[Layout, str] = {
     OWN_WEIGHTS: "an SD 2.1 checkpoint (of 768 pixels for a 768v file)",
     MODEL: "the restorer that it was saved from",
+    CONTROL_NETWORK: "an SD 2.1 checkpoint",
+    DIFFBIR_MODEL: "the restorer that it was saved from",
     CFW: "a StableSR checkpoint",
 }
 
@@ -137,27 +155,7 @@ def _restorer_file(tensors: StateDict, header: RestorerHeader) -> RestorerFile:
     autoencoder, text = AUTOENCODER.of(tensors), TEXT.of(tensors)
     sizes = UNET.config_from(unet, header)
     autoencoder_sizes = AUTOENCODER.config_from(autoencoder, header)
-    encoder = sizes.lq_encoder
-    assert encoder is not None
-    channels = (sizes.in_channels, encoder.in_channels, autoencoder_sizes.embed_dim)
-    if len(set(channels)) > 1:
-        raise CheckpointError(
-            f"U-Net, LQ encoder and autoencoder have {channels} latent channels, which have to be the same: "
-            "inpainting and depth models cannot restore, nor can parts of different models."
-        )
-    joints = {
-        "channels in and out of the U-Net": (sizes.in_channels, sizes.out_channels),
-        "channels of a picture, into and out of the autoencoder": (
-            3,
-            autoencoder_sizes.in_channels,
-            autoencoder_sizes.out_ch,
-        ),
-        "channels of LQ features and SFT": (encoder.out_channels, sizes.sft_channels),
-        "levels of LQ encoder and U-Net": (len(encoder.channel_mult), len(sizes.channel_mult)),
-    }
-    for what, found in joints.items():
-        if len(set(found)) > 1:
-            raise CheckpointError(f"The {what} have to be the same, but are {' and '.join(map(str, found))}.")
+    check_joints(sizes, autoencoder_sizes)
     for network in (unet, autoencoder, TEXT.weights(text)):
         check_numbers(network)
     return RestorerFile(unet, autoencoder, text, tensors.get(NULL_CONTEXT), sizes, autoencoder_sizes, header)
@@ -178,18 +176,19 @@ def load_restorer(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     prediction_type: PredictionType | None = None,
+    variant: str | None = None,
     text: bool = False,
 ) -> Restorer:
     """Load a restorer for use without a host.
 
     Args:
-        path, addons, prediction_type: see `open_restorer`.
+        path, addons, prediction_type, variant: see `open_restorer`.
         text: also load the text tower, for prompts other than the empty one.
     Raises:
         FileNotFoundError, PermissionError, CheckpointError: see `open_restorer`; also where there is
             neither a null context nor a text tower to make it.
     """
-    file = open_restorer(path, addons, prediction_type)
+    file = open_restorer(path, addons, prediction_type, variant)
     context = file_context(file, Path(path).name)
     if text and not file.text:
         raise CheckpointError(
@@ -202,7 +201,7 @@ def load_restorer(
 
     def load(network: nn.Module, what: str, weights: Callable[[RestorerFile], StateDict]) -> None:
         """From a mapping of its own: what was read of a file stays in memory for as long as its mapping."""
-        mapped = open_restorer(path, addons, prediction_type)
+        mapped = open_restorer(path, addons, prediction_type, variant)
         load_exactly(network, weights(mapped), what, placement=placement)
         network.eval().requires_grad_(False)
 
@@ -265,14 +264,18 @@ def file_tensors(
 
 
 def unet_keys(unet: Mapping[str, Tensor]) -> StateDict:
-    """The state dict of a U-Net, its LQ encoder included, under the keys of a StableSR checkpoint."""
-    child = {key for key in unet if key.startswith(CHILD)}
-    lq_encoder = {key.removeprefix(CHILD): unet[key] for key in child}
-    plain = {key: value for key, value in unet.items() if key not in child}
-    return LQ_ENCODER.prefixed(lq_encoder) | UNET.prefixed(plain)
+    """The state dict of a U-Net, with what reads the LQ latent for it, under the keys of a checkpoint."""
+    keys = StateDict()
+    for key, value in unet.items():
+        child = next((child for child in CHILDREN if key.startswith(child)), "")
+        prefix = CHILDREN[child].prefix if child else UNET.prefix
+        keys[prefix + key.removeprefix(child)] = value
+    return keys
 
 
 def unet_weights(tensors: Mapping[str, Tensor]) -> StateDict:
-    """The state dict of a file's U-Net, with its LQ encoder inside."""
-    lq_encoder = {CHILD + key: value for key, value in LQ_ENCODER.of(tensors).items()}
-    return UNET.of(tensors) | lq_encoder
+    """The state dict of a file's U-Net, with what reads the LQ latent for it inside."""
+    unet = UNET.of(tensors)
+    for child, part in CHILDREN.items():
+        unet |= {child + key: value for key, value in part.of(tensors).items()}
+    return unet

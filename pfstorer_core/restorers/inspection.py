@@ -9,11 +9,22 @@ from typing import Any
 
 from ..checkpoints.errors import CheckpointError, StateDict
 from ..checkpoints.header import HEADER_ENTRY, HEADER_TENSOR, RestorerHeader
-from ..checkpoints.layouts import BASE, CFW, CLEANER, MODEL, OWN_WEIGHTS, RESTORER, Layout
+from ..checkpoints.layouts import (
+    BASE,
+    CFW,
+    CLEANER,
+    CONTROL_NETWORK,
+    DIFFBIR_MODEL,
+    MODEL,
+    OWN_WEIGHTS,
+    RESTORERS,
+    Layout,
+)
 from ..checkpoints.parts import AUTOENCODER, PARTS, TEXT, Part
 from ..checkpoints.tensors import read_layout
 from .files import NULL_CONTEXT, unet_weights
 from .fingerprint import fingerprint
+from .registry import UnknownVariant, header_of
 
 OWN_TENSORS = {NULL_CONTEXT, HEADER_TENSOR}
 """Tensors of a restorer that belong to none of its networks."""
@@ -68,7 +79,10 @@ def inspect_checkpoint(path: Path | str) -> Inspection:
     """
     path = Path(path)
     tensors, metadata, layout = read_layout(path, (CLEANER,))
-    header = RestorerHeader.from_file(metadata, tensors, path.name)
+    try:
+        header, unknown = header_of(metadata, tensors, path.name, layout), []
+    except UnknownVariant as error:
+        header, unknown = RestorerHeader(), [str(error)]
     networks = _networks(tensors, header)
     sound = not any(network.faults for network in networks)
     used = sum(len(part.of(tensors)) for part in PARTS) + len(tensors.keys() & OWN_TENSORS)
@@ -77,11 +91,11 @@ def inspect_checkpoint(path: Path | str) -> Inspection:
         path.stat().st_size,
         layout.name,
         networks,
-        None if layout in (CFW, CLEANER) else header,
+        None if unknown or layout in (CFW, CLEANER) else header,
         "header" if HEADER_ENTRY in metadata or HEADER_TENSOR in tensors else "file name",
-        _missing(layout, tensors),
+        [*unknown, *_missing(layout, tensors)],
         len(tensors) - used,
-        fingerprint(unet_weights(tensors)) if layout is RESTORER and sound else "",
+        fingerprint(unet_weights(tensors)) if layout in RESTORERS and sound else "",
     )
 
 
@@ -117,9 +131,9 @@ def _network(name: str, tensors: StateDict, sizes: dict[str, Any] | None = None,
 
 
 def _missing(layout: Layout, tensors: StateDict) -> list[str]:
-    if layout is OWN_WEIGHTS:
+    if layout in (OWN_WEIGHTS, CONTROL_NETWORK):
         return ["everything of Stable Diffusion 2.1: it goes on top of such a checkpoint"]
-    if layout is MODEL:
+    if layout in (MODEL, DIFFBIR_MODEL):
         return ["the autoencoder: it goes on top of the restorer that it was saved from"]
     if layout is CFW:
         return ["everything but the autoencoder: it goes on top of a StableSR checkpoint"]
@@ -127,7 +141,7 @@ def _missing(layout: Layout, tensors: StateDict) -> list[str]:
         return ["everything but the cleaner: it goes with a DiffBIR restorer"]
     missing = []
     if layout is BASE:
-        missing.append("StableSR's own weights: without them it cannot restore")
+        missing.append("StableSR's own weights or DiffBIR's control network: without them it cannot restore")
     if not any(AUTOENCODER.addition[1] in key for key in tensors):
         missing.append("CFW layers: fidelity has to stay at 0")
     if not TEXT.of(tensors):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from ..checkpoints.errors import CheckpointError
+from ..checkpoints.errors import CheckpointError, StateDict
 from ..checkpoints.header import RestorerHeader
+from ..checkpoints.layouts import Layout
 from ..checkpoints.words import plain
 
 
@@ -19,12 +22,23 @@ class Architecture:
     Attributes:
         name: in headers, and of its folder.
         condition, start, size_rule: the values of the header's fields of these names that it knows.
+        published: (file name, variant) -> the header of a published file, which has none of its own;
+            variant is None where nobody has said it. Raises `UnknownVariant` where the name does not tell it.
+        variants: of its published weights.
     """
 
     name: str
     condition: tuple[str, ...]
     start: tuple[str, ...]
     size_rule: tuple[str, ...]
+    published: Callable[..., RestorerHeader]
+    variants: tuple[str, ...] = ()
+
+
+class UnknownVariant(CheckpointError):
+    """Of a published file whose name does not say which one it is."""
+
+    __module__ = "builtins"
 
 
 def architectures() -> dict[str, Architecture]:
@@ -39,6 +53,28 @@ def in_folders(package: str, attribute: str) -> dict[str, Any]:
     modules = [importlib.import_module(f"{package}.{name}") for name in folders]
     offered = [getattr(module, attribute) for module in modules if hasattr(module, attribute)]
     return {each.name: each for each in offered}
+
+
+def header_of(
+    metadata: Mapping[str, str], tensors: StateDict, name: str, layout: Layout, variant: str | None = None
+) -> RestorerHeader:
+    """The header of a file of this layout, or what is known of the published file of this name.
+
+    Raises:
+        CheckpointError: see `RestorerHeader.from_file`, and where nothing tells the variant.
+        ValueError: no such variant.
+    """
+    architecture = architectures()[layout.architecture]
+    if variant is not None and variant not in architecture.variants:
+        known = ", ".join(architecture.variants) or "none"
+        raise ValueError(f"{architecture.name} has no variant {variant!r} (known: {known}).")
+    published = partial(architecture.published, variant=variant)
+    header = RestorerHeader.from_file(metadata, tensors, name, published)
+    if header.architecture in architectures() and header.architecture != architecture.name:
+        raise CheckpointError(
+            f"{plain(name)} holds {layout.name}, but its header says {header.architecture}: it is damaged."
+        )
+    return header
 
 
 def check_architecture(header: RestorerHeader, name: str) -> None:

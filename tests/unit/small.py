@@ -21,6 +21,7 @@ from pfstorer_core.models import (
     UNet,
     UNetConfig,
 )
+from pfstorer_core.restorers.diffbir.variants import VARIANTS
 from pfstorer_core.restorers.files import NULL_CONTEXT, file_tensors
 
 SIZES = UNetConfig(
@@ -70,13 +71,12 @@ def small_restorer() -> Restorer:
     return Restorer(UNet(SIZES).eval(), Autoencoder(AUTOENCODER).eval(), context, HEADER, tower)
 
 
-def small_control_restorer() -> Restorer:
-    """As DiffBIR's: a plain U-Net that a control network steers, without a zero convolution that is 0."""
+def small_diffbir(variant: str = "v1_face") -> Restorer:
+    """Its pictures have 32 pixels; no zero convolution is zero."""
+    base = small_restorer()
     torch.manual_seed(1)
-    unet = UNet(CONTROLLED).eval()
-    header = RestorerHeader("eps", 0.7, 32, architecture="diffbir", condition="control", start="noise")
-    small = small_restorer()
-    return Restorer(unet, small.autoencoder, small.null_context, header, small.text)
+    header = replace(VARIANTS[variant], image_size=32)
+    return replace(base, unet=UNet(CONTROLLED).eval(), header=header)
 
 
 def published(restorer: Restorer) -> dict[str, Tensor]:

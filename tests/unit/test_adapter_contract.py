@@ -31,7 +31,7 @@ from pfstorer_core.personalization.training import default_settings, run_key, tr
 from pfstorer_core.restorers.changes import Changes
 from pfstorer_core.training.progress import Progress
 
-from .small import small_control_restorer, small_restorer
+from .small import small_diffbir, small_restorer
 
 TOY = "toy"
 NAMES = sorted([*methods(), TOY])
@@ -101,7 +101,7 @@ def case(request: pytest.FixtureRequest, photos: list[Tensor]) -> Case:
 
 def restorer_of(kind: str) -> Restorer:
     if kind == "control":
-        return small_control_restorer()
+        return small_diffbir()
     small = small_restorer()
     return replace(small, header=replace(small.header, prediction_type=kind))
 

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from harness.stand_ins import listed, own
 from pfstorer_core import CheckpointError, Restorer, RestorerHeader
+from pfstorer_core.checkpoints import layouts
 from pfstorer_core.checkpoints.header import HEADER_TENSOR
 from pfstorer_core.checkpoints.layouts import (
     BASE,
     CFW,
     CLEANER,
+    CONTROL_NETWORK,
     LAYOUTS,
     MODEL,
     OWN_WEIGHTS,
@@ -115,7 +117,7 @@ FOREIGN = {
         bare(select(FULL, is_autoencoder)),
     ],
     "ControlNet": [
-        keys("control_model.input_blocks.0.0.weight", "control_model.zero_convs.0.0.weight"),
+        keys("control_model.zero_convs.0.0.weight", "control_model.input_hint_block.0.weight"),
         keys("input_blocks.0.0.weight", "input_hint_block.0.weight"),
         keys("controlnet_cond_embedding.conv_in.weight", "controlnet_down_blocks.0.weight", "conv_in.weight"),
     ],
@@ -147,9 +149,7 @@ FOREIGN = {
 """What the error says -> keys of such files, as their programs write them."""
 
 LATER = {
-    "DiffBIR checkpoint": [select(FULL, base_keys) | DIFFBIR, DIFFBIR],
-    "DiffBIR's control network": [listed("diffbir_controlnet")],
-    "SwinIR, such as DiffBIR's cleaner": CLEANERS,
+    "SwinIR, such as DiffBIR's cleaner": [listed("diffbir_swinir")],
     "latent diffusion model without a text": [listed("vqgan_ldm_ffhq256"), listed("vqgan_ldm_ffhq256") | EMA],
     "ReF-LDM checkpoint": [
         listed("vqgan_ldm_ffhq256") | keys("cond_stage_model.lq_image.encoder.conv_in.weight")
@@ -163,9 +163,9 @@ LATER = {
 def test_a_cleaner_is_told_where_it_is_asked_for(tensors: Tensors) -> None:
     assert identify(with_prefixes(tensors), "swinir.ckpt", (CLEANER,)) is CLEANER
     assert with_prefixes(tensors).keys() == CLEANERS[1].keys()
-    for other in (DIFFBIR, FULL | DIFFBIR):
-        with pytest.raises(CheckpointError, match="a DiffBIR checkpoint"):
-            identify(with_prefixes(select(other, lambda key: not own(key))), "whole.ckpt", (CLEANER,))
+    for other, layout in ((DIFFBIR, CONTROL_NETWORK), (FULL | DIFFBIR, layouts.DIFFBIR)):
+        whole = with_prefixes(select(other, lambda key: not own(key)))
+        assert identify(whole, "whole.ckpt", (CLEANER,)) is layout
 
 
 @pytest.mark.parametrize(("name", "tensors"), [(name, each) for name in LATER for each in LATER[name]])

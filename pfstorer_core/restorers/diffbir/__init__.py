@@ -1,1 +1,13 @@
-"""DiffBIR (Lin et al. 2024): a cleaner takes the damage away, a control network brings the details back."""
+"""DiffBIR (Lin et al. 2024): a control network on a frozen Stable Diffusion sees a cleaned picture."""
+
+from ..registry import Architecture
+from .variants import VARIANTS, published
+
+ARCHITECTURE = Architecture(
+    "diffbir",
+    condition=("control",),
+    start=("noise", "lq"),
+    size_rule=("tiled", "fixed"),
+    published=published,
+    variants=tuple(VARIANTS),
+)

@@ -1,5 +1,16 @@
 """StableSR (Wang et al. 2024): a frozen Stable Diffusion, steered by the features of the LQ latent."""
 
+from __future__ import annotations
+
+from ...checkpoints.header import RestorerHeader
 from ..registry import Architecture
 
-ARCHITECTURE = Architecture("stablesr", condition=("sft",), start=("lq", "noise"), size_rule=("tiled",))
+
+def published(name: str, variant: str | None) -> RestorerHeader:
+    """There are no variants."""
+    return RestorerHeader.from_name(name)
+
+
+ARCHITECTURE = Architecture(
+    "stablesr", condition=("sft",), start=("lq", "noise"), size_rule=("tiled",), published=published
+)

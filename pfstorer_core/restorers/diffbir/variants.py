@@ -1,0 +1,47 @@
+"""DiffBIR's published weights: tensors do not tell them apart, their file names do."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from ...checkpoints.header import RestorerHeader
+from ...checkpoints.words import plain
+from ..registry import UnknownVariant
+
+DIFFBIR = RestorerHeader(architecture="diffbir", condition="control", start="noise")
+
+VARIANTS = {
+    # v1 was trained on the empty prompt alone. Its face model is one for aligned faces of 512 pixels: given
+    # larger ones, it draws the same face whatever it sees (DiffBIR's inference only enlarges).
+    "v1_face": replace(DIFFBIR, variant="v1_face", size_rule="fixed", aligned="FFHQ", control_prompt="empty"),
+    "v1_general": replace(DIFFBIR, variant="v1_general", control_prompt="empty"),
+    "v2": replace(DIFFBIR, variant="v2"),
+    "v2.1": replace(DIFFBIR, variant="v2.1", prediction_type="v", rescale_betas_zero_snr=True),
+}
+"""Headers by the names that DiffBIR gives to its generations."""
+
+NAMES = {
+    r"v2[._-]?1(?![0-9])": "v2.1",
+    r"(?<![a-z0-9])v2(?![0-9])": "v2",
+    r"face": "v1_face",
+    r"general": "v1_general",
+}
+"""What the names of published files have in them; the first that is found counts. A Dual-Pivot result of the
+release is called face_full_v1.ckpt again."""
+
+
+def published(name: str, variant: str | None) -> RestorerHeader:
+    """The header of a published file; `variant` overrides what its name says.
+
+    Raises:
+        UnknownVariant: neither tells what it is.
+    """
+    if variant is None:
+        variant = next((kind for part, kind in NAMES.items() if re.search(part, name.lower())), None)
+    if variant is None:
+        raise UnknownVariant(
+            f"{plain(name)} is of DiffBIR, but its name does not say which: choose the variant "
+            f"({', '.join(VARIANTS)}), or give the file the name that it was published under."
+        )
+    return VARIANTS[variant]

@@ -1,0 +1,57 @@
+"""Whether the networks of a file belong together."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from ..checkpoints.errors import CheckpointError
+from ..models import AutoencoderConfig, ControlConfig, UNetConfig
+from ..models.encoder import TransformerEncoderConfig
+
+
+def check_joints(unet: UNetConfig, autoencoder: AutoencoderConfig) -> None:
+    """Raise CheckpointError where networks cannot be joined: one gives what the next does not take."""
+    reader, names = _reader(unet)
+    channels = (unet.in_channels, reader, autoencoder.embed_dim)
+    if len(set(channels)) > 1:
+        raise CheckpointError(
+            f"U-Net, {names} and autoencoder have {channels} latent channels, which have to be the same: "
+            "inpainting and depth models cannot restore, nor can parts of different models."
+        )
+    joints = {
+        "channels in and out of the U-Net": (unet.in_channels, unet.out_channels),
+        "channels of a picture, into and out of the autoencoder": (
+            3,
+            autoencoder.in_channels,
+            autoencoder.out_ch,
+        ),
+    }
+    if encoder := unet.lq_encoder:
+        joints["channels of LQ features and SFT"] = (encoder.out_channels, unet.sft_channels)
+        joints["levels of LQ encoder and U-Net"] = (len(encoder.channel_mult), len(unet.channel_mult))
+    if control := unet.control:
+        joints |= _alike(unet, control)
+    for what, found in joints.items():
+        if len(set(found)) > 1:
+            raise CheckpointError(f"The {what} have to be the same, but are {' and '.join(map(str, found))}.")
+
+
+def _reader(unet: UNetConfig) -> tuple[int, str]:
+    """Channels of the LQ latent, by what reads it."""
+    if unet.lq_encoder and unet.control:
+        raise CheckpointError(
+            "This checkpoint has both StableSR's LQ encoder and DiffBIR's control network: take one of them."
+        )
+    if unet.lq_encoder:
+        return unet.lq_encoder.in_channels, "LQ encoder"
+    assert unet.control is not None
+    return unet.control.in_channels - unet.in_channels, "control network"
+
+
+def _alike(unet: UNetConfig, control: ControlConfig) -> dict[str, tuple]:
+    """A control network is a copy of the U-Net's encoder but for its first convolution."""
+    names = [field.name for field in fields(TransformerEncoderConfig) if field.name != "in_channels"]
+    return {
+        f"sizes of U-Net and control network ({name})": (getattr(unet, name), getattr(control, name))
+        for name in names
+    }

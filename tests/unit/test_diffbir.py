@@ -1,0 +1,187 @@
+"""DiffBIR as a restorer: its files, which of the published ones they are, and what is done with them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pfstorer_core import CheckpointError, Restorer, restore
+from pfstorer_core.checkpoints.header import RestorerHeader
+from pfstorer_core.checkpoints.layouts import CONTROL_NETWORK, DIFFBIR, identify, with_prefixes
+from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, TEXT, UNET
+from pfstorer_core.restorers.base import Condition
+from pfstorer_core.restorers.diffbir.variants import VARIANTS, published
+from pfstorer_core.restorers.files import load_restorer, open_restorer, save_restorer
+from pfstorer_core.restorers.inspection import inspect_checkpoint
+
+from . import small
+
+CONTROLLED = "v1_face"
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    return small.small_diffbir()
+
+
+@pytest.fixture(scope="module")
+def full(restorer: Restorer) -> dict[str, Tensor]:
+    """As face_full_v1.ckpt has them, less the cleaner."""
+    return small.published(restorer)
+
+
+def write(path: Path, tensors: Mapping[str, Tensor]) -> Path:
+    save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        ("face_full_v1.ckpt", "v1_face"),
+        ("general_full_v1.ckpt", "v1_general"),
+        ("v1_face.pth", "v1_face"),
+        ("v1_general.pth", "v1_general"),
+        ("v2.pth", "v2"),
+        ("DiffBIR_v2.pth", "v2"),
+        ("DiffBIR_v2.1.pt", "v2.1"),
+        ("diffbir_v2-1.safetensors", "v2.1"),
+    ],
+)
+def test_published_names_tell_the_variant(name: str, variant: str) -> None:
+    assert published(name, None) == VARIANTS[variant]
+    for other in VARIANTS:
+        assert published(name, other).variant == other
+
+
+def test_what_the_variants_are() -> None:
+    facts = {
+        name: (h.prediction_type, h.rescale_betas_zero_snr, h.size_rule, h.control_prompt, h.aligned, h.start)
+        for name, h in VARIANTS.items()
+    }
+    assert facts == {
+        "v1_face": ("eps", False, "fixed", "empty", "FFHQ", "noise"),
+        "v1_general": ("eps", False, "tiled", "empty", "", "noise"),
+        "v2": ("eps", False, "tiled", "shared", "", "noise"),
+        "v2.1": ("v", True, "tiled", "shared", "", "noise"),
+    }
+
+
+def test_a_name_that_tells_nothing_is_asked_about(full: dict[str, Tensor], tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.safetensors", full)
+    with pytest.raises(CheckpointError, match=r"mine\.safetensors is of DiffBIR.*choose the variant"):
+        open_restorer(path)
+    assert open_restorer(path, variant="v2").header == VARIANTS["v2"]
+    with pytest.raises(ValueError, match=r"diffbir has no variant 'v3' \(known: v1_face"):
+        open_restorer(path, variant="v3")
+    assert "v1_face" in " ".join(inspect_checkpoint(path).missing)
+
+
+def test_stablesr_has_no_variants(tmp_path: Path) -> None:
+    path = write(tmp_path / "stablesr.safetensors", small.published(small.small_restorer()))
+    with pytest.raises(ValueError, match=r"stablesr has no variant 'v2' \(known: none\)"):
+        open_restorer(path, variant="v2")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "control_model."])
+def test_a_control_network_goes_on_top_of_stable_diffusion(
+    prefix: str, restorer: Restorer, full: dict[str, Tensor], tmp_path: Path
+) -> None:
+    base = write(tmp_path / "v2-1_512-ema-pruned.safetensors", small.select(full, small.base_keys))
+    control = {prefix + key: value for key, value in CONTROL.of(full).items()}
+    assert identify(with_prefixes(control), "x") is CONTROL_NETWORK
+    addon = write(tmp_path / "v1_face.safetensors", control)
+    file = open_restorer(base, [addon])
+    assert file.header == VARIANTS["v1_face"]
+    torch.testing.assert_close(file.unet, dict(restorer.unet.state_dict()), rtol=0, atol=0)
+    with pytest.raises(CheckpointError, match=r"goes on top of a checkpoint\. Choose an SD 2.1 checkpoint"):
+        open_restorer(addon)
+
+
+def test_a_full_file_loads_and_what_is_written_loads_again(
+    restorer: Restorer, full: dict[str, Tensor], tmp_path: Path
+) -> None:
+    assert identify(with_prefixes(full), "x") is DIFFBIR
+    loaded = load_restorer(write(tmp_path / "face_full_v1.safetensors", full), text=True)
+    assert loaded.header == VARIANTS["v1_face"]
+    save_restorer(loaded, tmp_path / "saved.safetensors", torch.float32)
+    again = load_restorer(tmp_path / "saved.safetensors", variant="v2", text=True)
+    assert again.header == loaded.header, "the file's own header counts"
+    for key, value in restorer.unet.state_dict().items():
+        assert torch.equal(again.unet.state_dict()[key], value)
+    found = inspect_checkpoint(tmp_path / "saved.safetensors")
+    assert {"U-Net", "control network"} <= {network.name for network in found.networks}
+    assert found.fingerprint == restorer.fingerprint
+
+
+def test_a_header_of_another_architecture_is_damage(full: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({k: v.contiguous() for k, v in full.items()}, path, RestorerHeader().to_metadata())
+    with pytest.raises(CheckpointError, match="but its header says stablesr"):
+        open_restorer(path)
+
+
+def test_networks_that_do_not_belong_together_are_refused(full: dict[str, Tensor], tmp_path: Path) -> None:
+    sft = small.published(small.small_restorer())
+    both = {**sft, **{key: value for key, value in full.items() if key.startswith(CONTROL.prefix)}}
+    with pytest.raises(CheckpointError, match="has both StableSR's LQ encoder and DiffBIR's control network"):
+        open_restorer(write(tmp_path / "v1_face_both.safetensors", both))
+    wider = {**full, CONTROL.key: torch.zeros(32, 9, 3, 3)}
+    with pytest.raises(CheckpointError, match=r"U-Net, control network and autoencoder have \(4, 5, 4\)"):
+        open_restorer(write(tmp_path / "v1_face_wide.safetensors", wider))
+    comfy = {**full, f"{CONTROL.prefix}input_hint_block.0.weight": torch.zeros(16, 3, 3, 3)}
+    with pytest.raises(CheckpointError, match="is a ControlNet"):
+        open_restorer(write(tmp_path / "v1_face_control.safetensors", comfy))
+
+
+@pytest.mark.parametrize("read", ["empty", "shared"])
+def test_what_the_control_network_reads(restorer: Restorer, read: str) -> None:
+    """Dual-Pivot's wiring: the empty prompt for the control network, the person's for the U-Net."""
+    model = replace(restorer, header=replace(restorer.header, control_prompt=read))
+    generator = torch.Generator().manual_seed(0)
+    x, hint = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
+    context, t = torch.randn(1, 3, small.SIZES.context_dim, generator=generator), torch.tensor([500, 20])
+    control = model.unet.control_model
+    assert control is not None
+    with torch.no_grad():
+        ours = model.denoise(x, t, Condition(hint), context)
+        seen = model.null_context if read == "empty" else context
+        given = control.conditioning(hint, x, t, seen.expand(2, -1, -1))
+        assert torch.equal(ours, model.unet(x, t, context.expand(2, -1, -1), given))
+
+
+@pytest.mark.parametrize(
+    ("size", "result"), [((48, 40), (38, 32)), ((20, 16), (40, 32)), ((32, 70), (32, 70))]
+)
+def test_faces_are_brought_to_their_size_both_ways(
+    restorer: Restorer, size: tuple[int, int], result: tuple[int, int]
+) -> None:
+    seen = []
+
+    def cleaner(pictures: Tensor) -> Tensor:
+        seen.append(pictures)
+        return pictures.flip(1)
+
+    model = replace(restorer, cleaner=cleaner)
+    colours = torch.tensor([0.8, 0.5, 0.2])[None, :, None, None].expand(1, 3, *size)
+    lq = colours + 0.05 * torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    restored = restore(model, lq, steps=2)
+    assert restored.shape[-2:] == result
+    (picture,) = seen
+    assert all(side % 64 == 0 for side in picture.shape[-2:])
+    height, width = result
+    assert not picture[..., height:, :].any(), "padded in black"
+    assert not picture[..., width:].any()
+    assert picture[..., :height, :width].all()
+    red, green, blue = restored.mean((0, 2, 3)).tolist()
+    assert red < green < blue, "colours of what the cleaner made, not those of the bad picture"
+
+
+def test_parts_are_told_by_their_prefixes(full: dict[str, Tensor]) -> None:
+    counts = [len(part.of(full)) for part in (UNET, CONTROL, AUTOENCODER, TEXT)]
+    assert sum(counts) == len(full)
+    assert all(counts)
