@@ -11,11 +11,12 @@ from torch import Tensor
 
 from .checkpoints.tensors import is_finite
 from .diffusion.sampling import SamplerStep
+from .imaging.canvas import prepare_canvas
 from .imaging.color import COLOR_FIXES
 from .imaging.resizing import resize
 from .imaging.tiling import TileGrid, tile_cells
 from .personalization.identity import Identity, each_in_its_area, personal_context
-from .restorers.base import Condition, Restorer, canvas_for
+from .restorers.base import Condition, Restorer
 from .restorers.changes import NO_CHANGES, Changes, together
 
 
@@ -65,7 +66,9 @@ def restore(
         raise ValueError(
             f"No colour fix named {color_fix!r}; choose one of {', '.join(COLOR_FIXES)} or none."
         )
-    canvas = canvas_for(header, restorer.downscale, lq.float().cpu(), upscale)
+    canvas = prepare_canvas(
+        lq.float().cpu(), upscale, header.image_size, restorer.downscale, size_rule=header.size_rule
+    )
     if restorer.cleaner is not None:
         canvas = replace(canvas, picture=restorer.cleaner(canvas.picture).clamp(0, 1))
     latent = restorer.encode(canvas.picture)

@@ -57,7 +57,6 @@ def prepare_canvas(
     multiple: int,
     on_strip: Callable[[], object] = lambda: None,
     size_rule: str = "tiled",
-    padding: str = "replicate",
 ) -> Canvas:
     """Enlarge a picture for restoration.
 
@@ -70,7 +69,6 @@ def prepare_canvas(
         multiple: of the canvas's sides (the autoencoder's factor).
         on_strip: see `Canvas`.
         size_rule: "fixed": the shorter side is brought to `image_size`, whatever `upscale` says.
-        padding: "replicate", or "constant" for black.
     Raises:
         ValueError: upscale out of range, an empty picture, or a result of more than `MAX_PIXELS`.
     """
@@ -94,7 +92,7 @@ def prepare_canvas(
     picture = image.clamp(0, 1) if picture is image else picture.clamp_(0, 1)
     # A mirrored border would need pictures larger than the padding; the nearest colour always works.
     if bottom or right:
-        picture = F.pad(picture, (0, right, 0, bottom), mode=padding)
+        picture = F.pad(picture, (0, right, 0, bottom), mode="replicate")
     return Canvas(picture, content, target, on_strip)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,6 @@ from torch.func import functional_call
 from ..checkpoints.header import RestorerHeader
 from ..diffusion.sampling import Denoiser, Guide, SamplerStep, sample_ddpm, start_latent
 from ..diffusion.schedule import Schedule
-from ..imaging.canvas import Canvas, prepare_canvas
 from ..imaging.tiled_autoencoder import TILE, decode_tiled, encode_tiled
 from ..models import Autoencoder, BlockHooks, TextTower, UNet
 from ..models.layers import NO_HOOKS
@@ -39,9 +37,6 @@ class Condition:
 
 
 UNCONDITIONAL = Condition()
-
-CLEANER_MULTIPLE = 64
-"""What DiffBIR's pictures are padded to: SwinIR begins at an eighth of the picture, in windows of 8."""
 
 
 @dataclass(frozen=True)
@@ -237,24 +232,3 @@ class Restorer:
             guide=guide,
             callback=callback,
         )
-
-
-def canvas_for(
-    header: RestorerHeader,
-    downscale: int,
-    pictures: Tensor,
-    upscale: float,
-    on_strip: Callable[[], object] = lambda: None,
-) -> Canvas:
-    """`prepare_canvas` for a restorer of this header, whose autoencoder has this factor. For a control
-    network the padding is black and to `CLEANER_MULTIPLE`, as DiffBIR pads before its cleaner."""
-    control = header.condition == "control"
-    return prepare_canvas(
-        pictures,
-        upscale,
-        header.image_size,
-        math.lcm(downscale, CLEANER_MULTIPLE) if control else downscale,
-        on_strip,
-        size_rule=header.size_rule,
-        padding="constant" if control else "replicate",
-    )

@@ -53,7 +53,7 @@ def convert(
     context = file_context(file, Path(path).name)
     sources = [Path(source).name for source in (path, *addons)]
     header = replace(file.header, training={**file.header.training, "converted_from": sources})
-    tensors = file_tensors(file.unet, file.autoencoder, kept, context)
+    tensors = file_tensors(file.unet, file.autoencoder, kept, context, file.cleaner)
 
     def written(number: int, of: int) -> None:
         on_step(Progress("convert", number, of))

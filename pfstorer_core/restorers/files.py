@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -23,14 +23,15 @@ from ..checkpoints.layouts import (
     RESTORERS,
     Layout,
 )
-from ..checkpoints.parts import AUTOENCODER, CONTROL, LQ_ENCODER, TEXT, UNET
+from ..checkpoints.parts import AUTOENCODER, CONTROL, LQ_ENCODER, SWINIR, TEXT, UNET
 from ..checkpoints.parts.text import LONGEST_TEXT
 from ..checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
 from ..checkpoints.words import plain
 from ..diffusion.schedule import PredictionType
-from ..models import Autoencoder, AutoencoderConfig, Backend, UNet, UNetConfig
+from ..models import Autoencoder, AutoencoderConfig, Backend, SwinIR, UNet, UNetConfig
 from .base import Restorer
 from .context import null_context
+from .diffbir.cleaner import Cleaner, load_swinir
 from .joints import check_joints
 from .registry import check_architecture, header_of
 
@@ -55,6 +56,7 @@ class RestorerFile:
     Attributes:
         unet: with the LQ encoder under ``lq_encoder.``, or the control network under ``control_model.``.
         text: of the text tower; empty where there is none.
+        cleaner: of DiffBIR's first stage; empty where there is none.
         source: the files; None where the tensors came from elsewhere.
     """
 
@@ -66,6 +68,7 @@ class RestorerFile:
     autoencoder_config: AutoencoderConfig
     header: RestorerHeader
     source: RestorerSource | None = None
+    cleaner: StateDict = field(default_factory=dict)
 
     def check_fit(self) -> None:
         """Raise CheckpointError, with the keys, where a network is not complete or of another shape."""
@@ -158,7 +161,8 @@ def _restorer_file(tensors: StateDict, header: RestorerHeader) -> RestorerFile:
     check_joints(sizes, autoencoder_sizes)
     for network in (unet, autoencoder, TEXT.weights(text)):
         check_numbers(network)
-    return RestorerFile(unet, autoencoder, text, tensors.get(NULL_CONTEXT), sizes, autoencoder_sizes, header)
+    context, cleaner = tensors.get(NULL_CONTEXT), SWINIR.of(tensors) if sizes.control else {}
+    return RestorerFile(unet, autoencoder, text, context, sizes, autoencoder_sizes, header, cleaner=cleaner)
 
 
 def check_numbers(weights: Mapping[str, Tensor]) -> None:
@@ -209,7 +213,8 @@ def load_restorer(
     load(autoencoder, "autoencoder", lambda mapped: mapped.autoencoder)
     if tower is not None:
         load(tower, "text tower", lambda mapped: TEXT.weights(mapped.text))
-    return Restorer(unet, autoencoder, context.to(device, dtype), file.header, tower)
+    cleaner = Cleaner.of(load_swinir(file.cleaner).to(device, dtype)) if file.cleaner else None
+    return Restorer(unet, autoencoder, context.to(device, dtype), file.header, tower, cleaner)
 
 
 def file_context(file: RestorerFile, name: str) -> Tensor:
@@ -246,8 +251,13 @@ def _file_context(file: RestorerFile, name: str) -> Tensor:
 def save_restorer(restorer: Restorer, path: Path | str, dtype: torch.dtype = torch.float16) -> None:
     """Write a restorer as one file, under the key names of StableSR's checkpoints."""
     text = restorer.text.state_dict() if restorer.text else {}
+    cleaner = restorer.cleaner.network if isinstance(restorer.cleaner, Cleaner) else None
     tensors = file_tensors(
-        restorer.unet.state_dict(), restorer.autoencoder.state_dict(), text, restorer.null_context
+        restorer.unet.state_dict(),
+        restorer.autoencoder.state_dict(),
+        text,
+        restorer.null_context,
+        cleaner.state_dict() if isinstance(cleaner, SwinIR) else {},
     )
     write_safetensors(path, tensors, restorer.header.to_metadata(), dtype)
 
@@ -257,9 +267,11 @@ def file_tensors(
     autoencoder: Mapping[str, Tensor],
     text: Mapping[str, Tensor],
     null_context: Tensor,
+    cleaner: Mapping[str, Tensor] | None = None,
 ) -> StateDict:
-    """The state dicts of the networks under the keys of a StableSR checkpoint."""
+    """The state dicts of the networks under the keys of a StableSR or DiffBIR checkpoint."""
     networks = unet_keys(unet) | AUTOENCODER.prefixed(autoencoder) | TEXT.prefixed(text)
+    networks |= SWINIR.prefixed(cleaner or {})
     return {NULL_CONTEXT: null_context, **networks}
 
 

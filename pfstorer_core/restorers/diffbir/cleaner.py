@@ -49,6 +49,10 @@ class Cleaner:
         assert isinstance(weight, Tensor)
         return cls(model, lcm(CELL, model.config.multiple), weight.device, weight.dtype)
 
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """`clean` of whole pictures."""
+        return self.clean(pictures)
+
     @torch.no_grad()
     def clean(
         self,
