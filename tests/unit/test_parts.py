@@ -168,3 +168,10 @@ def test_sizes_of_a_cleaner_that_cannot_be_are_damage(key: str, shape: tuple[int
     weights = SWINIR.expected(next(cleaners())[0]) | {key: torch.zeros(shape)}
     with pytest.raises(CheckpointError, match=rf"SwinIR cleaner .*damaged.*{words}"):
         SWINIR.config_from(weights)
+
+
+def test_blocks_that_a_cleaner_s_keys_only_claim_are_not_built() -> None:
+    weights = SWINIR.expected(next(cleaners())[0])
+    more = {f"layers.1.residual_group.blocks.{number}.x": torch.zeros(1) for number in range(2, 400)}
+    with pytest.raises(CheckpointError, match=r"SwinIR cleaner .*its keys claim 401 blocks"):
+        SWINIR.config_from(weights | more)
