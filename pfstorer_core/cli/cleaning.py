@@ -1,4 +1,4 @@
-"""train-cleaner"""
+"""clean, train-cleaner"""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Annotated
 
 import typer
 
+from ..checkpoints.files import check_output as check_writable
+from ..imaging.pictures import check_picture_name, read_picture, write_picture
 from ..models import SwinIRConfig
 from ..restorers.convert import DTYPES, check_output
+from ..restorers.diffbir.cleaner import load_cleaner
 from ..restorers.diffbir.train_cleaner import (
     TINY_SWINIR,
     CleanerTraining,
@@ -21,7 +24,7 @@ from ..restorers.diffbir.train_cleaner import (
 from ..training.loop import OnProgress
 from ..training.processes import launched_processes
 from ..training.progress import silent
-from .app import Folder, app, bars
+from .app import Device, Folder, app, bars, device_named, dtype_named
 from .runs import Changes, Data
 from .training import (
     Accumulate,
@@ -37,6 +40,29 @@ from .training import (
     ValidateEvery,
     Workers,
 )
+
+
+@app.command("clean")
+def _clean(
+    cleaner: Annotated[
+        Path, typer.Argument(help="A SwinIR, alone or in a full DiffBIR checkpoint, or BSRNet, SCUNet, ….")
+    ],
+    picture: Annotated[Path, typer.Argument(help="The bad picture; the first of several in a file.")],
+    output: Annotated[
+        Path, typer.Argument(help="Where the clean picture goes (.png, .jpg, .webp, .tif, .bmp).")
+    ],
+    tile: Annotated[int, typer.Option(help="Side of a tile in pixels; 0: the whole picture at once.")] = 0,
+    overlap: Annotated[int, typer.Option(help="Pixels that tiles share; -1: half a tile.")] = -1,
+    device: Device = "cpu",
+    dtype: Annotated[str, typer.Option(help="Of weights and arithmetic: fp32, bf16 or fp16.")] = "fp32",
+) -> None:
+    """Take the damage out of a picture at its size, as DiffBIR does first; it stays smooth."""
+    check_picture_name(output)
+    check_writable(output)
+    placed, number_format = device_named(device), dtype_named(dtype)
+    bad = read_picture(picture)
+    cleaned = load_cleaner(cleaner, placed, number_format).clean(bad, tile, overlap)
+    write_picture(cleaned.clamp(0, 1), output)
 
 
 def run_cleaner(

@@ -166,8 +166,8 @@ def test_the_network_itself_takes_any_size(network: SwinIR, size: tuple[int, int
 
 
 def test_windows_of_a_network_that_was_made_for_one_are_never_shifted() -> None:
-    """What is in one reaches the others by the convolutions alone, which see one token further each: the first
-    into the next window, all of which sees it then, and the last two out of that."""
+    """What is in one reaches the others by the convolutions alone, which see one token further each: the
+    first into the next window, all of which sees it then, and the last two out of that."""
     network = SwinIR(SwinIRConfig(12, (2,), (2,), 8, 2, 8)).eval().requires_grad_(False)
     assert not any(key.endswith("attn_mask") for key in network.state_dict())
     picture = torch.rand(1, 3, 64, 192)

@@ -17,6 +17,7 @@ from pfstorer_core.cli import app
 from pfstorer_core.cli.cleaning import run_cleaner
 from pfstorer_core.cli.runs import Changes, Data
 from pfstorer_core.degradation import PRESETS
+from pfstorer_core.imaging.pictures import read_picture
 from pfstorer_core.models import SwinIRConfig
 from pfstorer_core.restorers.diffbir.cleaner import load_cleaner
 from pfstorer_core.restorers.diffbir.train_cleaner import (
@@ -169,3 +170,10 @@ def test_it_learns_by_the_command_line(pictures: Path, tmp_path: Path) -> None:
     assert sum(losses[-6:]) < 0.7 * sum(losses[:6])
     assert open_swinir(path).config == SwinIRConfig(12, (1, 1), (3, 3), img_size=8)
     assert inspect_checkpoint(path).kind == CLEANER.name
+    bad, good = next(iter(pictures.iterdir())), tmp_path / "good.png"
+    result = CliRunner().invoke(
+        app, ["clean", str(path), str(bad), str(good), "--tile", "64"], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    expected = load_cleaner(path).clean(read_picture(bad), 64).clamp(0, 1)
+    torch.testing.assert_close(read_picture(good), expected, rtol=0, atol=0.5 / 255 + 1e-6)

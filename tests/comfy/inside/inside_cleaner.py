@@ -5,12 +5,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import comfy.ldm.modules.attention
+import comfy.ops
 import folder_paths
 import pytest
 import torch
 from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel, UpscaleModelLoader
 from pfstorer.pfstorer_core.checkpoints.errors import CheckpointError
-from pfstorer.pfstorer_core.models import SwinIR, SwinIRConfig
+from pfstorer.pfstorer_core.models import Backend, SwinIR, SwinIRConfig
 from pfstorer.pfstorer_core.restorers.diffbir.cleaner import load_cleaner
 from safetensors.torch import save_file
 from torch import Tensor
@@ -54,6 +56,21 @@ def test_a_swinir_is_the_same_there(folder: Path, scale: int, odd: tuple[int, in
     shown = ImageUpscaleWithModel.execute(found, image).args[0]
     cleaned = load_cleaner(folder / "cleaner.safetensors").clean(image.movedim(-1, 1)).clamp(0, 1)
     torch.testing.assert_close(shown.movedim(-1, 1), cleaned, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["basic", "split", "sub_quad", "pytorch"])
+def test_the_host_s_layers_and_attention_serve(name: str) -> None:
+    """Also in a precision that is not the picture's, which the host casts to."""
+    torch.manual_seed(0)
+    sizes = SwinIRConfig(24, (2, 2), (2, 3), 8, 2, 16)
+    own = SwinIR(sizes).eval().requires_grad_(False)
+    attend = getattr(comfy.ldm.modules.attention, f"attention_{name}")
+    hosted = SwinIR(sizes, Backend(comfy.ops.manual_cast, attend)).eval().requires_grad_(False)
+    hosted.load_state_dict(own.state_dict())
+    pictures = torch.rand(2, 3, 64, 128)
+    torch.testing.assert_close(hosted(pictures), own(pictures), rtol=0, atol=1e-5)
+    hosted.bfloat16()
+    torch.testing.assert_close(hosted(pictures), own(pictures), rtol=0, atol=0.01)
 
 
 @pytest.mark.parametrize(
