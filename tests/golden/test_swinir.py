@@ -6,6 +6,7 @@ from torch import Tensor
 
 from pfstorer_core.checkpoints.parts import SWINIR
 from pfstorer_core.models import Backend, SwinIR, SwinIRConfig
+from pfstorer_core.restorers.diffbir.train_cleaner import OBJECTIVES
 
 from . import golden
 from .formula import filled
@@ -39,6 +40,14 @@ def test_swinir(case: str) -> None:
     model, _ = stored()
     given = golden.tensors(NAME)
     golden.assert_near(model(given[f"in.{case}"]), given[f"out.{case}"], 1e-5)
+
+
+def test_training_loss() -> None:
+    """The published one of pictures of all kinds: a sum."""
+    model, _ = stored()
+    given = golden.tensors(NAME)
+    loss = OBJECTIVES["sse"](model(given["in.0"]), given["train.target"])
+    golden.assert_ratio(loss[None], given["train.loss_sum"], 1e-5)
 
 
 def test_buffers_are_those_of_the_file() -> None:
