@@ -25,15 +25,38 @@ def _personalize(
     restorer: Annotated[Path, typer.Argument(help="A restorer with its text tower.")],
     output: Annotated[Path, typer.Argument(help="The identity adapter to write (.safetensors).")],
     photos: Annotated[list[Path], typer.Argument(help="1 to 10 good photos of the person.")],
-    steps: Annotated[int, typer.Option(help="Training steps.")] = DEFAULTS.steps,
-    batch: Annotated[int, typer.Option(help="Samples a step.")] = DEFAULTS.batch,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps; by itself what suits the method.", show_default=False)
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Samples a step; by itself what suits the method.", show_default=False)
+    ] = None,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(methods())}.")] = DEFAULTS.method,
     lambda_gen: Annotated[
         float | None, typer.Option(help="Weight of the loss without the bad picture.")
     ] = None,
     reference_timestep: Annotated[str | None, typer.Option(help="Of pfstorer: zero, same or noised.")] = None,
-    rank: Annotated[int | None, typer.Option(help="Of lora: of each layer's change.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Of lora and dual_pivot: of each layer's change.")] = None,
     targets: Annotated[str | None, typer.Option(help="Of lora: layers that learn, attention or all.")] = None,
+    token: Annotated[str | None, typer.Option(help="Of dual_pivot: stands for the person.")] = None,
+    class_word: Annotated[
+        str | None, typer.Option(help="Of dual_pivot: what they are, such as man, woman or girl.")
+    ] = None,
+    pivots: Annotated[str | None, typer.Option(help="Of dual_pivot: both, text or model.")] = None,
+    steps_text: Annotated[
+        int | None, typer.Option(help="Of dual_pivot: steps of the text pivot, which comes first.")
+    ] = None,
+    text_weights: Annotated[str | None, typer.Option(help="Of dual_pivot: lora or full.")] = None,
+    model_weights: Annotated[str | None, typer.Option(help="Of dual_pivot: first150, full or lora.")] = None,
+    class_pictures: Annotated[
+        int | None, typer.Option(help="Of dual_pivot: pictures of the class that the base draws first.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Of dual_pivot's model pivot: personal, generic or mixed pictures.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Of dual_pivot: a folder of generic pictures of faces.")
+    ] = None,
     detector: Annotated[
         Path | None, typer.Option(help="YuNet's ONNX file, to be used instead of the built-in detector.")
     ] = None,
@@ -47,16 +70,27 @@ def _personalize(
     """Learn a person from a few good photos; a second call goes on where the first was stopped."""
     check_place(output)
     chosen = {
+        "steps": steps,
+        "batch": batch,
         "lambda_gen": lambda_gen,
         "reference_timestep": reference_timestep,
         "rank": rank,
         "targets": targets,
+        "token": token,
+        "class_word": class_word,
+        "pivots": pivots,
+        "steps_text": steps_text,
+        "text_weights": text_weights,
+        "model_weights": model_weights,
+        "class_pictures": class_pictures,
+        "data": data,
+        "pictures": str(pictures) if pictures else None,
     }
     given = {name: value for name, value in chosen.items() if value is not None}
-    settings = settings_of(method, {"steps": steps, "batch": batch, "seed": seed, "bf16": bf16, **given})
+    settings = settings_of(method, {"seed": seed, "bf16": bf16, **given})
     place, prediction = device_named(device), prediction_named(prediction_type)
-    pictures = [read_picture(path) for path in photos]
-    boxes = [largest_face(picture[0], detector) for picture in pictures]
+    good = [read_picture(path) for path in photos]
+    boxes = [largest_face(picture[0], detector) for picture in good]
     model = load_restorer(
         restorer,
         *(addon or []),
@@ -66,7 +100,7 @@ def _personalize(
         text=True,
     )
     with bars() as show:
-        learned = learn(lambda: model, model.fingerprint, pictures, settings, boxes, output, restart, show)
+        learned = learn(lambda: model, model.fingerprint, good, settings, boxes, output, restart, show)
     for number, box in enumerate(boxes, 1):
         if box is None:
             typer.echo(f"Photo {number}: no face was found, so the square in its middle was learned.")

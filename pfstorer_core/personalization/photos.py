@@ -187,7 +187,10 @@ class Pairs:
         return crop(self.photos.images[photo], self.restorer.header.image_size, rng), photo
 
     def latents(self, hq: Tensor, lq: Tensor) -> dict[str, Tensor]:
-        """What a sample has of a picture [1, 3, S, S] and its bad copy."""
+        """What a sample has of a picture [1, 3, S, S] and its bad copy, which is cleaned first where the
+        restorer does that."""
+        if self.restorer.cleaner is not None:
+            lq = self.restorer.cleaner(lq)
         good, bad = encoded(self.restorer, torch.cat([hq, lq])).cpu()
         return {"hq": good, "lq": bad}
 

@@ -19,6 +19,12 @@ NEEDS = {
     "test_diffbir_degradation.py": ["diffbir_degradation", "diffbir_misc"],
     "test_diffbir_tiles.py": ["diffbir_tiles"],
     "test_diffbir_weights.py": ["diffbir_end_to_end"],
+    "test_dual_pivot.py": [
+        "diffbir_control",
+        "diffbir_end_to_end",
+        "diffbir_model_pivot_step",
+        "diffbir_text_pivot",
+    ],
     "test_formula.py": ["stablesr_formula_1244"],
     "test_full_size.py": ["stablesr_full_size"],
     "test_lq_encoder.py": ["stablesr_structcond"],

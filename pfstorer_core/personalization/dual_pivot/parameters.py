@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ...checkpoints.parts import CONTROL, LQ_ENCODER
+from ...checkpoints.parts import CONTROL
 from ...models import UNet
 
 FIRST_150 = re.compile(
@@ -14,7 +14,8 @@ FIRST_150 = re.compile(
 """Of the control network: the first 150 of its parameters in the order of DiffBIR's modules, which are all
 that the published recipe trains. It takes them by number, for the memory of small GPUs: 46,301,440 of
 363,153,280 values, and no zero convolution among them."""
-SFT = ".spade."
+LQ_ENCODER, SFT = "lq_encoder.", ".spade."
+"""What StableSR's U-Net has besides Stable Diffusion's parameters."""
 
 
 def generator_names(unet: UNet) -> list[str]:
@@ -22,7 +23,7 @@ def generator_names(unet: UNet) -> list[str]:
     return [
         name
         for name, _ in unet.named_parameters()
-        if not name.startswith((CONTROL.prefix, LQ_ENCODER.prefix)) and SFT not in name
+        if not name.startswith((CONTROL.prefix, LQ_ENCODER)) and SFT not in name
     ]
 
 
