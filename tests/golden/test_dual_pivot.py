@@ -167,8 +167,8 @@ def test_a_step_of_dreambooth(tmp_path: Path) -> None:
 class GivenModel(ModelPivot):
     def forward(self, batch: Batch) -> Tensor:
         given, (k,) = golden.group(MODEL, "in"), batch["number"]
-        rows = (given[name][k] for name in ("z0", "hint", "t", "noise"))
-        return self.loss(*rows, torch.zeros(len(given["t"][k]), dtype=torch.long))
+        z0, hint, t, noise = (given[name][k] for name in ("z0", "hint", "t", "noise"))
+        return self.loss(z0, hint, t, noise, torch.zeros_like(t))
 
 
 def model_pivot() -> GivenModel:
@@ -241,9 +241,10 @@ def test_a_loss_through_the_whole_control_network() -> None:
     for row in range(len(given["hint"])):
         base = replace(base, null_context=generic[row : row + 1])
         pivot.restorer, pivot.contexts = base, personal[row : row + 1]
-        rows = [value[row : row + 1] for value in (train["z0"], given["hint"])]
-        drawn = given["timesteps"][row : row + 1], train["noise"][row : row + 1]
-        losses.append(pivot.loss(*rows, *drawn, torch.zeros(1, dtype=torch.long)))
+        z0, hint, t, noise = (
+            value[row : row + 1] for value in (train["z0"], given["hint"], given["timesteps"], train["noise"])
+        )
+        losses.append(pivot.loss(z0, hint, t, noise, torch.zeros_like(t)))
     loss = torch.stack(losses).mean()
     golden.assert_near(loss, train["loss"].squeeze())
     loss.backward()
