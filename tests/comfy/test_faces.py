@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import data
 
 from harness import ROOT
 from harness.client import ComfyClient, ExecutionFailed
@@ -17,6 +19,7 @@ from harness.picture import decode
 from harness.shipped.group import PEOPLE, RESTORE_A_GROUP
 from harness.stand_in_adapter import stand_in_adapter
 from pfstorer_core.imaging.faces import face_square
+from pfstorer_core.restorers.files import save_restorer
 
 from ..unit.small import small_restorer
 from ..unit.yunet import FACE, write_yunet
@@ -197,6 +200,55 @@ def test_a_face_that_moves_is_followed_through_a_film(with_opencv: ComfyServer) 
     pasted = np.stack([np.asarray(decode(client.view(image))) for image in execution.images("save")])
     changed = (pasted != frames).any(-1)
     assert [int(frame.sum()) for frame in changed] == [0, 48 * 48, 48 * 48, 48 * 48]
+
+
+def test_neighbours_are_aligned_as_the_model_says_and_go_back_byte_for_byte(
+    server: ComfyServer, client: ComfyClient
+) -> None:
+    """A tilted photo of two: found, aligned, inverted and put back, without the part that is to be kept."""
+    restorer = small_restorer()
+    header = replace(restorer.header, aligned="FFHQ", image_size=64)
+    folder = server.base / "models" / "restorers"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_restorer(replace(restorer, header=header), folder / "of_aligned_faces.safetensors")
+    face = data.astronaut()[30:230, 150:300]
+    two = Image.fromarray(np.concatenate([face, face[:, ::-1]], 1)).rotate(20, expand=True)
+    pixels = np.asarray(two)
+    prompt = {
+        "image": node("LoadImage", image=client.upload_image(png(pixels), "two.png")),
+        "restorer": node("LoadBaseRestorer", checkpoint="of_aligned_faces.safetensors"),
+        "find": node("RestorationFindFaces", image=["image", 0], detector="blazeface"),
+        "nothing": node("SolidMask", value=0.0, width=pixels.shape[1], height=pixels.shape[0]),
+        "upper half": node("SolidMask", value=1.0, width=pixels.shape[1], height=pixels.shape[0] // 2),
+        "keep": node("MaskComposite", destination=["nothing", 0], source=["upper half", 0], x=0, y=0,
+                     operation="add"),
+    }  # fmt: skip
+    before = "image"
+    for face in (1, 2):
+        prompt |= {
+            f"crop {face}": node(
+                "RestorationCropFace", image=["image", 0], face=face, context=0.6, bboxes=["find", 0],
+                align="auto", model=["restorer", 0],
+            ),
+            f"invert {face}": node("ImageInvert", image=[f"crop {face}", 0]),
+            f"paste {face}": node(
+                "RestorationPasteFace", image=[before, 0], face=[f"invert {face}", 0],
+                face_crop=[f"crop {face}", 1], feather=0.1, strength=1.0, keep=["keep", 0],
+            ),
+            f"save {face}": node("SaveImage", images=[f"crop {face}", 0], filename_prefix="aligned"),
+        }  # fmt: skip
+        before = f"paste {face}"
+    prompt["save"] = node("SaveImage", images=[before, 0], filename_prefix="two")
+    execution = client.run(prompt)
+    crops = [np.asarray(decode(client.view(execution.images(f"save {n}")[0]))).astype(int) for n in (1, 2)]
+    assert [crop.shape for crop in crops] == [(64, 64, 3)] * 2
+    assert np.abs(crops[0][16:52, 16:48] - crops[1][16:52, 16:48][:, ::-1]).mean() < 25, "both are upright"
+    changed = (np.asarray(decode(client.view(execution.images("save")[0]))) != pixels).any(-1)
+    half = pixels.shape[0] // 2
+    assert not changed[:half].any()
+    assert 0.05 < changed[half:].mean() < 0.8
+    assert not changed[:, :20].any()
+    assert not changed[:, -20:].any()
 
 
 def test_a_face_that_is_not_there_is_named(client: ComfyClient, group: str) -> None:

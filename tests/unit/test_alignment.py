@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,6 @@ from pfstorer_core.imaging.resizing import resize
 
 SIZE = (240, 320)
 USED = [0, 1, 3]
-ANGLES = (0, 15, 45, 90, 180, -30)
 
 
 def face_at(x: float, y: float, scale: float, angle: float = 0.0) -> Tensor:
@@ -62,8 +62,17 @@ def portrait() -> tuple[Tensor, Face]:
     return photo[None], face
 
 
-@pytest.mark.parametrize("angle", ANGLES)
-@pytest.mark.parametrize("scale", [0.2, 0.45, 2.0])
+def test_the_template_is_that_of_all_who_align_as_ffhq() -> None:
+    """facexlib's five points, as OpenCV counts: the middle of a pixel at 0."""
+    eyes = torch.tensor([[192.98138, 239.94708], [318.90277, 240.1936]])
+    mouth = torch.tensor([[201.26117, 371.41043], [313.08905, 371.15118]]).mean(0, keepdim=True)
+    expected = torch.cat([eyes, mouth]) + 0.5
+    torch.testing.assert_close(torch.tensor(TEMPLATE), expected, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("scale", "angle"), [(0.2, 0), (0.2, 45), (0.45, 15), (0.45, 180), (2.0, 90), (2.0, -30)]
+)
 def test_landmarks_come_to_lie_where_ffhq_has_them(scale: float, angle: float) -> None:
     """In the pixels: a spot at each landmark, of faces that are smaller and larger than the result."""
     side = round(600 * scale)
@@ -150,8 +159,18 @@ def test_nothing_aliases_where_a_face_is_reduced(scale: float, angle: float) -> 
     assert (pasted - 0.5).abs().max() < 0.1
 
 
-@pytest.mark.parametrize("angle", ANGLES)
-@pytest.mark.parametrize("scale", [0.3, 1.6])
+def test_what_is_reduced_first_stays_in_its_place() -> None:
+    """A picture that is too low to be reduced by a round factor."""
+    ramp = ((torch.arange(30) + 0.5) / 30)[:, None].expand(1, 3, 30, 400)
+    face, _ = aligned_face(ramp, face_at(200, 15, 4.9))
+    rows = torch.arange(254, 258)
+    expected = (15 + (rows + 0.5 - 256) * 4.9) / 30
+    torch.testing.assert_close(face[0, 0, rows, 256], expected, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("scale", "angle"), [(0.3, 0), (0.3, 45), (0.3, 180), (0.6, 15), (0.6, 90), (1.6, -30)]
+)
 def test_a_face_that_was_not_changed_goes_back_where_it_was(scale: float, angle: float) -> None:
     size = (round(700 * scale), round(600 * scale))
     image, marks = smooth(size), face_at(300 * scale, 350 * scale, scale, angle)
@@ -190,38 +209,34 @@ def test_outside_of_the_head_every_byte_stays(place: tuple[float, ...], feather:
     assert torch.equal(as_bytes[0][..., distance > 1], as_bytes[1][..., distance > 1])
 
 
+def aligned_or_not(image: Tensor, other: Tensor, kind: str, **how: Any) -> Tensor:
+    if kind == "aligned":
+        return paste_aligned(image, other, alignment_of(face_at(160, 120, 0.3), SIZE), **how)
+    return paste(image, other, Window(100, 60, 200, 160, SIZE), **how)
+
+
 @pytest.mark.parametrize("kind", ["aligned", "window"])
 def test_strength_leads_from_the_picture_to_the_face(kind: str) -> None:
     image, other = noise(), torch.rand(1, 3, 64, 64)
-
-    def pasted(strength: float) -> Tensor:
-        if kind == "aligned":
-            return paste_aligned(image, other, alignment_of(face_at(160, 120, 0.3), SIZE), 0.1, strength)
-        return paste(image, other, Window(100, 60, 200, 160, SIZE), 0.1, strength)
-
-    assert same_bits(pasted(0.0), image).all()
-    whole = pasted(1.0)
-    torch.testing.assert_close(pasted(0.5), (image + whole) / 2)
+    none, half, whole = (aligned_or_not(image, other, kind, strength=s) for s in (0.0, 0.5, 1.0))
+    assert same_bits(none, image).all()
+    torch.testing.assert_close(half, (image + whole) / 2)
     assert (whole != image).any()
 
 
 @pytest.mark.parametrize("kind", ["aligned", "window"])
-@pytest.mark.parametrize("size", [SIZE, (60, 80)], ids=["of the picture's size", "smaller"])
+@pytest.mark.parametrize("size", [SIZE, (50, 70)], ids=["of the picture's size", "smaller"])
 def test_what_is_to_be_kept_stays_bit_for_bit(kind: str, size: tuple[int, int]) -> None:
     image, other = noise(), torch.rand(1, 3, 64, 64)
     keep = torch.zeros(1, 1, *size)
     keep[..., : size[0] // 2, :] = 1
-    if kind == "aligned":
-        place = alignment_of(face_at(160, 120, 0.3), SIZE)
-        pasted, free = paste_aligned(image, other, place, keep=keep), paste_aligned(image, other, place)
-    else:
-        window = Window(100, 60, 200, 160, SIZE)
-        pasted, free = paste(image, other, window, keep=keep), paste(image, other, window)
-    margin = 0 if size == SIZE else 8
+    pasted, free = (aligned_or_not(image, other, kind, keep=mask) for mask in (keep, None))
+    margin = 0 if size == SIZE else 10
     assert same_bits(pasted, image)[:, : SIZE[0] // 2 - margin].all()
     below = slice(SIZE[0] // 2 + margin, None)
     assert torch.equal(pasted[..., below, :], free[..., below, :])
     assert (free[..., : SIZE[0] // 2, :] != image[..., : SIZE[0] // 2, :]).any()
+    assert same_bits(aligned_or_not(image, other, kind, keep=torch.ones_like(keep)), image).all()
 
 
 def test_masks_of_a_batch_are_its_pictures() -> None:
@@ -240,6 +255,24 @@ def test_the_border_is_soft() -> None:
     assert (row > 0).sum() == pytest.approx(410, abs=4)
     assert (row == 1).sum() == pytest.approx(410 - 2 * 51, abs=4)
     assert row.diff().abs().max() < 0.04
+    hard = paste_aligned(torch.zeros(1, 3, 512, 512), torch.ones(1, 3, 512, 512), place, 0.0)[0, 0]
+    assert ((hard > 0.05) & (hard < 0.95)).sum() > 500, "without a feather it has no stairs"
+
+
+@pytest.mark.parametrize("side", [64, 1024])
+def test_what_is_put_back_does_not_depend_on_the_aligned_size(side: int) -> None:
+    marks, white = face_at(160, 120, 0.3), torch.ones(1, 3, 8, 8)
+    expected, found = (
+        paste_aligned(torch.zeros(1, 3, *SIZE), white, alignment_of(marks, SIZE, n)) for n in (512, side)
+    )
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_a_face_that_was_stretched_is_brought_back_to_its_shape() -> None:
+    image, marks = smooth(), face_at(160, 120, 0.3, 20)
+    face, alignment = aligned_face(image, marks)
+    pasted = paste_aligned(image, resize(face, (300, 700)), alignment)
+    assert (pasted - image).abs().max() < 0.02
 
 
 def test_faces_go_back_into_enlarged_copies_at_any_size() -> None:
@@ -261,6 +294,11 @@ def test_where_the_picture_ends_it_is_mirrored_and_blurred() -> None:
     lines, beyond = face[..., 200:300, 151:], face[..., 200:300, :100]
     assert (lines.amax(-2) - lines.amin(-2)).min() > 0.9, "what is there is sharp to its end"
     assert (beyond.amax(-2) - beyond.amin(-2)).max() < 0.1
+    bright = torch.zeros(1, 3, 512, 512)
+    bright[..., 60:120] = 1
+    face, _ = aligned_face(bright, face_at(106, 256, 1.0))
+    assert face[..., 256, 150 - 90].min() > 0.9
+    assert face[..., 256, 150 - 20].max() < 0.1
     half = torch.cat([torch.zeros(1, 3, 512, 256), torch.ones(1, 3, 512, 256)], -1)
     face, _ = aligned_face(half, face_at(106, 256, 1.0))
     assert face[..., 256, 20].max() < 0.05, "the mirror shows what lies at the end"
