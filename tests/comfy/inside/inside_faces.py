@@ -13,6 +13,7 @@ from pfstorer.nodes.host.face_crops import FaceCrop
 from pfstorer.nodes.host.faces import boxes_of_masks, faces_of, host_boxes
 from pfstorer.nodes.host.folders import register_model_folders
 from pfstorer.pfstorer_core.checkpoints.header import RestorerHeader
+from pfstorer.pfstorer_core.imaging.alignment import Alignment, alignment_of
 from pfstorer.pfstorer_core.imaging.faces import Face, Window
 from skimage import data
 
@@ -388,3 +389,43 @@ def test_aligned_faces_that_do_not_belong_are_refused() -> None:
     large = film().repeat_interleave(2, 1).repeat_interleave(2, 2)
     pasted = RestorationPasteFace.execute(large, crops * 0, crop, 0.0).result[0]
     assert (pasted[0, 24, 32] == 0).all()
+
+
+def places_of(crop: FaceCrop, point: tuple[float, float]) -> torch.Tensor:
+    """Where a point of the picture comes to lie in the aligned face of each frame."""
+    matrices = torch.tensor([place.matrix for place in crop.windows if isinstance(place, Alignment)])
+    return matrices @ torch.tensor([*point, 1.0])
+
+
+def test_a_frame_without_landmarks_has_those_of_the_nearest_at_its_own_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(face_crops, "face_in", lambda *_: None)
+    other = torch.tensor([[6.0, 4.0], [12.0, 7.0], [8.0, 8.0], [7.0, 12.0]])
+    first, nearest = (
+        Face((8, 8, 24, 24), SQUARE + 8, 1.0),
+        Face((40, 20, 56, 36), other + torch.tensor([40.0, 20.0]), 1.0),
+    )
+    unknown = {"x": 30, "y": 10, "width": 32, "height": 32}
+    boxes = [host_boxes([first]), [], host_boxes([nearest]), [unknown]]
+    _, crop = RestorationCropFace.execute(film(), 1, 0.5, bboxes=boxes, align="FFHQ").result
+    held = 2 * other + torch.tensor([30.0, 10.0])
+    assert crop.windows[1] is None
+    expected = alignment_of(held, (64, 96))
+    torch.testing.assert_close(torch.tensor(crop.windows[3].matrix), torch.tensor(expected.matrix))
+
+
+def test_a_still_face_in_a_film_does_not_tremble() -> None:
+    generator = torch.Generator().manual_seed(0)
+    boxes = [
+        host_boxes([Face((20, 10, 36, 26), SQUARE + torch.tensor([20.0, 10.0]) + shift, 1.0)])
+        for shift in 0.05 * torch.randn(12, 4, 2, generator=generator)
+    ]
+    images = film([(20, 10)] * 12)
+    _, crop = RestorationCropFace.execute(images, 1, 0.5, bboxes=boxes, align="FFHQ").result
+    alone = [
+        RestorationCropFace.execute(images[:1], 1, 0.5, bboxes=[one], align="FFHQ").result[1] for one in boxes
+    ]
+    apart = FaceCrop(tuple(one.windows[0] for one in alone))
+    together, separate = (places_of(c, (28.0, 18.0)).diff(dim=0).norm(dim=1).mean() for c in (crop, apart))
+    assert together < separate / 5
