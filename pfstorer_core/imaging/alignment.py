@@ -203,14 +203,11 @@ def _warp(picture: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
     step, (height, width) = _step(matrix), picture.shape[-2:]
     if step > MOST_STEP:
         picture = resize(picture, (math.ceil(2 * height / step), math.ceil(2 * width / step)))
-        ratio = torch.tensor([[picture.shape[-1] / width], [picture.shape[-2] / height]])
-        return _warp(picture, matrix * ratio, size)
     # A pixel that covers several is sampled as finely as they lie, and then reduced: nothing is skipped.
-    fine = max(1, math.ceil(step / LEAST_STEP))
+    fine = max(1, math.ceil(min(step / LEAST_STEP, 2 if step > MOST_STEP else MOST_STEP)))
     x, y = _points(matrix, size, fine)
-    grid = (
-        torch.stack([2 * x / width - 1, 2 * y / height - 1], -1).to(picture).expand(len(picture), -1, -1, -1)
-    )
+    grid = torch.stack([2 * x / width - 1, 2 * y / height - 1], -1).to(picture)
+    grid = grid.expand(len(picture), -1, -1, -1)
     return resize(F.grid_sample(picture, grid, "bicubic", "reflection", align_corners=False), size)
 
 

@@ -166,6 +166,8 @@ def test_what_is_reduced_first_stays_in_its_place() -> None:
     rows = torch.arange(254, 258)
     expected = (15 + (rows + 0.5 - 256) * 4.9) / 30
     torch.testing.assert_close(face[0, 0, rows, 256], expected, atol=0.01, rtol=0)
+    far, _ = aligned_face(ramp[..., :3, :], face_at(200, 15, 900.0))
+    assert far.isfinite().all(), "landmarks may be wrong, too"
 
 
 @pytest.mark.parametrize(
