@@ -18,6 +18,9 @@ from .small import write
 SIZES = SwinIRConfig(12, (2, 1), (2, 3), 4, 2, 8)
 
 
+CONTROL_KEYS = ("zero_convs.0.0.weight", "input_blocks.0.0.weight")
+
+
 @pytest.fixture(scope="module")
 def network() -> SwinIR:
     torch.manual_seed(0)
@@ -99,7 +102,7 @@ def test_what_cannot_be_cleaned_is_refused(pictures: Tensor, tile: int, words: s
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        ({"zero_convs.0.0.weight": torch.zeros(1), "time_embed.0.bias": torch.zeros(1)}, "control network"),
+        (dict.fromkeys(CONTROL_KEYS, torch.zeros(1)), "DiffBIR's control network alone, and no cleaner"),
         ({"lora_unet_mid.lora_up.weight": torch.zeros(1)}, "a LoRA, and no cleaner"),
         ({"encoder.conv_in.weight": torch.zeros(1)}, "a plain VAE, and no cleaner"),
     ],
