@@ -10,6 +10,7 @@ from .color import RestorationColorFix
 from .condition import RestorationConditioning
 from .degrade import DegradeImage
 from .faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
+from .guidance import RestorationGuidance
 from .host.folders import register_model_folders
 from .load import LoadBaseRestorer
 from .sample import TiledSRSampler
@@ -29,6 +30,7 @@ class PFStorerExtension(ComfyExtension):
             SaveIdentityAdapter,
             ApplyPersonalization,
             RestorationConditioning,
+            RestorationGuidance,
             TiledSRSampler,
             RestorationTiling,
             RestorationColorFix,

@@ -16,7 +16,7 @@ Conditioning = list[list[Any]]
 
 
 def restorer_of(model: ModelPatcher, vae: Any) -> RestorerModel:
-    """The restorer inside a MODEL, after a look at whether the VAE belongs to it.
+    """The restorer inside a MODEL, after a look at whether the VAE, where there is one, belongs to it.
 
     Raises:
         ValueError: the MODEL is not one of ours, or its latents are not the VAE's.
@@ -28,7 +28,7 @@ def restorer_of(model: ModelPatcher, vae: Any) -> RestorerModel:
         )
     latents = model.model.latent_format
     wanted = (latents.spacial_downscale_ratio, latents.latent_channels)
-    found = (vae.downscale_ratio, vae.latent_channels)
+    found = wanted if vae is None else (vae.downscale_ratio, vae.latent_channels)
     if found != wanted:
         raise ValueError(
             f"This VAE does not belong to the MODEL: factor and channels of its latents are {found}, the "
