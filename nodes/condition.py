@@ -9,7 +9,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from .host.conditioning import Conditioning, prompts_for, restorer_of, with_lq
+from .host.cleaning import clean, cleaner_of
+from .host.conditioning import Conditioning, check_size, prompts_for, restorer_of, start_of, with_lq
 from .host.images import from_image
 from .host.pixels import encode
 
@@ -34,6 +35,12 @@ class RestorationConditioning(io.ComfyNode):
                     tooltip="A prompt of your own. Unconnected: empty.",
                 ),
                 io.Conditioning.Input("negative", optional=True, tooltip="Only matters at a cfg above 1."),
+                io.UpscaleModel.Input(
+                    "cleaner",
+                    optional=True,
+                    tooltip="For DiffBIR: cleans the picture first (Load Upscale Model). Unconnected: the "
+                    "one in the checkpoint, if there is one.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive"),
@@ -45,15 +52,19 @@ class RestorationConditioning(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: ModelPatcher, vae: Any, image: Tensor,
-        positive: Conditioning | None = None, negative: Conditioning | None = None,
+        positive: Conditioning | None = None, negative: Conditioning | None = None, cleaner: Any = None,
     ) -> io.NodeOutput:  # fmt: skip
-        prompts = prompts_for(restorer_of(model, vae), positive, negative)
+        restorer = restorer_of(model, vae)
+        prompts = prompts_for(restorer, positive, negative)
         pixels = from_image(image)
         if min(pixels.shape[-2:]) < vae.downscale_ratio:
             raise ValueError(
                 f"The image is {pixels.shape[-1]} x {pixels.shape[-2]}; each side needs at least "
                 f"{vae.downscale_ratio} pixels. Enlarge it to the size of the result first."
             )
+        check_size(restorer.header, pixels)
         pixels = vae.vae_encode_crop_pixels(pixels.movedim(1, -1)).movedim(-1, 1)
+        pixels = clean(cleaner_of(model, cleaner), pixels, mm.throw_exception_if_processing_interrupted)
         lq_latent = encode(vae, pixels, mm.throw_exception_if_processing_interrupted)
-        return io.NodeOutput(*with_lq(prompts, lq_latent), {"samples": lq_latent})
+        start = start_of(restorer.header, lq_latent)
+        return io.NodeOutput(*with_lq(prompts, lq_latent), {"samples": start})

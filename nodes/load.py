@@ -8,9 +8,21 @@ import torch
 from comfy_api.latest import io
 
 from ..pfstorer_core.restorers.files import open_restorer
+from ..pfstorer_core.restorers.registry import variants
 from .host.clip import build_clip, null_context
-from .host.folders import ADDONS, NONE, VAES, addon_names, addon_paths, restorer_names, restorer_path, stamp
+from .host.folders import (
+    ADDONS,
+    CONTROLNETS,
+    NONE,
+    VAES,
+    addon_names,
+    addon_paths,
+    restorer_names,
+    restorer_path,
+    stamp,
+)
 from .host.model import build_model, load_model
+from .host.notes import described, show_notes
 from .host.vae import build_vae, load_vae
 
 DTYPES = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,8 +36,8 @@ class LoadBaseRestorer(io.ComfyNode):
             node_id="LoadBaseRestorer",
             display_name="Load Base Restorer",
             category="PFStorer",
-            description="Loads a StableSR-like restorer as a native MODEL, CLIP and VAE.",
-            search_aliases=["stablesr", "face restoration", "restorer", "super resolution"],
+            description="Loads a StableSR-like or DiffBIR restorer as a native MODEL, CLIP and VAE.",
+            search_aliases=["stablesr", "diffbir", "face restoration", "restorer", "super resolution"],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
@@ -35,11 +47,12 @@ class LoadBaseRestorer(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "restorer_weights",
-                    options=addon_names(ADDONS),
+                    options=addon_names(ADDONS, CONTROLNETS),
                     default=NONE,
                     optional=True,
-                    tooltip="StableSR's own weights alone (models/stablesr), such as webui_768v_139.ckpt, "
-                    "for a checkpoint that is plain Stable Diffusion 2.1.",
+                    tooltip="StableSR's own weights alone, such as webui_768v_139.ckpt, or DiffBIR's control "
+                    "network, such as v1_face.pth (models/stablesr or models/controlnet), for a checkpoint "
+                    "that is plain Stable Diffusion 2.1.",
                 ),
                 io.Combo.Input(
                     "cfw_autoencoder",
@@ -66,12 +79,22 @@ class LoadBaseRestorer(io.ComfyNode):
                     advanced=True,
                     tooltip="Number format of weights and arithmetic. auto lets ComfyUI choose.",
                 ),
+                io.Combo.Input(
+                    "variant",
+                    options=["auto", *variants()],
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Which of DiffBIR's published weights these are. auto: what the file or its name "
+                    "says. The node shows what it took.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="For TiledSRSampler, KSampler, LoRA loaders, …"),
                 io.Clip.Output(tooltip="For prompts of your own; most restorations need none."),
                 io.Vae.Output(),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -86,12 +109,13 @@ class LoadBaseRestorer(io.ComfyNode):
     @classmethod
     def execute(
         cls, checkpoint: str, restorer_weights: str = NONE, cfw_autoencoder: str = NONE,
-        prediction_type: str = "auto", dtype: str = "auto",
+        prediction_type: str = "auto", dtype: str = "auto", variant: str = "auto",
     ) -> io.NodeOutput:  # fmt: skip
         source = (
             restorer_path(checkpoint),
             addon_paths(restorer_weights, cfw_autoencoder),
             PREDICTION_TYPES[prediction_type],
+            None if variant == "auto" else variant,
         )
         file = open_restorer(*source)
         file.check_fit()
@@ -101,4 +125,5 @@ class LoadBaseRestorer(io.ComfyNode):
         model.cached_patcher_init = (load_model, (*source, DTYPES[dtype], context))
         vae = build_vae(file)
         vae.patcher.cached_patcher_init = (load_vae, source)
-        return io.NodeOutput(model, clip, vae)
+        notes = show_notes(cls.hidden.unique_id, [described(file)])
+        return io.NodeOutput(model, clip, vae, ui=notes)

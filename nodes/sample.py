@@ -18,7 +18,8 @@ from ..pfstorer_core.imaging.canvas import MAX_UPSCALE, prepare_canvas, resize
 from ..pfstorer_core.imaging.color import COLOR_FIXES
 from ..pfstorer_core.imaging.tiled_autoencoder import pixel_grid
 from ..pfstorer_core.imaging.tiling import tile_cells
-from .host.conditioning import Conditioning, prompts_for, restorer_of, with_lq
+from .host.cleaning import clean, cleaner_of
+from .host.conditioning import Conditioning, prompts_for, restorer_of, start_of, with_lq
 from .host.images import from_image
 from .host.pixels import check_fidelity, decode, encode
 from .host.progress import TileBar
@@ -40,7 +41,8 @@ class TiledSRSampler(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="Of LoadBaseRestorer."),
                 io.Image.Input("image", tooltip="The bad picture, at its own size."),
                 io.Float.Input("upscale", default=4.0, min=1.0, max=MAX_UPSCALE, step=0.25,
-                               tooltip="The result is this many times as wide and as high."),
+                               tooltip="The result is this many times as wide and as high. A restorer of "
+                               "one size (DiffBIR's for faces) brings the shorter side to its own."),
                 io.Int.Input("steps", default=20, min=1, max=1000,
                              tooltip="Sampling steps: more is slower and often finer."),
                 io.Float.Input("cfg", default=1.0, min=1.0, max=30.0, step=0.1, round=0.01,
@@ -72,6 +74,9 @@ class TiledSRSampler(io.ComfyNode):
                                       tooltip="A prompt of your own. Unconnected: empty."),
                 io.Conditioning.Input("negative", optional=True,
                                       tooltip="Only matters at a cfg above 1."),
+                io.UpscaleModel.Input("cleaner", optional=True,
+                                      tooltip="For DiffBIR: cleans the picture first (Load Upscale Model). "
+                                      "Unconnected: the one in the checkpoint, if there is one."),
             ],
             outputs=[
                 io.Image.Output(),
@@ -87,22 +92,23 @@ class TiledSRSampler(io.ComfyNode):
         sampler_name: str, scheduler: str, seed: int, tile: int = 0, overlap: int = -1,
         tile_batch: int = 4, fidelity: float = 0.0, color_fix: str = "wavelet", fixed_noise: bool = False,
         mask: Tensor | None = None, positive: Conditioning | None = None,
-        negative: Conditioning | None = None,
+        negative: Conditioning | None = None, cleaner: Any = None,
     ) -> io.NodeOutput:  # fmt: skip
         restorer = restorer_of(model, vae)
-        image_size, factor = restorer.header.image_size, vae.downscale_ratio
+        header, factor = restorer.header, vae.downscale_ratio
         check_fidelity(vae, fidelity)
         prompts = prompts_for(restorer, positive, negative)
         check_noise_levels(model, steps, sampler_name, scheduler)
-        cells = tile_cells(tile, overlap, image_size, factor)
+        cells = tile_cells(tile, overlap, header.image_size, factor)
         pictures = from_image(image)
         count, shown = len(pictures), prepare_mask(mask, len(pictures), model)
-        canvas = prepare_canvas(pictures, upscale, image_size, factor, stop)
+        canvas = prepare_canvas(pictures, upscale, header.image_size, factor, stop, header.size_rule)
         shown = None if shown is None else resize(shown, canvas.target, stop).clamp(0, 1)
         together, pixels = 1 if fixed_noise else count, len(pixel_grid(canvas.picture, factor))
         plans = plan_tiles(canvas, shown, factor, together, Tiles(*cells, tile_batch))
         bar = TileBar(model, (pixels, count * pixels), steps, [tiles for _, tiles in plans])
-        lq_latent = encode(vae, canvas.picture, bar.on_pixel_tile)
+        seen = replace(canvas, picture=clean(cleaner_of(model, cleaner), canvas.picture, stop))
+        lq_latent = encode(vae, seen.picture, bar.on_pixel_tile)
 
         def sample(number: int, start: Tensor) -> Tensor:
             tiles, needed = plans[number]
@@ -113,12 +119,12 @@ class TiledSRSampler(io.ComfyNode):
             bar.begin(number)
             return comfy.sample.sample(
                 with_tiles(model, replace(tiles, on_tiles=bar.on_tiles)), noise, steps, cfg, sampler_name,
-                scheduler, positive, negative, start, seed=seed, callback=bar.on_step,
+                scheduler, positive, negative, start_of(header, start), seed=seed, callback=bar.on_step,
                 disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             )  # fmt: skip
 
         samples = torch.cat([sample(*start) for start in enumerate(lq_latent.split(together))])
         check_samples(samples, model, sampler_name, scheduler)
-        restored = canvas.finish(decode(vae, samples, canvas.picture, fidelity, bar.on_pixel_tile), color_fix)
+        restored = seen.finish(decode(vae, samples, seen.picture, fidelity, bar.on_pixel_tile), color_fix)
         restored, shown = apply_mask(canvas, restored, shown)
         return io.NodeOutput(restored.movedim(1, -1), {"samples": samples}, shown)

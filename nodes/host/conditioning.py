@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import node_helpers
+import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ...pfstorer_core.checkpoints.header import RestorerHeader
 from .adapters import NULL_PROMPT
 from .images import finite
 from .model import LQ_LATENT, PICTURES, RestorerModel
@@ -53,6 +55,22 @@ def prompts_for(restorer: RestorerModel, *prompts: Conditioning | None) -> list[
         for tokens, _ in prompt or ():
             finite(tokens, "positive or negative", "prompt")
     return [prompt or [[restorer.null_context, {NULL_PROMPT: True}]] for prompt in prompts]
+
+
+def check_size(header: RestorerHeader, pixels: Tensor) -> None:
+    """Raise ValueError where a restorer of one size gets pictures [B, 3, H, W] of another."""
+    shorter, wanted = min(pixels.shape[-2:]), header.image_size
+    if header.size_rule == "fixed" and shorter != wanted:
+        raise ValueError(
+            f"This restorer restores pictures whose shorter side has {wanted} pixels, and this one has "
+            f"{shorter}: it would draw a face of its own. Scale the image so, or take TiledSRSampler, which "
+            "does, or Crop Face with align FFHQ."
+        )
+
+
+def start_of(header: RestorerHeader, lq_latent: Tensor) -> Tensor:
+    """What a sampler at denoise 1 starts from beside its noise, [B, C, h, w]."""
+    return lq_latent if header.start == "lq" else torch.zeros_like(lq_latent)
 
 
 def with_lq(

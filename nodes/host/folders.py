@@ -18,6 +18,7 @@ ADDONS = "stablesr"
 ADAPTERS = "identity_adapters"
 ADAPTER_SUFFIX = ".safetensors"
 VAES = "vae"
+CONTROLNETS = "controlnet"
 FACE_DETECTORS = "face_detection"
 BUILT_IN = "blazeface"
 """The choice of no file: the detector that is shipped."""
@@ -61,7 +62,7 @@ def restorer_path(name: str) -> str:
 
 def addon_paths(*names: str) -> tuple[str, ...]:
     """The add-ons of these names, none left out; raises FileNotFoundError as `restorer_path` does."""
-    return tuple(_path(name, ADDONS, VAES) for name in names if name != NONE)
+    return tuple(_path(name, ADDONS, CONTROLNETS, VAES) for name in names if name != NONE)
 
 
 def face_detectors() -> list[str]:

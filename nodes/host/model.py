@@ -23,12 +23,16 @@ from ...pfstorer_core.restorers.changes import Changes, sites_of
 from ...pfstorer_core.restorers.files import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from ...pfstorer_core.restorers.fingerprint import fingerprint
 from .adapters import AREA, apply_identities, identity_conds, patches_of
+from .cleaning import KEY as CLEANER
+from .cleaning import build_cleaner
 from .loading import load_weights, patcher_class
 from .placement import Placement, check_latent, placement_of
 from .unet import HostUNet
 
 LQ_LATENT = "lq_latent"
 """Key of the LQ latent in a conditioning's values, and of the host's U-Net's keyword."""
+CONTROL_CONTEXT = "condition_context"
+"""Of what a control network reads in place of the prompt."""
 PICTURES = "pfstorer_pictures"
 """In a conditioning's values: number of the LQ latent's first picture, and of how many it is one."""
 
@@ -81,6 +85,7 @@ class RestorerModelConfig(comfy.supported_models.SD20):
             "linear_start": header.beta_start,
             "linear_end": header.beta_end,
             "timesteps": header.num_train_timesteps,
+            "zsnr": header.rescale_betas_zero_snr,
         }
 
     def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -126,6 +131,10 @@ class RestorerModel(comfy.model_base.BaseModel):
             lq = self.process_latent_in(lq.to(kwargs["device"], torch.float32))
             placement = placement_of(lq, rows, size, start)
             conds[LQ_LATENT] = comfy.conds.CONDNoiseShape(placement.of(lq, "bilinear"))
+            if self.header.condition == "control" and self.header.control_prompt == "empty":
+                assert self.null_context is not None
+                context = self.null_context.to(kwargs["device"], torch.float32)
+                conds[CONTROL_CONTEXT] = comfy.conds.CONDRegular(context)
         first, total = kwargs.get(PICTURES, (0, placement.total))
         placement = replace(placement, rows=[first + row for row in placement.rows], total=total)
         return conds | identity_conds(self.current_patcher, noise, kwargs, placement)
@@ -205,6 +214,8 @@ def build_model(
     load_weights(model.diffusion_model, file.unet, "U-Net", file.expected[0], placement)
     if null_context is not None:
         model.null_context = null_context
+    if file.cleaner:
+        patcher.set_attachments(CLEANER, build_cleaner(file.cleaner))
     return patcher
 
 
@@ -212,9 +223,11 @@ def load_model(
     path: str,
     addons: Sequence[str],
     prediction_type: PredictionType | None,
+    variant: str | None,
     dtype: torch.dtype | None,
     null_context: Tensor | None,
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
     """Loads a MODEL afresh: what the host calls for a deep copy with weights of its own."""
-    return build_model(open_restorer(path, addons, prediction_type), dtype, null_context, disable_dynamic)
+    file = open_restorer(path, addons, prediction_type, variant)
+    return build_model(file, dtype, null_context, disable_dynamic)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from comfy_api.latest import ui
 from server import PromptServer
 
+from ...pfstorer_core.restorers.files import RestorerFile
+
 
 def show_text(node: str, text: str) -> None:
     """Show a text below the node of that id."""
@@ -21,3 +23,12 @@ def show_notes(node: str, notes: Sequence[str]) -> ui.PreviewText:
     text = "\n".join(notes)
     show_text(node, text)
     return ui.PreviewText(text)
+
+
+def described(file: RestorerFile) -> str:
+    """What an opened restorer was taken for, in a sentence."""
+    header = file.header
+    what = " ".join(filter(None, (header.architecture, header.variant)))
+    rule = "faces brought to" if header.size_rule == "fixed" else "tiles of"
+    cleaner = "" if header.condition != "control" else ", own cleaner" if file.cleaner else ", no cleaner"
+    return f"Taken for {what}: {header.prediction_type}, {rule} {header.image_size} pixels{cleaner}."

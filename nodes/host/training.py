@@ -69,7 +69,7 @@ def training_copy(model: ModelPatcher) -> Restorer:
     mm.soft_empty_cache()
     return load_restorer(
         source.path, *source.addons, device=device, dtype=training_dtype(model.model.get_dtype(), device),
-        prediction_type=source.prediction_type, text=True,
+        prediction_type=source.prediction_type, variant=source.variant, text=True,
     )  # fmt: skip
 
 

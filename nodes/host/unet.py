@@ -60,6 +60,7 @@ class HostUNet(UNet):
         transformer_options: dict,
         lq_latent: Tensor | None = None,
         condition: Any = None,
+        condition_context: Tensor | None = None,
         sites: Mapping[str, Site] = NO_SITES,
         hooks: BlockHooks | None = None,
         **_: Any,
@@ -69,7 +70,8 @@ class HostUNet(UNet):
         options.update(original_shape=list(x.shape), transformer_index=0)
         given = {"x": x, "timesteps": timesteps, "context": context, "y": y}
         patched = block_hooks(options, self.config.model_channels, given)
-        condition = self.conditioning(lq_latent if condition is None else condition, x, timesteps, context)
+        read = context if condition_context is None else condition_context
+        condition = self.conditioning(lq_latent if condition is None else condition, x, timesteps, read)
         if control:
             condition = replace(condition, residuals=[*condition.residuals, control])
         until = hooks.until if hooks else ""

@@ -75,10 +75,11 @@ def load_vae(
     path: str,
     addons: Sequence[str],
     prediction_type: PredictionType | None,
+    variant: str | None,
     disable_dynamic: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
     """The same for the patcher of a VAE."""
-    return build_vae(open_restorer(path, addons, prediction_type), disable_dynamic).patcher
+    return build_vae(open_restorer(path, addons, prediction_type, variant), disable_dynamic).patcher
 
 
 def _hollow_vae() -> RestorerVAE:

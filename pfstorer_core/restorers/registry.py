@@ -46,6 +46,11 @@ def architectures() -> dict[str, Architecture]:
     return in_folders(__package__ or "", "ARCHITECTURE")
 
 
+def variants() -> list[str]:
+    """Of the published weights of all architectures."""
+    return [name for each in architectures().values() for name in each.variants]
+
+
 def in_folders(package: str, attribute: str) -> dict[str, Any]:
     """What the folders of a package offer under this name, by its own `name`."""
     parent = importlib.import_module(package)
