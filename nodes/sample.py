@@ -94,10 +94,9 @@ class TiledSRSampler(io.ComfyNode):
         mask: Tensor | None = None, positive: Conditioning | None = None,
         negative: Conditioning | None = None, cleaner: Any = None,
     ) -> io.NodeOutput:  # fmt: skip
-        restorer = restorer_of(model, vae)
+        prompts = prompts_for(restorer := restorer_of(model, vae), positive, negative)
         header, factor = restorer.header, vae.downscale_ratio
         check_fidelity(vae, fidelity)
-        prompts = prompts_for(restorer, positive, negative)
         check_noise_levels(model, steps, sampler_name, scheduler)
         cells = tile_cells(tile, overlap, header.image_size, factor)
         pictures = from_image(image)

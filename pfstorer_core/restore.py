@@ -70,7 +70,7 @@ def restore(
         lq.float().cpu(), upscale, header.image_size, restorer.downscale, size_rule=header.size_rule
     )
     if restorer.cleaner is not None:
-        canvas = replace(canvas, picture=restorer.cleaner(canvas.picture).clamp(0, 1))
+        canvas = replace(canvas, picture=restorer.cleaner(canvas.picture))
     latent = restorer.encode(canvas.picture)
     condition = restorer.condition(latent)
     grid = TileGrid.of(latent, *tile_cells(tile, overlap, header.image_size, restorer.downscale))

@@ -40,14 +40,14 @@ def cleaner_of(model: ModelPatcher, chosen: Any | None) -> Any | None:
     if cleaner is None and model.model.header.condition == "control":
         logging.getLogger(__name__).warning(
             "No cleaner: the picture's noise and blur are taken for what it shows. DiffBIR's control network "
-            "expects a cleaned picture: connect a SwinIR by Load Upscale Model, for faces face_swinir_v1.ckpt."
+            "expects a cleaned picture: connect a SwinIR by Load Upscale Model (face_swinir_v1.ckpt)."
         )
     return cleaner
 
 
 def clean(cleaner: Any | None, pictures: Tensor, on_tile: Callable[[], object] = lambda: None) -> Tensor:
-    """Pictures [B, 3, H, W] in [0, 1] without their damage, [B, 3, H, W] in [0, 1]; as they are without a
-    cleaner. Large ones in tiles, smaller ones where memory is short."""
+    """Pictures [B, 3, H, W] in [0, 1] without their damage, about [0, 1]; as they are without a cleaner.
+    Large ones in tiles, smaller ones where memory is short."""
     if cleaner is None:
         return pictures
     device, tile = cleaner.patcher.load_device, TILE
@@ -58,7 +58,7 @@ def clean(cleaner: Any | None, pictures: Tensor, on_tile: Callable[[], object] =
     while True:
         try:
             large = max(pictures.shape[-2:]) > tile
-            return network.clean(pictures, tile if large else 0, on_tile=on_tile).clamp_(0, 1)
+            return network.clean(pictures, tile if large else 0, on_tile=on_tile)
         except Exception as error:
             mm.raise_non_oom(error)
             if tile <= LEAST_TILE:

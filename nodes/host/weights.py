@@ -12,7 +12,7 @@ from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
 from ...pfstorer_core.models import UNetConfig
-from ...pfstorer_core.personalization.weights import LowRank, factor_at, feature_scale
+from ...pfstorer_core.personalization.weights import Full, LowRank, factor_at, feature_scale
 from ...pfstorer_core.restorers.changes import WeightChange
 
 KEY = "pfstorer.weights"
@@ -20,20 +20,22 @@ PREFIX = "diffusion_model."
 """Of the U-Net's parameters in the host's MODEL."""
 
 
-def weight_patches(weights: Mapping[str, Sequence[WeightChange]]) -> dict[str, LoRAAdapter]:
-    """What the host calls patches, of what an adapter changes by the names of the U-Net's parameters.
+def weight_patches(weights: Mapping[str, Sequence[WeightChange]]) -> dict[str, Any]:
+    """What the host calls patches, of what an adapter changes by the names of the U-Net's parameters: LoRAs,
+    and whole differences.
 
     Raises:
-        ValueError: a change that is no LoRA's, which the host has no patch for.
+        ValueError: a change of another kind, which the host has no patch for.
     """
-    found = {}
-    for name, (change,) in weights.items():
-        if not isinstance(change, LowRank):
-            raise ValueError(
-                f"{name} is changed by a {type(change).__name__}, which is no LoRA: update the pack."
-            )
-        found[PREFIX + name] = LoRAAdapter(set(), (change.up, change.down, change.alpha, None, None, None))
-    return found
+    return {PREFIX + name: _patch(name, change) for name, (change,) in weights.items()}
+
+
+def _patch(name: str, change: WeightChange) -> Any:
+    if isinstance(change, LowRank):
+        return LoRAAdapter(set(), (change.up, change.down, change.alpha, None, None, None))
+    if isinstance(change, Full):
+        return ("diff", (change.strength * change.change,))
+    raise ValueError(f"{name} is changed by a {type(change).__name__}, which the host has no patch for.")
 
 
 def with_weights(

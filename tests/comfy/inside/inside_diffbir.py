@@ -1,0 +1,131 @@
+"""DiffBIR inside the host: its control network beside the host's layers, its cleaner, its nodes."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.model_management as mm
+import pytest
+import torch
+from pfstorer.nodes.condition import RestorationConditioning
+from pfstorer.nodes.host import cleaning
+from pfstorer.nodes.host.model import build_model
+from pfstorer.nodes.host.notes import described
+from pfstorer.nodes.host.vae import build_vae
+from pfstorer.nodes.host.weights import weight_patches, with_weights
+from pfstorer.nodes.sample import TiledSRSampler
+from pfstorer.pfstorer_core import restore
+from pfstorer.pfstorer_core.models import (
+    Autoencoder,
+    AutoencoderConfig,
+    ControlConfig,
+    SwinIR,
+    SwinIRConfig,
+    UNet,
+    UNetConfig,
+)
+from pfstorer.pfstorer_core.personalization.weights import Full
+from pfstorer.pfstorer_core.restorers.base import Condition, Restorer
+from pfstorer.pfstorer_core.restorers.diffbir.cleaner import Cleaner
+from pfstorer.pfstorer_core.restorers.diffbir.variants import VARIANTS
+from pfstorer.pfstorer_core.restorers.files import RestorerFile, open_restorer, save_restorer
+
+SIDE = 64
+SHARED: dict[str, Any] = {
+    "model_channels": 32, "channel_mult": (1, 2, 2), "num_res_blocks": 1, "num_head_channels": 16,
+    "context_dim": 24,
+}  # fmt: skip
+CONTROL = "control_model.input_blocks.1.0.in_layers.2.weight"
+
+
+@pytest.fixture(scope="module")
+def restorer() -> Restorer:
+    torch.manual_seed(0)
+    unet = UNet(UNetConfig(sft_channels=0, control=ControlConfig(in_channels=8, **SHARED), **SHARED))
+    autoencoder = Autoencoder(AutoencoderConfig(ch=32, ch_mult=(1, 2, 2), num_res_blocks=1))
+    cleaner = SwinIR(SwinIRConfig(24, (2, 1), (2, 3), 8, 2, 16)).eval().requires_grad_(False)
+    header = replace(VARIANTS["v1_face"], image_size=SIDE, num_head_channels=16)
+    context = torch.randn(1, 3, SHARED["context_dim"])
+    return Restorer(unet.eval(), autoencoder.eval(), context, header, cleaner=Cleaner.of(cleaner))
+
+
+@pytest.fixture(scope="module")
+def file(restorer: Restorer, tmp_path_factory: pytest.TempPathFactory) -> RestorerFile:
+    path: Path = tmp_path_factory.mktemp("diffbir") / "face_full_v1.safetensors"
+    save_restorer(restorer, path, torch.float32)
+    return open_restorer(path)
+
+
+@pytest.fixture(scope="module")
+def model(file: RestorerFile) -> Any:
+    return build_model(file, torch.float32)
+
+
+def bad(height: int = 48, width: int = 40) -> torch.Tensor:
+    return torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(3))
+
+
+def sampled(model: Any, vae: Any, **changes: Any) -> torch.Tensor:
+    settings = {"upscale": 1.0, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal"}
+    return TiledSRSampler.execute(model, vae, bad(), **{**settings, "seed": 5, **changes}).args[0]
+
+
+def test_an_evaluation_is_the_core_s(restorer: Restorer, model: Any) -> None:
+    """The control network reads the empty prompt, whatever the U-Net reads; both rows see one hint."""
+    generator = torch.Generator().manual_seed(1)
+    x, hint = (torch.randn(n, 4, 16, 16, generator=generator) for n in (2, 1))
+    context = torch.randn(2, 5, 24, generator=generator)
+    t = torch.tensor([700.0, 30.0])
+    sigma = model.model.model_sampling.sigma(t)
+    with torch.no_grad():
+        theirs = restorer.denoise(x, t.long(), Condition(hint), context)
+        conds = model.model.extra_conds(
+            noise=x, device="cpu", cross_attn=context, lq_latent=hint / restorer.header.scale_factor
+        )
+        given = {name: cond.process_cond(batch_size=2, area=None).cond for name, cond in conds.items()}
+        scaled = x * (sigma[:, None, None, None] ** 2 + 1).sqrt()
+        denoised = model.model.apply_model(scaled, sigma, transformer_options={}, **given)
+    eps = (scaled - denoised) / sigma[:, None, None, None]
+    torch.testing.assert_close(eps, theirs, rtol=0, atol=2e-3)
+
+
+def test_a_face_is_brought_to_its_size_cleaned_and_restored(
+    restorer: Restorer, file: RestorerFile, model: Any
+) -> None:
+    vae = build_vae(file)
+    restored = sampled(model, vae, upscale=4.0)
+    assert restored.shape[1:3] == (77, SIDE)
+    assert torch.isfinite(restored).all()
+    assert torch.equal(restored, sampled(model, vae)), "upscale has no effect on a restorer of one size"
+    ours = restore(restorer, bad().movedim(-1, 1), steps=1)
+    assert ours.shape[-2:] == restored.shape[1:3]
+    bare = model.clone()
+    bare.remove_attachments(cleaning.KEY)
+    assert not torch.equal(restored, sampled(bare, vae)), "the cleaner of the file had no effect"
+    assert torch.equal(restored, sampled(bare, vae, cleaner=model.get_attachment(cleaning.KEY)))
+
+
+def test_sampling_starts_from_noise_alone(file: RestorerFile, model: Any) -> None:
+    vae, picture = build_vae(file), bad(SIDE, SIDE)
+    _, _, latent = RestorationConditioning.execute(model, vae, picture).args
+    assert not latent["samples"].any()
+    with pytest.raises(ValueError, match=f"shorter side has {SIDE} pixels, and this one has 128"):
+        RestorationConditioning.execute(model, vae, bad(128, 160))
+
+
+def test_what_it_was_taken_for_is_said(file: RestorerFile) -> None:
+    assert described(file) == f"Taken for diffbir v1_face: eps, faces brought to {SIDE} pixels, own cleaner."
+
+
+def test_weights_of_the_control_network_are_changed_and_given_back(restorer: Restorer, model: Any) -> None:
+    before = restorer.unet.get_parameter(CONTROL).detach()
+    change = torch.randn(before.shape, generator=torch.Generator().manual_seed(2))
+    changed = with_weights(model, weight_patches({CONTROL: [Full(change, 2.0)]}), 0.5)
+    mm.load_models_gpu([changed])
+    weight = changed.model.diffusion_model.get_parameter(CONTROL)
+    torch.testing.assert_close(weight.detach(), before + change, rtol=0, atol=1e-5)
+    changed.detach()
+    assert torch.equal(model.model.diffusion_model.get_parameter(CONTROL), before)
+    with pytest.raises(ValueError, match="changed by a SimpleNamespace"):
+        weight_patches({CONTROL: [SimpleNamespace()]})  # type: ignore[list-item]
