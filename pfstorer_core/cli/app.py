@@ -33,9 +33,18 @@ Folder = Annotated[
 ]
 Addons = Annotated[
     list[Path] | None,
-    typer.Option("--addon", help="StableSR's own weights on SD 2.1, a CFW autoencoder. Repeatable."),
+    typer.Option(
+        "--addon",
+        help="StableSR's own weights or DiffBIR's control network on SD 2.1, a CFW autoencoder. Repeatable.",
+    ),
 ]
 Prediction = Annotated[str | None, typer.Option(help="eps or v, where header and file name do not tell.")]
+Variant = Annotated[
+    str | None,
+    typer.Option(
+        help="Which of DiffBIR's weights: v1_face, v1_general, v2 or v2.1; else header or name tell."
+    ),
+]
 
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]

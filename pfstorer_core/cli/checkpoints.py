@@ -16,7 +16,7 @@ from ..checkpoints.words import bytes_in_words, plain
 from ..personalization.registry import is_adapter, load_identity_adapter, method_named
 from ..restorers.convert import convert
 from ..restorers.inspection import Inspection, inspect_checkpoint
-from .app import Addons, Prediction, app, bars, prediction_named
+from .app import Addons, Prediction, Variant, app, bars, prediction_named
 
 
 @app.command("inspect")
@@ -83,10 +83,11 @@ def _show(found: Inspection) -> None:
 @app.command("convert")
 def _convert(
     output: Annotated[Path, typer.Argument(help="The restorer to write (.safetensors).")],
-    checkpoint: Annotated[Path, typer.Argument(help="A StableSR or SD 2.1 checkpoint.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A StableSR, DiffBIR or SD 2.1 checkpoint.")],
     addon: Addons = None,
     dtype: Annotated[str, typer.Option(help="fp16, bf16 or fp32.")] = "fp16",
     prediction_type: Prediction = None,
+    variant: Variant = None,
     text: Annotated[
         bool, typer.Option(help="Keep the text tower, which prompts and learning a person need.")
     ] = True,
@@ -99,6 +100,7 @@ def _convert(
             addon or [],
             dtype=dtype,
             prediction_type=prediction_named(prediction_type),
+            variant=variant,
             text=text,
             on_step=show,
         )

@@ -15,7 +15,7 @@ from ..personalization.learn import learn
 from ..personalization.registry import methods
 from ..personalization.training import default_settings, settings_of
 from ..restorers.files import load_restorer
-from .app import Addons, Device, Prediction, app, bars, device_named, prediction_named
+from .app import Addons, Device, Prediction, Variant, app, bars, device_named, prediction_named
 
 DEFAULTS = default_settings()
 
@@ -66,6 +66,7 @@ def _personalize(
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was stopped or finished.")] = False,
     addon: Addons = None,
     prediction_type: Prediction = None,
+    variant: Variant = None,
 ) -> None:
     """Learn a person from a few good photos; a second call goes on where the first was stopped."""
     check_place(output)
@@ -97,6 +98,7 @@ def _personalize(
         device=place,
         dtype=torch.bfloat16 if bf16 else torch.float32,
         prediction_type=prediction,
+        variant=variant,
         text=True,
     )
     with bars() as show:

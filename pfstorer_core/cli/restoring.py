@@ -19,7 +19,7 @@ from ..personalization.registry import load_identity_adapter
 from ..restore import restore
 from ..restorers.files import load_restorer
 from ..training.progress import Progress
-from .app import Addons, Device, Prediction, app, bars, device_named, dtype_named, prediction_named
+from .app import Addons, Device, Prediction, Variant, app, bars, device_named, dtype_named, prediction_named
 
 
 @app.command("restore")
@@ -59,6 +59,7 @@ def _restore(
     dtype: Annotated[str, typer.Option(help="Of weights and arithmetic: fp32, bf16 or fp16.")] = "fp32",
     addon: Addons = None,
     prediction_type: Prediction = None,
+    variant: Variant = None,
 ) -> None:
     """Restore and enlarge a picture."""
     check_picture_name(output)
@@ -72,7 +73,12 @@ def _restore(
     people = [Identity(load_identity_adapter(path), gamma) for path in identity or []]
     prediction = prediction_named(prediction_type)
     model = load_restorer(
-        restorer, *(addon or []), **placement, prediction_type=prediction, text=bool(prompt)
+        restorer,
+        *(addon or []),
+        **placement,
+        prediction_type=prediction,
+        variant=variant,
+        text=bool(prompt),
     )
     chosen = model.header.aligned if align == "auto" else align
     face = _largest(lq[0], needed=align == "FFHQ") if chosen == "FFHQ" else None

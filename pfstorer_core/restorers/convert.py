@@ -24,6 +24,7 @@ def convert(
     *,
     dtype: str = "fp16",
     prediction_type: PredictionType | None = None,
+    variant: str | None = None,
     text: bool = True,
     on_step: Callable[[Progress], object] = silent,
 ) -> None:
@@ -44,7 +45,7 @@ def convert(
     """
     output = Path(output)
     check_output(output, dtype)
-    file = open_restorer(path, addons, prediction_type)
+    file = open_restorer(path, addons, prediction_type, variant)
     if output.exists() and any(output.samefile(source) for source in (path, *addons)):
         raise ValueError(f"{output} is one of the files to convert: choose another name for the result.")
     # The causal mask, which some versions stored, is infinite by nature and made anew by all.
