@@ -28,7 +28,8 @@ class RestorationGuidance(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer, also after ApplyPersonalization."),
                 io.Float.Input("scale", default=0.5, min=0.0, max=10000.0, step=0.05,
-                               tooltip="Strength. 0 is the MODEL as it is, bit for bit."),
+                               tooltip="Strength. 0 is the MODEL as it is, bit for bit; too much overshoots. "
+                               "Small pictures need less, rgb and rule v1 more."),
                 io.Combo.Input("space", options=list(SPACES), default="latent",
                                tooltip="Where predicted and bad picture are compared. latent: fast. rgb: "
                                "through the VAE, which decodes in every step and costs time and memory."),

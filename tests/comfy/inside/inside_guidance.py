@@ -37,7 +37,7 @@ def vae(path: Path) -> Any:
     """As LoadBaseRestorer makes it, in the host's inference mode."""
     with torch.inference_mode():
         vae = build_vae(open_restorer(path))
-    vae.patcher.cached_patcher_init = (load_vae, (str(path), (), None))
+    vae.patcher.cached_patcher_init = (load_vae, (str(path), (), None, None))
     return vae
 
 
@@ -327,7 +327,7 @@ def test_streamed_weights(path: Path, model: Any, vae: Any, request: Any) -> Non
     kind = request.getfixturevalue("dynamic")
     with torch.inference_mode():
         streamed = build_vae(open_restorer(path))
-        streamed.patcher.cached_patcher_init = (load_vae, (str(path), (), None))
+        streamed.patcher.cached_patcher_init = (load_vae, (str(path), (), None, None))
         assert isinstance(streamed.patcher, kind)
         patched = guided(model, STRONG["rgb"], "rgb", vae=streamed)
     (decoder,) = patched.get_additional_models_with_key(KEY)
