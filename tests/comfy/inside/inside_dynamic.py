@@ -130,7 +130,7 @@ def test_it_is_loaded_again(dynamic: type, tmp_path: Path) -> None:
     path, _ = stored(tmp_path, "whole", torch.float16)
     context = torch.zeros(1, 2, 64)
     model = build_model(open_restorer(path), torch.bfloat16, context)
-    model.cached_patcher_init = (load_model, (path, (), None, torch.bfloat16, context))
+    model.cached_patcher_init = (load_model, (path, (), None, None, torch.bfloat16, context))
     deep = model.clone(force_deepcopy=True)
     static = model.clone(disable_dynamic=True)
     assert not static.is_dynamic()
@@ -139,7 +139,7 @@ def test_it_is_loaded_again(dynamic: type, tmp_path: Path) -> None:
         weights = copy.model.diffusion_model.state_dict()
         assert {value.dtype for value in weights.values()} == {torch.bfloat16}
     vae = build_vae(open_restorer(path))
-    vae.patcher.cached_patcher_init = (load_vae, (path, (), None))
+    vae.patcher.cached_patcher_init = (load_vae, (path, (), None, None))
     static = vae.patcher.clone(disable_dynamic=True)
     assert not static.is_dynamic()
     assert {value.dtype for value in static.model.state_dict().values()} == {vae.vae_dtype}
