@@ -241,7 +241,7 @@ def test_what_the_host_saves_loads_again(restorer: Restorer, model: Any, path: P
 
 def test_a_deep_copy_has_weights_and_a_null_context_of_its_own(path: Path) -> None:
     context = torch.randn(1, 2, SIZES.context_dim)
-    options = (str(path), (), "eps", torch.float32, context)
+    options = (str(path), (), "eps", None, torch.float32, context)
     model = build_model(open_restorer(path, prediction_type="eps"), torch.float32, context)
     model.cached_patcher_init = (load_model, options)
     copy = model.clone(force_deepcopy=True)

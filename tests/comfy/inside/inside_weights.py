@@ -293,7 +293,7 @@ def test_where_the_host_streams_weights(
     expected = each_step(with_weights(model, patches, 0.7, 0.0, HALF))
     kind = request.getfixturevalue("dynamic")
     streamed = build_model(open_restorer(path), torch.float32)
-    source = (str(path), (), None, torch.float32, streamed.model.null_context)
+    source = (str(path), (), None, None, torch.float32, streamed.model.null_context)
     streamed.cached_patcher_init = (load_model, source)
     for stays in (with_weights(streamed, patches, 0.7), with_weights(streamed, patches, 0.0, 0.0, HALF)):
         assert isinstance(stays, kind)
