@@ -125,5 +125,6 @@ class LoadBaseRestorer(io.ComfyNode):
         model.cached_patcher_init = (load_model, (*source, DTYPES[dtype], context))
         vae = build_vae(file)
         vae.patcher.cached_patcher_init = (load_vae, source)
-        notes = show_notes(cls.hidden.unique_id, [described(file)]) if cls.hidden else None
-        return io.NodeOutput(model, clip, vae, ui=notes)
+        if cls.hidden:  # shown and logged; not among the outputs of a prompt, which are pictures
+            show_notes(cls.hidden.unique_id, [described(file)])
+        return io.NodeOutput(model, clip, vae)
