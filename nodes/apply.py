@@ -13,6 +13,7 @@ from ..pfstorer_core.personalization.base import Adapter
 from ..pfstorer_core.personalization.identity import MAX_GAMMA, Identity
 from .host.adapters import IdentityAdapterType, personalized
 from .host.images import from_mask
+from .host.inputs import percent
 from .host.model import RestorerModel
 from .host.weights import check_no_mask
 
@@ -23,10 +24,6 @@ class ApplyPersonalization(io.ComfyNode):
         def factor(name: str, where: str) -> Any:
             return io.Float.Input(name, default=1.0, min=0.0, max=2.0, step=0.05, optional=True,
                                   advanced=True, tooltip=f"Further factor on gamma for {where}.")  # fmt: skip
-
-        def percent(name: str, default: float, what: str) -> Any:
-            return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, optional=True,
-                                  advanced=True, tooltip=f"How far sampling is when it {what}.")  # fmt: skip
 
         return io.Schema(
             node_id="ApplyPersonalization",

@@ -10,15 +10,12 @@ from comfy_api.latest import io
 from ..pfstorer_core.diffusion.restoration_guidance import LOSSES, RULES, SPACES, GuidanceSettings
 from .host.conditioning import restorer_of
 from .host.guidance import GradientDecoder, Guide, window, with_guidance
+from .host.inputs import percent
 
 
 class RestorationGuidance(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        def percent(name: str, default: float, what: str) -> Any:
-            return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, optional=True,
-                                  advanced=True, tooltip=f"How far sampling is when it {what}.")  # fmt: skip
-
         return io.Schema(
             node_id="RestorationGuidance",
             display_name="Restoration Guidance",
