@@ -52,10 +52,13 @@ class Photos:
         restorer: Restorer,
         photos: Sequence[Tensor],
         boxes: Sequence[Box | None] | None = None,
-        on_tick: OnTick = never,
     ) -> Photos:
-        """Raises what `squares` does, and what `on_tick` does, which is called before each photo."""
-        images = squares(photos, boxes)
+        """Raises what `squares` does."""
+        return cls.of_squares(restorer, squares(photos, boxes))
+
+    @classmethod
+    def of_squares(cls, restorer: Restorer, images: list[Tensor], on_tick: OnTick = never) -> Photos:
+        """Raises what `on_tick` does, which is called before each photo."""
         size = restorer.header.image_size
         whole = torch.cat([resize(image[None], (size, size)).clamp(0, 1) for image in images])
         return cls(images, encoded(restorer, whole, on_tick))
@@ -204,12 +207,10 @@ def crop(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
     return resize(image[None, :, top : top + side, left : left + side], (size, size)).clamp(0, 1)[0]
 
 
-def in_order(
-    photos: Sequence[Tensor], boxes: Sequence[Box | None] | None
-) -> tuple[list[Tensor], list[Box | None]]:
-    """Photos and their boxes in an order that only what they show decides on."""
-    pairs = sorted(paired(photos, boxes), key=lambda pair: (digest_of(pair[0]), pair[1] or ()))
-    return [photo for photo, _ in pairs], [box for _, box in pairs]
+def in_order(photos: Sequence[Tensor], boxes: Sequence[Box | None] | None) -> list[int]:
+    """Numbers of the photos in an order that only what they and their boxes show decides on."""
+    pairs = paired(photos, boxes)
+    return sorted(range(len(pairs)), key=lambda n: (digest_of(pairs[n][0]), pairs[n][1] or ()))
 
 
 def digest_of(photo: Tensor) -> bytes:

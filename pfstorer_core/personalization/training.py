@@ -25,7 +25,7 @@ from ..training.state import STATE, kept_losses
 from .base import AdapterT
 from .header import FIRST_METHOD
 from .objective import PersonObjective, PersonTraining
-from .photos import Pairs, Photos, digest_of, in_order
+from .photos import Pairs, Photos, digest_of, in_order, paired, squares
 from .registry import method_named
 
 STEP_OVER_FORWARD = 3.0
@@ -76,11 +76,10 @@ def train_identity_adapter(
             )  # fmt: skip
     networks = (restorer.unet, restorer.autoencoder, *([restorer.text] if restorer.text else []))
     key = key or run_key(restorer.fingerprint, photos, settings, boxes)
-    photos, boxes = in_order(photos, boxes)
+    crops = squares(photos, boxes)  # before they are put in order: errors number them as they were given
+    crops = [crops[n] for n in in_order(photos, boxes)]
     with asking(on_tick, *networks):
-        return _train(
-            restorer, photos, boxes, settings, Path(folder), shared, on_progress, key, on_tick, begun
-        )
+        return _train(restorer, crops, settings, Path(folder), shared, on_progress, key, on_tick, begun)
 
 
 def default_settings(method: str = FIRST_METHOD) -> PersonTraining[Any]:
@@ -102,8 +101,7 @@ def settings_of(method: str, given: Mapping[str, Any]) -> PersonTraining:
 
 def _train(
     restorer: Restorer,
-    photos: Sequence[Tensor],
-    boxes: Sequence[Box | None],
+    crops: list[Tensor],
     settings: PersonTraining[AdapterT],
     folder: Path,
     shared: Path | None,
@@ -113,7 +111,7 @@ def _train(
     begun: AdapterT | None,
 ) -> AdapterT:
     """One stage after the other, each of which goes on with the steps and losses of those before."""
-    seen = Photos.of(restorer, photos, boxes, on_tick)
+    seen = Photos.of_squares(restorer, crops, on_tick)
     make = method_named(settings.method, "The training").objective
     assert make is not None
     objective: PersonObjective[AdapterT] = make(restorer, seen, settings)
@@ -195,14 +193,15 @@ def run_key(
 ) -> str:
     """Names a training: the same photos, in any order, base (its fingerprint) and settings have the same
     key."""
-    photos, boxes = in_order(photos, boxes)
+    pairs = paired(photos, boxes)
+    pairs = [pairs[n] for n in in_order(photos, boxes)]
     what: Mapping[str, Any] = {
         **{key: value for key, value in asdict(settings).items() if key not in FREE},
         **({} if settings.method == FIRST_METHOD else {"method": settings.method}),
         "base": base,
-        "boxes": [list(box) if box else None for box in boxes],
+        "boxes": [list(box) if box else None for _, box in pairs],
     }
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
-    for photo in photos:
+    for photo, _ in pairs:
         digest.update(digest_of(photo))
     return digest.hexdigest()[:32]

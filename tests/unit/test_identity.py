@@ -33,6 +33,7 @@ from .small import small_restorer
 
 QUICK = AdapterTraining(steps=4, batch=2, lr=1e-2, gamma_lr=0.1, pool=4, bf16=False, preview_every=0)
 
+NOISE = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
 
 LEAK = 0.05
 """Of a person's change that may be seen beside the person's area."""
@@ -216,9 +217,10 @@ def test_damaged_and_foreign_files_are_named(tmp_path: Path, trained: IdentityAd
     ("photos", "message"),
     [
         ([], "1 to 10 photos"),
-        ([torch.rand(3, 40, 40)] * 11, "got 11"),
+        ([NOISE] * 11, "got 11"),
         ([torch.zeros(3, 40, 40)], "one colour"),
-        ([torch.rand(3, 40, 40), torch.full((3, 40, 40), torch.nan)], "Photo 2"),
+        ([NOISE, torch.full((3, 40, 40), torch.nan)], "Photo 2 holds"),
+        ([torch.full((3, 40, 40), torch.nan), NOISE], "Photo 1 holds"),
         ([torch.rand(1, 40, 40)], "Photo 1"),
         ([torch.rand(3, 8, 40)], "too small"),
     ],
