@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import signal
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import pfstorer_core as pf
+from pfstorer_core import Restorer
 
 from .networks import pictures
 from .restoring import restored
@@ -18,22 +20,28 @@ from .server import Server
 from .session import Session
 
 FILE = "full.safetensors"
+LEAST = 15
+"""Seconds without which a restorer is not begun with."""
 LOG = re.compile(
     r"dtype|load|dynamic|vram|device|attention|pin|error|warn|traceback|offload|executed|aimdo|kitchen|"
     r"exception|missing|failed|version|import times|seconds",
     re.IGNORECASE,
 )
 Graph = dict[str, Any]
+Suite = Callable[[Session, Server], None]
+"""The graphs of one restorer."""
 
 
 def node(kind: str, **given: Any) -> dict[str, Any]:
     return {"class_type": kind, "inputs": given}
 
 
-def tiled(seed: int, steps: int, picture: str = "bad.png", dtype: str = "auto", **options: Any) -> Graph:
+def tiled(
+    seed: int, steps: int, picture: str = "bad.png", dtype: str = "auto", file: str = FILE, **options: Any
+) -> Graph:
     return {
         "image": node("LoadImage", image=picture),
-        "restorer": node("LoadBaseRestorer", checkpoint=FILE, dtype=dtype),
+        "restorer": node("LoadBaseRestorer", checkpoint=file, dtype=dtype),
         "sample": node("TiledSRSampler", model=["restorer", 0], vae=["restorer", 2], image=["image", 0],
                        upscale=4.0, steps=steps, cfg=1.0, sampler_name="ddpm", scheduler="normal", seed=seed,
                        **options),
@@ -41,10 +49,10 @@ def tiled(seed: int, steps: int, picture: str = "bad.png", dtype: str = "auto", 
     }  # fmt: skip
 
 
-def native(seed: int, steps: int) -> Graph:
+def native(seed: int, steps: int, file: str = FILE) -> Graph:
     return {
         "image": node("LoadImage", image="large.png"),
-        "restorer": node("LoadBaseRestorer", checkpoint=FILE, dtype="auto"),
+        "restorer": node("LoadBaseRestorer", checkpoint=file, dtype="auto"),
         "lq": node("RestorationConditioning", model=["restorer", 0], vae=["restorer", 2], image=["image", 0]),
         "sample": node("KSampler", model=["restorer", 0], positive=["lq", 0], negative=["lq", 1],
                        latent_image=["lq", 2], seed=seed, steps=steps, cfg=1.0, sampler_name="euler",
@@ -54,8 +62,8 @@ def native(seed: int, steps: int) -> Graph:
     }  # fmt: skip
 
 
-def personal(seed: int, steps: int, name: str) -> Graph:
-    graph = tiled(seed, steps)
+def personal(seed: int, steps: int, name: str, file: str = FILE) -> Graph:
+    graph = tiled(seed, steps, file=file)
     graph["person"] = node("LoadIdentityAdapter", name=name)
     given = {"model": ["restorer", 0], "identity_adapter": ["person", 0], "gamma": 1.0}
     graph["apply"] = node("ApplyPersonalization", **given)
@@ -63,12 +71,12 @@ def personal(seed: int, steps: int, name: str) -> Graph:
     return graph
 
 
-def learning(steps: int, batch: int) -> Graph:
+def learning(steps: int, batch: int, file: str = FILE, name: str = "ada", **options: Any) -> Graph:
     photos = {f"photo{n}": node("LoadImage", image=f"photo{n}.png") for n in range(3)}
     return {
         **photos,
-        "restorer": node("LoadBaseRestorer", checkpoint=FILE, dtype="bf16"),
-        "train": node("TrainIdentityAdapter", name="ada", steps=steps, seed=0, batch=batch,
+        "restorer": node("LoadBaseRestorer", checkpoint=file, dtype="bf16"),
+        "train": node("TrainIdentityAdapter", name=name, steps=steps, seed=0, batch=batch, **options,
                       model=["restorer", 0], clip=["restorer", 1], vae=["restorer", 2],
                       **{f"photos.photo_{n}": [f"photo{n}", 0] for n in range(3)}),
     }  # fmt: skip
@@ -91,18 +99,20 @@ def plan(cuda: bool) -> list[tuple[str, float, Graph]]:
     ]
 
 
-def part_f(session: Session, server: Server) -> None:
-    path = prepare(session, server)
-    server.wait()
-    session.put("F", "ready_s", server.ready_s)
-    trained = False
-    for key, needed, graph in plan(session.cuda):
-        if session.left_of_part() < needed + 1 or (key.startswith("learned") and not trained):
-            session.put("F", key, "skipped")
-            continue
-        with session.attempt("F", key):
-            row = server.run(key, graph)
-            trained |= key.startswith("train") and row["status"] == "success"
+def part_f(session: Session, server: Server, suites: Sequence[Suite]) -> None:
+    write_pictures(session.sizes.header.image_size, server.base / "input")
+    for suite in suites:
+        if session.left_of_part() > LEAST:
+            with session.attempt("F", suite.__name__):
+                suite(session, server)
+        else:
+            session.put("F", suite.__name__, "skipped")
+
+
+def of_stablesr(session: Session, server: Server) -> None:
+    session.person(5).save(server.base / "models" / "identity_adapters" / "stand_in.safetensors")
+    path = write_restorer(session, server, session.restorer, FILE)
+    run_all(session, server, plan(session.cuda))
     long = 50 if session.cuda else 8
     found = session.report.data["F"]
     for name in ("again", "person"):
@@ -118,20 +128,32 @@ def part_f(session: Session, server: Server) -> None:
             restored(session, "F", "library_loaded_2", loaded, session.sizes.header.image_size // 4, 2)
 
 
-def prepare(session: Session, server: Server) -> Path:
-    """The files that the graphs name; the checkpoint's path. Afterwards the device is the host's alone."""
-    write_pictures(session.sizes.header.image_size, server.base / "input")
-    path = server.base / "models" / "restorers" / FILE
+def run_all(session: Session, server: Server, graphs: Sequence[tuple[str, float, Graph]]) -> None:
+    server.wait()
+    session.put("F", "ready_s", server.ready_s)
+    trained = False
+    for key, needed, graph in graphs:
+        if session.left_of_part() < needed + 1 or ("learned" in key and not trained):
+            session.put("F", key, "skipped")
+            continue
+        with session.attempt("F", key):
+            row = server.run(key, graph)
+            trained |= "train" in key and row["status"] == "success"
+
+
+def write_restorer(session: Session, server: Server, restorer: Restorer, name: str) -> Path:
+    """A checkpoint that the graphs name; its path. Afterwards the device is the host's alone."""
+    path = server.base / "models" / "restorers" / name
     begun = time.perf_counter()
     signal.setitimer(signal.ITIMER_REAL, max(0.1, min(20.0, session.left_of_part())))
     try:
-        pf.save_restorer(session.restorer, path)
+        pf.save_restorer(restorer, path)
     finally:
         signal.setitimer(signal.ITIMER_REAL, max(0.1, session.left_of_part()))
     seconds = time.perf_counter() - begun
-    session.put("F", "write_checkpoint", {"s": seconds, "gb": path.stat().st_size / 1e9})
-    session.person(5).save(server.base / "models" / "identity_adapters" / "stand_in.safetensors")
-    session.drop_restorer()
+    session.put("F", f"write_{name}", {"s": seconds, "gb": path.stat().st_size / 1e9})
+    del restorer
+    session.drop_restorers()
     session.put("F", "own_memory", session.memory())
     return path
 

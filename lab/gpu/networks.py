@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,12 +15,17 @@ from pfstorer_core.models import (
     Autoencoder,
     AutoencoderConfig,
     Backend,
+    ControlConfig,
     LQEncoderConfig,
+    SwinIR,
+    SwinIRConfig,
     TextTower,
     TextTowerConfig,
     UNet,
     UNetConfig,
 )
+from pfstorer_core.restorers.diffbir.cleaner import Cleaner
+from pfstorer_core.restorers.diffbir.variants import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Sizes:
     autoencoder: AutoencoderConfig
     text: TextTowerConfig
     header: RestorerHeader
+    cleaner: SwinIRConfig | None = None
 
     @property
     def side(self) -> int:
@@ -65,6 +71,33 @@ def tiny_sizes() -> Sizes:
     )
 
 
+def full_diffbir(image_size: int = 512) -> Sizes:
+    """Stable Diffusion 2.1's with DiffBIR's control network and cleaner."""
+    return Sizes(
+        UNetConfig(sft_channels=0, control=ControlConfig()),
+        AutoencoderConfig(),
+        TextTowerConfig(),
+        replace(VARIANTS["v1_general"], image_size=image_size),
+        SwinIRConfig(),
+    )
+
+
+def tiny_diffbir() -> Sizes:
+    plain = replace(tiny_sizes().unet, sft_channels=0, lq_encoder=None)
+    control = ControlConfig(
+        model_channels=plain.model_channels, channel_mult=plain.channel_mult,
+        num_res_blocks=plain.num_res_blocks, attention_resolutions=plain.attention_resolutions,
+        num_head_channels=plain.num_head_channels, context_dim=plain.context_dim,
+    )  # fmt: skip
+    return Sizes(
+        replace(plain, control=control),
+        replace(tiny_sizes().autoencoder, cfw=False),
+        tiny_sizes().text,
+        replace(VARIANTS["v1_general"], image_size=64, num_head_channels=32),
+        SwinIRConfig(embed_dim=12, depths=(2,), num_heads=(2,), window_size=4, img_size=16),
+    )
+
+
 def build(sizes: Sizes, dtype: torch.dtype, device: torch.device) -> Restorer:
     backend = Backend(dtype=dtype, device=device)
     unet = lively(UNet(sizes.unet, backend), 1)
@@ -72,7 +105,8 @@ def build(sizes: Sizes, dtype: torch.dtype, device: torch.device) -> Restorer:
     text = lively(TextTower(sizes.text, backend), 3)
     generator = torch.Generator().manual_seed(4)
     context = torch.randn(1, 77, sizes.unet.context_dim or 0, generator=generator).to(device, dtype)
-    return Restorer(unet, autoencoder, context, sizes.header, text)
+    cleaner = Cleaner.of(lively(SwinIR(sizes.cleaner, backend), 5)) if sizes.cleaner else None
+    return Restorer(unet, autoencoder, context, sizes.header, text, cleaner)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PARTS = "ACBDEFG"
+PARTS = "ACBDEFGH"
 PROJECT = Path(__file__).resolve().parents[2]
 
 

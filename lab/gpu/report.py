@@ -64,9 +64,9 @@ def table(data: dict[str, dict[str, Any]], parts: Iterable[str]) -> str:
             rows.append(f"B {key}: {dict(list(row.items())[:5])}")
         elif isinstance(row, dict) and any(name.endswith("_ms") for name in row):
             rows.append(f"B {key}: " + ", ".join(f"{name} {value}" for name, value in row.items()))
-    for part in "CDEG":
+    for part in "CDEGH":
         for key, row in data.get(part, {}).items():
-            if not key.endswith("profile") and key not in ("status", "seconds"):
+            if "profile" not in key and key not in ("status", "seconds"):
                 rows.append(f"{part} {key}: {json.dumps(row)[:700]}")
     for key, row in data.get("F", {}).items():
         if key != "log":

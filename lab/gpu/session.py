@@ -18,7 +18,7 @@ from torch import Tensor
 from harness.stand_in_adapter import stand_in_adapter
 from pfstorer_core import Restorer
 
-from .networks import Sizes, build, full_sizes, tiny_sizes
+from .networks import Sizes, build, full_diffbir, full_sizes, tiny_diffbir, tiny_sizes
 from .options import Options
 from .report import Report
 
@@ -41,7 +41,8 @@ class Session:
         self.deadline = options.started + options.seconds
         self.part_ends = math.inf
         self.children: list[subprocess.Popen[bytes]] = []
-        self._restorer: Restorer | None = None
+        self.diffbir_sizes = tiny_diffbir() if self.small else full_diffbir(options.side or 512)
+        self._built: dict[str, Restorer] = {}
 
     # --- time and report ---
 
@@ -96,23 +97,31 @@ class Session:
 
     @property
     def restorer(self) -> Restorer:
-        """In bf16, built when it is first asked for."""
-        if self._restorer is None:
+        """StableSR in bf16, built when it is first asked for."""
+        return self._restorer("stablesr", self.sizes)
+
+    @property
+    def diffbir(self) -> Restorer:
+        """DiffBIR, likewise."""
+        return self._restorer("diffbir", self.diffbir_sizes)
+
+    def _restorer(self, name: str, sizes: Sizes) -> Restorer:
+        if name not in self._built:
             begun = time.perf_counter()
             with torch.inference_mode(False):  # a training needs weights that autograd may see
-                self._restorer = build(self.sizes, torch.bfloat16, self.device)
+                built = self._built[name] = build(sizes, torch.bfloat16, self.device)
             self.sync()
-            self.put("run", "build_s", time.perf_counter() - begun)
+            self.put("run", f"{name}_build_s", time.perf_counter() - begun)
             count = {
-                name: sum(p.numel() for p in getattr(self._restorer, name).parameters()) / 1e6
-                for name in ("unet", "autoencoder", "text")
+                part: sum(p.numel() for p in getattr(built, part).parameters()) / 1e6
+                for part in ("unet", "autoencoder", "text")
             }
-            self.put("run", "million_parameters", count)
-            self.put("run", "memory_after_build", self.memory())
-        return self._restorer
+            self.put("run", f"{name}_million_parameters", count)
+            self.put("run", f"memory_after_build_of_{name}", self.memory())
+        return self._built[name]
 
-    def drop_restorer(self) -> None:
-        self._restorer = None
+    def drop_restorers(self) -> None:
+        self._built.clear()
         self.tidy()
 
     def person(self, references: int, reference_timestep: str = "zero") -> Any:

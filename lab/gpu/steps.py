@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 
 from pfstorer_core.models import UNet
+from pfstorer_core.models.encoder import TransformerEncoderConfig
 
 from .measuring import interleaved, profiled
 from .networks import lively
@@ -20,8 +21,16 @@ BF16, FP16 = torch.bfloat16, torch.float16
 ALL = ("host", "encoder", "unet", "step", "plain")
 
 
-def host_unet(session: Session, dtype: torch.dtype) -> Any:
-    """ComfyUI's U-Net of the same sizes; the import of ComfyUI stays in this process."""
+class HostModules(NamedTuple):
+    """ComfyUI's modules of its U-Net, of its ControlNet and of its layers."""
+
+    openaimodel: Any
+    cldm: Any
+    ops: Any
+
+
+def host_modules(session: Session, part: str) -> HostModules:
+    """The import of ComfyUI stays in this process."""
     sys.path.append(str(session.options.site))
     sys.path.insert(0, str(session.options.comfy))
     cpu = [] if session.cuda else ["--cpu"]
@@ -32,24 +41,36 @@ def host_unet(session: Session, dtype: torch.dtype) -> Any:
 
         comfy.options.enable_args_parsing()
         import comfy.ops
+        from comfy.cldm import cldm
         from comfy.ldm.modules import attention
         from comfy.ldm.modules.diffusionmodules import openaimodel
     finally:
         sys.argv = given
-    session.put("B", "host_attention", attention.optimized_attention.__name__)
-    session.put("B", "flags_before_and_after_import", [before, flags()])
-    sizes = session.sizes.unet
+    session.put(part, "host_attention", attention.optimized_attention.__name__)
+    session.put(part, "flags_before_and_after_import", [before, flags()])
+    return HostModules(openaimodel, cldm, comfy.ops)
+
+
+def in_host_words(sizes: TransformerEncoderConfig) -> dict[str, Any]:
+    """What ComfyUI's networks of these sizes are made with."""
     blocks = sizes.num_res_blocks
     attends = [int(2**level in sizes.attention_resolutions) for level in range(len(sizes.channel_mult))]
-    made: Any = openaimodel.UNetModel
-    model = made(
-        image_size=32, in_channels=4, out_channels=4, model_channels=sizes.model_channels,
+    return dict(
+        image_size=32, in_channels=sizes.in_channels, model_channels=sizes.model_channels,
         num_res_blocks=[blocks] * len(attends), channel_mult=sizes.channel_mult,
         num_head_channels=sizes.num_head_channels, use_spatial_transformer=True,
         transformer_depth=[a for a in attends for _ in range(blocks)],
         transformer_depth_output=[a for a in attends for _ in range(blocks + 1)],
         transformer_depth_middle=1, context_dim=sizes.context_dim, use_linear_in_transformer=True,
-        legacy=False, dtype=dtype, device=session.device, operations=comfy.ops.disable_weight_init,
+        legacy=False,
+    )  # fmt: skip
+
+
+def host_unet(session: Session, modules: HostModules, dtype: torch.dtype) -> Any:
+    """ComfyUI's U-Net of the same sizes."""
+    model = modules.openaimodel.UNetModel(
+        **in_host_words(session.sizes.unet), out_channels=4, dtype=dtype, device=session.device,
+        operations=modules.ops.disable_weight_init,
     )  # fmt: skip
     return lively(model, 1)
 
@@ -58,7 +79,7 @@ def host_unet(session: Session, dtype: torch.dtype) -> Any:
 def part_b(session: Session) -> None:
     unet = session.restorer.unet
     begun = time.perf_counter()
-    host = host_unet(session, BF16)
+    host = host_unet(session, host_modules(session, "B"), BF16)
     session.sync()
     session.put("B", "host_build_s", time.perf_counter() - begun)
     with session.attempt("B", "same_function"):
@@ -75,7 +96,13 @@ def part_b(session: Session) -> None:
         with session.attempt("B", f"fp16_{batch}"):
             ratios(session, f"fp16_{batch}", half, half_host, batch, FP16, ("host", "encoder", "unet"))
     del half, half_host
-    graphs(session, unet, host)
+    for batch in (1, 4):
+        x, t, context = session.inputs(batch, BF16)
+        calls: dict[str, Callable[[], object]] = {
+            "step": lambda: unet(x, t, context, x),  # noqa: B023 - called at once
+            "host": lambda: host(x, t, context),  # noqa: B023
+        }
+        graphs(session, "B", batch, calls)
     with session.attempt("B", "channels_last"):
         channels_last(session, unet, host)
     profiles(session, unet, host, 9)
@@ -152,26 +179,21 @@ def turn(unet: UNet, host: Any, memory_format: torch.memory_format) -> None:
         network.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
-def graphs(session: Session, unet: UNet, host: Any) -> None:
+def graphs(session: Session, part: str, batch: int, calls: Mapping[str, Callable[[], object]]) -> None:
     """The same without what starting each kernel costs the CPU."""
-    for batch in (1, 4) if session.cuda else ():
-        x, t, context = session.inputs(batch, BF16)
-        calls: dict[str, Callable[[], object]] = {
-            "step": lambda: unet(x, t, context, x),  # noqa: B023 - called at once
-            "host": lambda: host(x, t, context),  # noqa: B023
-        }
-        replays: dict[str, Callable[[], object]] = {}
-        for name, call in calls.items():
-            with session.attempt("B", f"graph_{name}_{batch}"):
-                beside = torch.cuda.Stream()
-                beside.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(beside):
-                    call()
-                torch.cuda.current_stream().wait_stream(beside)
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
-                    call()
-                replays[name] = graph.replay
-        with session.attempt("B", f"graph_{batch}"):
+    replays: dict[str, Callable[[], object]] = {}
+    for name, call in calls.items() if session.cuda else ():
+        with session.attempt(part, f"graph_{name}_{batch}"):
+            beside = torch.cuda.Stream()
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                call()
+            torch.cuda.current_stream().wait_stream(beside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                call()
+            replays[name] = graph.replay
+    if replays:
+        with session.attempt(part, f"graph_{batch}"):
             ms = interleaved(session, replays, 12)
-            session.put("B", f"graph_{batch}", {f"{name}_ms": value for name, value in ms.items()})
+            session.put(part, f"graph_{batch}", {f"{name}_ms": value for name, value in ms.items()})

@@ -16,7 +16,9 @@ from lab.gpu.report import table
 from lab.gpu.server import without_av
 
 GRAPHS = ("load_and_5", "again_5", "again_50", "native_20", "person_5", "train_3_batch_1", "learned_person_5",
-          "9_tiles_fidelity_5", "person_50", "bf16_load_and_5")  # fmt: skip
+          "9_tiles_fidelity_5", "person_50", "bf16_load_and_5", "diffbir_load_and_5", "diffbir_again_5",
+          "diffbir_native_5", "diffbir_guided_5", "diffbir_guided_rgb_2", "diffbir_train_3",
+          "diffbir_learned_person_5")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +54,17 @@ def test_it_sees_what_is_so_on_every_device(found: dict[str, Any]) -> None:
     assert found["B"]["keys"]["ours"] == found["B"]["keys"]["host"] == found["B"]["keys"]["shared"]
     assert found["C"]["learned_adapter_finite"]
     assert found["G"]["difference_of_norm"] == 0
+    assert found["H"]["difference_of_norm"] < 0.05
+    assert found["H"]["keys_that_differ"] == []
+    assert found["H"]["text_pivot"]["finite"]
+    assert found["H"]["model_pivot"]["finite"]
 
 
 def test_graphs_run_in_the_host(found: dict[str, Any]) -> None:
     rows = {key: found["F"][key] for key in GRAPHS}
     assert {key: row["status"] for key, row in rows.items()} == dict.fromkeys(GRAPHS, "success")
     shapes = {key: [shape for shape, _, _ in row["pictures"]] for key, row in rows.items()}
-    assert shapes["again_5"] == [[64, 64, 3]]
+    assert shapes["again_5"] == shapes["diffbir_again_5"] == shapes["diffbir_guided_5"] == [[64, 64, 3]]
     assert shapes["9_tiles_fidelity_5"] == [[128, 128, 3]]
     assert any("pfstorer" in line for line in found["F"]["log"])
 
