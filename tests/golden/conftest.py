@@ -1,7 +1,12 @@
 """A golden folder need not be complete: a test module is collected only where its files are."""
 
+import os
+from pathlib import Path
+
 from . import golden
 
+NOTES = "PFSTORER_GOLDEN_READ"
+"""Names a file that is to hold what the tests have read, see test_golden_keys.py."""
 NEEDS = {
     "test_autoencoder.py": ["stablesr_cfw"],
     "test_cleaner.py": ["diffbir_end_to_end"],
@@ -15,8 +20,9 @@ NEEDS = {
     ],
     "test_diffbir_pictures.py": ["diffbir_end_to_end", "diffbir_misc"],
     "test_diffbir_sampling.py": ["diffbir_control", "diffbir_v21"],
-    "test_diffbir_schedules.py": ["diffbir_v21"],
+    "test_diffbir_schedules.py": ["diffbir_v21", "diffbir_guidance_v2"],
     "test_diffbir_degradation.py": ["diffbir_degradation", "diffbir_misc"],
+    "test_diffbir_text.py": ["diffbir_text"],
     "test_diffbir_tiles.py": ["diffbir_tiles"],
     "test_diffbir_weights.py": ["diffbir_end_to_end"],
     "test_dual_pivot.py": [
@@ -39,3 +45,9 @@ NEEDS = {
     "test_unet_modules.py": ["stablesr_unet", "stablesr_unet_intermediates"],
 }
 collect_ignore = [module for module, files in NEEDS.items() if not golden.has(*files)]
+
+
+def pytest_sessionfinish() -> None:
+    if NOTES in os.environ:
+        lines = [f"{name} {key}" for name, key in sorted(golden.read)]
+        Path(os.environ[NOTES]).write_text("\n".join(lines), encoding="utf-8")

@@ -7,6 +7,7 @@ folder need not hold every file: tests ask `has` at collection, and make cases o
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,38 @@ def path(name: str, source: Path | None = None) -> Path:
     return (source or folder()) / f"{name}.safetensors"
 
 
+read = set[tuple[str, str]]()
+"""File and key of every tensor that a test has looked at, see test_golden_keys.py."""
+
+
+class Group(Mapping[str, Tensor]):
+    """The tensors of a file whose keys begin with `prefix`, by what follows it; notes in `read` those whose
+    values are asked for."""
+
+    def __init__(self, name: str, prefix: str, stored: Mapping[str, Tensor]) -> None:
+        self.name, self.prefix, self.stored = name, prefix, stored
+        self.names = [key.removeprefix(prefix) for key in stored if key.startswith(prefix)]
+
+    def __getitem__(self, key: str) -> Tensor:
+        value = self.stored[self.prefix + key]
+        read.add((self.name, self.prefix + key))
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, key: object) -> bool:
+        return f"{self.prefix}{key}" in self.stored
+
+
 @cache
-def tensors(name: str) -> dict[str, Tensor]:
+def tensors(name: str) -> Group:
     """Every tensor of a file, weights (`sd.*`) excepted."""
     stored = load_file(path(name))
-    return {key: value for key, value in stored.items() if not key.startswith("sd.")}
+    return Group(name, "", {key: value for key, value in stored.items() if not key.startswith("sd.")})
 
 
 def state_dict(name: str, source: Path | None = None) -> dict[str, Tensor]:
@@ -83,10 +111,9 @@ def cases(name: str, suffix: str) -> list[str]:
     return sorted(key.removesuffix(f".{suffix}") for key in tensors(name) if key.endswith(f".{suffix}"))
 
 
-def group(name: str, prefix: str) -> dict[str, Tensor]:
+def group(name: str, prefix: str) -> Group:
     """The tensors `<prefix>.<key>` of a file, by their key."""
-    start = f"{prefix}."
-    return {key[len(start) :]: value for key, value in tensors(name).items() if key.startswith(start)}
+    return Group(name, f"{prefix}.", tensors(name).stored)
 
 
 def base_schedule(dtype: torch.dtype = torch.float64) -> Schedule:
@@ -108,6 +135,6 @@ def assert_ratio(actual: Tensor, expected: Tensor, tolerance: float) -> None:
     torch.testing.assert_close(actual.to(expected.dtype), expected, rtol=tolerance, atol=1e-12)
 
 
-def by_level(features: dict[str, Tensor]) -> list[Tensor]:
+def by_level(features: Mapping[str, Tensor]) -> list[Tensor]:
     """Feature maps that the reference keys by their width, finest first."""
     return [features[width] for width in sorted(features, key=int, reverse=True)]

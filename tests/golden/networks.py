@@ -78,7 +78,7 @@ def loop_cases(name: str) -> list[str]:
     ]
 
 
-def loop_model(loop: dict[str, Tensor], guidance_scale: float = 1.0) -> ConditionedModel:
+def loop_model(loop: Mapping[str, Tensor], guidance_scale: float = 1.0) -> ConditionedModel:
     """The model of a loop: the networks if its tensors have a text context, else the toy."""
     if "context" not in loop:
         return toy_model

@@ -19,16 +19,16 @@ def networks() -> tuple[UNet, ControlNetwork]:
 
 
 @pytest.fixture(scope="module")
-def given() -> dict[str, Tensor]:
+def given() -> golden.Group:
     return golden.group(NAME, "in")
 
 
 @pytest.fixture(scope="module")
-def out() -> dict[str, Tensor]:
+def out() -> golden.Group:
     return golden.group(NAME, "out")
 
 
-def residuals(given: dict[str, Tensor], context: str) -> Residuals:
+def residuals(given: golden.Group, context: str) -> Residuals:
     return networks()[1](given["x"], given["hint"], given["timesteps"], given[context])
 
 
@@ -37,7 +37,7 @@ def all_of(residuals: Residuals) -> list[Tensor]:
 
 
 @torch.no_grad()
-def test_residuals(given: dict[str, Tensor], out: dict[str, Tensor]) -> None:
+def test_residuals(given: golden.Group, out: golden.Group) -> None:
     expected = [out[f"control.{i}"] for i in range(len(given["scales"]))]
     for ours, theirs in zip(all_of(residuals(given, "context_generic")), expected, strict=True):
         golden.assert_near(ours, theirs)
@@ -63,7 +63,7 @@ WIRINGS: dict[str, tuple[str, str, Callable[[Residuals, Tensor], Residuals]]] = 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", WIRINGS)
-def test_controlled_unet(name: str, given: dict[str, Tensor], out: dict[str, Tensor]) -> None:
+def test_controlled_unet(name: str, given: golden.Group, out: golden.Group) -> None:
     generic, own, change = WIRINGS[name]
     steering = Conditioning(residuals=[change(residuals(given, generic), given["scales"])])
     eps = networks()[0](given["x"], given["timesteps"], given[own], steering)
@@ -71,13 +71,13 @@ def test_controlled_unet(name: str, given: dict[str, Tensor], out: dict[str, Ten
 
 
 @torch.no_grad()
-def test_plain_unet(given: dict[str, Tensor], out: dict[str, Tensor]) -> None:
+def test_plain_unet(given: golden.Group, out: golden.Group) -> None:
     eps = networks()[0](given["x"], given["timesteps"], given["context_personal"])
     golden.assert_near(eps, out["eps_plain"])
 
 
 @torch.no_grad()
-def test_as_a_part_of_the_unet(given: dict[str, Tensor], out: dict[str, Tensor]) -> None:
+def test_as_a_part_of_the_unet(given: golden.Group, out: golden.Group) -> None:
     """A U-Net that has the control network reads the hint itself; one hint serves both rows of a batch."""
     plain, control = networks()
     sizes = {**plain.config.__dict__, "control": control.config}
@@ -90,7 +90,7 @@ def test_as_a_part_of_the_unet(given: dict[str, Tensor], out: dict[str, Tensor])
     golden.assert_near(unet(x, t, context, one), unet(x, t, context, one.expand(2, -1, -1, -1)), 1e-6)
 
 
-def test_gradients_of_the_second_stage(given: dict[str, Tensor]) -> None:
+def test_gradients_of_the_second_stage(given: golden.Group) -> None:
     """Dual-Pivot's training step: the control network learns under the generic text."""
     unet, control = networks()
     train = golden.group(NAME, "train")
@@ -102,6 +102,8 @@ def test_gradients_of_the_second_stage(given: dict[str, Tensor]) -> None:
     expected = golden.group(NAME, "train.grad")
     assert expected
     parameters = dict(control.named_parameters())
-    found = torch.autograd.grad(loss, [parameters[key] for key in expected])
-    for ours, (key, theirs) in zip(found, expected.items(), strict=True):
-        assert (ours - theirs).norm() <= 1e-3 * theirs.norm() + 1e-6, key
+    found = dict(zip(parameters, torch.autograd.grad(loss, [*parameters.values()]), strict=True))
+    squares = sum(value.double().square().sum().item() for value in found.values())
+    assert squares == pytest.approx(train["grad_sqnorm_total"].item(), rel=1e-4)
+    for key, theirs in expected.items():
+        assert (found[key] - theirs).norm() <= 1e-3 * theirs.norm() + 1e-6, key

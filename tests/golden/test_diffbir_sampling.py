@@ -41,8 +41,15 @@ def test_eps_from_the_condition() -> None:
     start = start_latent(full(V21), IN["hint"], IN["start_noise"])
     golden.assert_near(start, OUT["start_cond_v1_v2"])
     schedule = full(V21).respaced(SAMPLER["steps"])
-    denoise = diffbir.steered(V21, IN["hint"], IN["context"])
+    steered, outputs = diffbir.steered(V21, IN["hint"], IN["context"]), list[Tensor]()
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        outputs.append(steered(x, t))
+        return outputs[-1]
+
     states = trajectory(denoise, start, IN["noise"], schedule)
+    assert (OUT["spaced_eps_start_cond.cfg"] == 1).all()
+    golden.assert_near(torch.stack(outputs), OUT["spaced_eps_start_cond.v"])
     golden.assert_near(states, OUT["spaced_eps_start_cond.traj"])
 
 

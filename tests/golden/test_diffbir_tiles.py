@@ -68,6 +68,10 @@ def sampled(denoise: Denoiser) -> tuple[Tensor, Tensor]:
 def test_layout() -> None:
     assert sorted(GRID.positions) == [tuple(corner) for corner in SETTINGS["tile_corners"]]
     assert GRID.scaled(FACTOR).positions == PIXELS.positions
+    count = torch.zeros_like(V1["count"])
+    for tile in GRID.crop(count):
+        tile += 1
+    assert torch.equal(count, V1["count"])
 
 
 # --- v1: a hint for each tile, uniform average

@@ -118,6 +118,10 @@ def test_noised_rows(row: int) -> None:
     z0 = base.draw_latent(given["moments"][row], given["posterior_noise"][row])
     golden.assert_near(z0, out["z0"])
     golden.assert_near(base.noised(z0, given["t"][row], given["noise"][row]), out["z_t"])
+    if not row:
+        contexts = torch.cat([given["context_instance"], given["context_class"]])
+        eps = base.unet(out["z_t"], given["t"][row], contexts)
+        golden.assert_near(eps, golden.tensors(TEXT)["out.eps"])
 
 
 @pytest.mark.parametrize("suffix", ["", "_other_weight"])
@@ -130,8 +134,7 @@ def test_dreambooth(suffix: str) -> None:
     golden.assert_near(loss, out[f"loss{suffix}"].squeeze())
     golden.assert_near(loss, (out["loss_instance"] + weight * out["loss_prior"]).squeeze())
     loss.backward()
-    names = header["gradients"] if suffix else []
-    for name in names:
+    for name in header["gradients"]:
         found = weight_of(pivot, name).grad
         assert found is not None
         golden.assert_near(found, out[f"grad{suffix}.{name}"])
@@ -152,6 +155,11 @@ def test_a_step_of_dreambooth(tmp_path: Path) -> None:
     loop = pivot.loop()
     assert (loop.accumulate, loop.clip, list(loop.betas)) == (how["accumulation"], how["clip"], how["betas"])
     assert (loop.weight_decay, loop.decay) == (how["weight_decay"], False)
+    for row in range(how["accumulation"]):
+        (pivot({"number": [row]}) / how["accumulation"]).backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in pivot.parameters() if p.grad is not None])
+    torch.testing.assert_close(norm, out["grad_norm_before_clip"].squeeze(), rtol=1e-4, atol=0)
+    pivot.zero_grad()
     losses = trained(pivot, tmp_path, steps=1, lr=how["lr"])
     torch.testing.assert_close(losses[0], float(out["losses"].mean()), rtol=1e-5, atol=0)
     expected = golden.group(TEXT, "out.accumulated.param")
@@ -171,10 +179,10 @@ class GivenModel(ModelPivot):
         return self.loss(z0, hint, t, noise, torch.zeros_like(t))
 
 
-def model_pivot() -> GivenModel:
+def model_pivot(weights: str = "first150") -> GivenModel:
     given = golden.group(MODEL, "in")
     base = restorer(MODEL, given["context_personal"], given["context_null"], True)
-    return GivenModel(base, PHOTOS, DualPivotTraining(pivots="model", bf16=False), {})
+    return GivenModel(base, PHOTOS, DualPivotTraining(pivots="model", model_weights=weights, bf16=False), {})
 
 
 def test_the_first_150_are_those_of_the_manifest() -> None:
@@ -190,6 +198,14 @@ def test_the_first_150_are_those_of_the_manifest() -> None:
     assert set(guide_names(unet, "first150")) == {CONTROL.prefix + name for name in first}
     rest = set(guide_names(unet, "full")) - set(guide_names(unet, "first150"))
     assert rest == {CONTROL.prefix + name for name in header["frozen_tiny"]}
+
+
+def test_gradients_of_the_whole_control_network() -> None:
+    pivot = model_pivot("full")
+    pivot({"number": [0]}).backward()
+    found = [p.grad.double().square().sum().item() for p in pivot.parameters() if p.grad is not None]
+    expected = golden.tensors(MODEL)["out.grad_sqnorm_all_control"]
+    assert sum(found) == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_gradients_of_the_model_pivot() -> None:
