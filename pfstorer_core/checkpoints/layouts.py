@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .errors import CheckpointError, StateDict
 from .parts import AUTOENCODER, CONTROL, LQ_ENCODER, SWINIR, UNET
+from .parts.autoencoder import with_own_names
 from .words import first_keys
 
 SFT = UNET.prefix + "input_blocks.1.0.spade.mlp_shared.0.weight"
@@ -150,8 +151,9 @@ def with_prefixes(tensors: Mapping[str, Tensor]) -> StateDict:
     if SWINIR.sign in tensors:
         return SWINIR.prefixed(tensors)
     prefix = AUTOENCODER.prefix
+    tensors = with_own_names(tensors)
     if not any(key.removeprefix(prefix) in tensors for key in (AUTOENCODER.key, FUSION)):
-        return dict(tensors)
+        return tensors
     bare = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "quantize.")
     return {prefix + key if key.startswith(bare) else key: value for key, value in tensors.items()}
 

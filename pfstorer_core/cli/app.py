@@ -35,7 +35,8 @@ Addons = Annotated[
     list[Path] | None,
     typer.Option(
         "--addon",
-        help="StableSR's own weights or DiffBIR's control network on SD 2.1, a CFW autoencoder. Repeatable.",
+        help="StableSR's own weights or DiffBIR's control network on SD 2.1, a CFW autoencoder, DiffBIR's "
+        "cleaner (SwinIR). Repeatable.",
     ),
 ]
 Prediction = Annotated[str | None, typer.Option(help="eps or v, where header and file name do not tell.")]

@@ -16,6 +16,7 @@ from ..checkpoints.header import RestorerHeader
 from ..checkpoints.layouts import (
     BASE,
     CFW,
+    CLEANER,
     CONTROL_NETWORK,
     DIFFBIR_MODEL,
     MODEL,
@@ -100,7 +101,8 @@ def open_restorer(
     Args:
         path: a StableSR or DiffBIR checkpoint, one of our restorers, or an SD 2.1 checkpoint (see `layouts`).
         addons: StableSR's own weights alone or DiffBIR's control network alone, which go on top of an SD 2.1
-            checkpoint; a restorer's without its VAE, on top of that restorer; a CFW autoencoder.
+            checkpoint; a restorer's without its VAE, on top of that restorer; a CFW autoencoder;
+            a SwinIR, which cleans pictures for DiffBIR.
         prediction_type: overrides what header and file name say.
         variant: of the published weights; overrides what the file name says, where there is no header.
     Raises:
@@ -111,7 +113,7 @@ def open_restorer(
     """
     source = RestorerSource(path, tuple(addons), prediction_type, variant)
     path = Path(path)
-    tensors, metadata, layout = read_layout(path)
+    tensors, metadata, layout = read_layout(path, (CLEANER,))
     if layout not in (*RESTORERS, BASE):
         raise CheckpointError(
             f"{path.name} holds {layout.name}: it goes on top of a checkpoint. Choose {_WHERE[layout]} as "
@@ -119,13 +121,13 @@ def open_restorer(
         )
     told = (metadata, tensors, path.name)
     for addon in map(Path, addons):
-        extra, metadata, kind = read_layout(addon)
-        if kind not in (OWN_WEIGHTS, MODEL, CONTROL_NETWORK, DIFFBIR_MODEL, CFW):
+        extra, metadata, kind = read_layout(addon, (CLEANER,))
+        if kind not in (OWN_WEIGHTS, MODEL, CONTROL_NETWORK, DIFFBIR_MODEL, CFW, CLEANER):
             raise CheckpointError(
                 f"{addon.name} is {kind.name}, not an add-on: choose it as the checkpoint itself."
             )
         tensors = tensors | extra
-        if kind is not CFW:
+        if kind not in (CFW, CLEANER):
             layout, told = kind, (metadata, extra, addon.name)
     if layout is BASE:
         raise CheckpointError(
@@ -150,6 +152,7 @@ _WHERE: dict[Layout, str] = {
     CONTROL_NETWORK: "an SD 2.1 checkpoint",
     DIFFBIR_MODEL: "the restorer that it was saved from",
     CFW: "a StableSR checkpoint",
+    CLEANER: "a DiffBIR restorer",
 }
 
 

@@ -1,17 +1,13 @@
 """A golden folder need not be complete: a test module is collected only where its files are."""
 
-import os
-from pathlib import Path
-
 from . import golden
 
-NOTES = "PFSTORER_GOLDEN_READ"
-"""Names a file that is to hold what the tests have read, see test_golden_keys.py."""
 NEEDS = {
     "test_autoencoder.py": ["stablesr_cfw"],
     "test_cleaner.py": ["diffbir_end_to_end"],
     "test_control.py": ["diffbir_control"],
     "test_degradation.py": ["degradation"],
+    "test_diffbir_assembly.py": ["diffbir_assembly"],
     "test_diffbir_guidance.py": [
         "diffbir_control",
         "diffbir_end_to_end",
@@ -45,9 +41,3 @@ NEEDS = {
     "test_unet_modules.py": ["stablesr_unet", "stablesr_unet_intermediates"],
 }
 collect_ignore = [module for module, files in NEEDS.items() if not golden.has(*files)]
-
-
-def pytest_sessionfinish() -> None:
-    if NOTES in os.environ:
-        lines = [f"{name} {key}" for name, key in sorted(golden.read)]
-        Path(os.environ[NOTES]).write_text("\n".join(lines), encoding="utf-8")

@@ -1,6 +1,7 @@
 """DiffBIR's golden networks: weights that are stored, or given by a rule in the file's header."""
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,8 +29,18 @@ def weights(name: str, group: str) -> dict[str, Tensor]:
     rule = golden.metadata(name).get("weights", {})
     if group not in rule:
         return golden.under(name, group)
+    return by_rule(rule[group])
+
+
+def by_rule(entries: list[list[Any]]) -> dict[str, Tensor]:
+    """Of a list of `[key, shape, base, scale, a, b, c]`, or `[key, shape, dtype, value]` for constants."""
     found = {}
-    for key, shape, base, scale, a, b, c in rule[group]:
+    for key, shape, *numbers in entries:
+        if isinstance(numbers[0], str):
+            dtype, value = numbers
+            found[key] = torch.full(shape, value, dtype=getattr(torch, dtype))
+            continue
+        base, scale, a, b, c = numbers
         i = torch.arange(torch.Size(shape).numel())
         places = ((a * i * i + b * i + c) % MODULUS).double()
         found[key] = (base + scale * (2 * places / MODULUS - 1)).float().reshape(shape)

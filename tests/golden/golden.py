@@ -5,6 +5,7 @@ in `data/`. A
 folder need not hold every file: tests ask `has` at collection, and make cases of what is there.
 """
 
+import atexit
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -41,8 +42,17 @@ def path(name: str, source: Path | None = None) -> Path:
     return (source or folder()) / f"{name}.safetensors"
 
 
+NOTES = "PFSTORER_GOLDEN_READ"
+"""Names a file that gets a line for every tensor that the tests of this process have read."""
 read = set[tuple[str, str]]()
-"""File and key of every tensor that a test has looked at, see test_golden_keys.py."""
+"""File and key of each, see test_golden_keys.py."""
+
+
+@atexit.register
+def _note() -> None:
+    if NOTES in os.environ:
+        with open(os.environ[NOTES], "a", encoding="utf-8") as notes:
+            notes.writelines(f"{name} {key}\n" for name, key in sorted(read))
 
 
 class Group(Mapping[str, Tensor]):

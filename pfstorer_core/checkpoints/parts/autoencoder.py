@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from ...models import Autoencoder, AutoencoderConfig
-from ..errors import CheckpointError
+from ..errors import CheckpointError, StateDict
 from ..header import RestorerHeader
 from .base import Part, Tensors
 
 FIRST = "encoder.conv_in.weight"
 CODEBOOK = "quantize.embedding.weight"
+ATTENTION = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+"""Of the attention in its middle: what diffusers calls its layers, and checkpoints do."""
+BY_DIFFUSERS = re.compile(r"(\.mid\.attn_1\.)(to_[qkv]|to_out\.0)\.")
 
 
 def sizes(tensors: Tensors, header: RestorerHeader) -> AutoencoderConfig:
@@ -39,6 +47,16 @@ def sizes(tensors: Tensors, header: RestorerHeader) -> AutoencoderConfig:
         raise
     except ValueError as error:  # of the configuration: sizes that do not go together
         raise tensors.strange(str(error).rstrip(".")) from error
+
+
+def with_own_names(tensors: Mapping[str, Tensor]) -> StateDict:
+    """The tensors of a file, with an attention under its own names: diffusers' script that brings trained
+    weights back into a checkpoint leaves its names there, and matrices in place of 1 x 1 convolutions."""
+    found = StateDict()
+    for key, value in tensors.items():
+        own = BY_DIFFUSERS.sub(lambda name: f"{name[1]}{ATTENTION[name[2]]}.", key)
+        found[own] = value[:, :, None, None] if own != key and value.ndim == 2 else value
+    return found
 
 
 AUTOENCODER = Part(
