@@ -52,7 +52,7 @@ class LoadBaseRestorer(io.ComfyNode):
                     optional=True,
                     tooltip="StableSR's own weights alone, such as webui_768v_139.ckpt, or DiffBIR's control "
                     "network, such as v1_face.pth (models/stablesr or models/controlnet), for a checkpoint "
-                    "that is plain Stable Diffusion 2.1.",
+                    "that is plain Stable Diffusion 2.1; or one that was trained on the checkpoint.",
                 ),
                 io.Combo.Input(
                     "cfw_autoencoder",

@@ -30,9 +30,14 @@ ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 def register_model_folders() -> None:
-    """Add models/restorers, with our assets, and models/stablesr, keeping what extra_model_paths.yaml
+    """Add models/restorers and models/stablesr, with our assets, keeping what extra_model_paths.yaml
     may have said of them."""
-    shipped = {RESTORERS: [str(ASSETS)], ADDONS: [], ADAPTERS: [str(ASSETS / ADAPTERS)], FACE_DETECTORS: []}
+    shipped = {
+        RESTORERS: [str(ASSETS)],
+        ADDONS: [str(ASSETS)],
+        ADAPTERS: [str(ASSETS / ADAPTERS)],
+        FACE_DETECTORS: [],
+    }
     for name, folders in shipped.items():
         own = os.path.join(folder_paths.models_dir, name)
         with suppress(OSError):  # models may be read-only

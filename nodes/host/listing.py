@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import folder_paths
 
+from ...pfstorer_core.checkpoints.header import CONTROL_FORMAT
 from ...pfstorer_core.checkpoints.header import FORMAT as RESTORER
 from ...pfstorer_core.checkpoints.names import is_hidden
 from ...pfstorer_core.checkpoints.reading import read_metadata, tensor_names
@@ -42,8 +43,8 @@ def restorers(*folders: str) -> list[str]:
 
 
 def addons(*folders: str) -> list[str]:
-    """Files that do not say what they are: ours are all something else."""
-    return names(folders, ("",))
+    """Files that do not say what they are, and control networks of ours."""
+    return names(folders, (CONTROL_FORMAT, ""))
 
 
 def adapters(*folders: str) -> list[str]:

@@ -28,6 +28,8 @@ from .fields import (
 )
 
 FORMAT = "pfstorer.restorer"
+CONTROL_FORMAT = "pfstorer.control_network"
+"""Of a control network with its cleaner, which goes on top of a restorer."""
 FORMAT_VERSION = "1"
 HEADER_ENTRY = "restorer"
 """Entry of a .safetensors file's metadata that is the header, as JSON."""
@@ -130,9 +132,9 @@ class RestorerHeader:
         schedule = Schedule.scaled_linear(self.beta_start, self.beta_end, self.num_train_timesteps)
         return schedule.zero_terminal_snr() if self.rescale_betas_zero_snr else schedule
 
-    def to_metadata(self) -> dict[str, str]:
+    def to_metadata(self, format: str = FORMAT) -> dict[str, str]:
         return {
-            "format": FORMAT,
+            "format": format,
             "format_version": FORMAT_VERSION,
             HEADER_ENTRY: json.dumps(asdict(self), sort_keys=True),
         }
@@ -158,7 +160,7 @@ class RestorerHeader:
                 cannot be; names file and field.
         """
         what = f"The header of {name}"
-        if HEADER_ENTRY in metadata or metadata.get("format") == FORMAT:
+        if HEADER_ENTRY in metadata or metadata.get("format") in (FORMAT, CONTROL_FORMAT):
             check_version(metadata.get("format_version"), FORMAT_VERSION, name, "restorer")
             return cls(**read_header(metadata, HEADER_ENTRY, RULES, what))
         if HEADER_TENSOR in tensors:

@@ -9,14 +9,17 @@ from typing import Any
 
 import torch
 
+from ..checkpoints.header import RestorerHeader
 from ..checkpoints.tensors import write_safetensors
+from ..degradation import LARGE
 from ..diffusion.schedule import PredictionType
 from ..restorers.convert import DTYPES, check_output
 from ..restorers.files import file_context, file_tensors, load_restorer, open_restorer
 from ..restorers.first_stage.train import AutoencoderTraining, load_autoencoder, train_autoencoder
 from ..restorers.stablesr.cfw import CFWTraining, Perceptual, restored, train_cfw
-from ..restorers.stablesr.start import TrainableRestorer, new_start, open_start
-from ..restorers.stablesr.train import EMPTY_PROMPT, BaseTraining, train_base
+from ..restorers.stablesr.start import new_start, open_start
+from ..restorers.stablesr.train import BaseTraining, train_base
+from ..restorers.trainable import TrainableRestorer
 from ..training.data import Crops, Pictures, find_pictures, hold_back
 from ..training.degradation import random_degradation
 from ..training.loop import LoopSettings, OnProgress
@@ -121,6 +124,11 @@ class BaseRun:
     data: Data = field(default_factory=Data)
     loop: Changes = field(default_factory=Changes)
 
+    @property
+    def frozen_dtype(self) -> torch.dtype:
+        """Of the weights that are not trained."""
+        return torch.float32 if self.loop.bf16 is False else torch.bfloat16
+
 
 def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress = silent) -> None:
     """Train a base restorer and write it to `output`, after as many steps as it takes since the last call."""
@@ -134,6 +142,8 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
         shift=run.shift,
         checkpointing=run.checkpointing,
     )
+    if train == "control":
+        raise ValueError("train-base trains sft, unet or all: a control network is trained by train-control.")
     if run.renew and not run.source:
         raise ValueError("There is nothing to renew without a restorer to start from (--from).")
     pictures, seed = run.data.pictures(), run.loop.seed or 0
@@ -146,22 +156,50 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
         start = new_start(
             autoencoder, crops, train=train, prediction_type=run.prediction_type or "v", seed=seed
         )
-    _check_size(crops.size, start)
-    degradation = random_degradation(run.data.degradation, crops.size)
+    header = run_stage(folder, run, start, settings, (crops, held), on_progress)
+    if launched_processes().is_main:
+        start.write(output, header, DTYPES[run.dtype])
+
+
+def run_stage(
+    folder: Path,
+    run: BaseRun,
+    start: TrainableRestorer,
+    settings: BaseTraining,
+    crops: tuple[Crops, Crops],
+    on_progress: OnProgress = silent,
+) -> RestorerHeader:
+    """Train `start`, which then is the restorer; returns the header of its file.
+
+    Args:
+        settings: but for the loop and the degradation, which are those that suit the networks and `run` says.
+        crops: to train on, and to look at.
+    """
+    samples, held = crops
+    size = samples.size
+    _check_size(size, start)
+    large = settings.train == "control" and size >= LARGE
+    degradation = random_degradation(run.data.degradation or ("diffbir" if large else ""), size)
     wide = start.restorer.unet.config.model_channels >= WIDE
     loop = run.loop.to(settings.loop if wide else TINY_LOOP)
     settings = replace(settings, degradation=degradation, loop=loop)
-    samples: Crops | LatentPairs = crops
+    pairs: Crops | LatentPairs = samples
     if run.pairs:
         path = folder / "pairs.safetensors"
         with launched_processes().main_first():
             hq, lq, captions = latent_pairs(
-                start.restorer.autoencoder, crops, run.pairs, degradation, run.p_hq, path, on_progress
+                start.restorer.autoencoder,
+                samples,
+                run.pairs,
+                degradation,
+                run.p_hq,
+                path,
+                on_progress,
+                start.restorer.cleaner,
             )
-        samples = LatentPairs(hq, lq, captions, loop.batch, run.crop, seed=seed)
-    header = train_base(start, samples, settings, folder, on_progress, held=held)
-    if launched_processes().is_main:
-        start.write(output, replace(header, image_size=crops.size), DTYPES[run.dtype])
+        pairs = LatentPairs(hq, lq, captions, loop.batch, run.crop, seed=samples.seed)
+    header = train_base(start, pairs, settings, folder, on_progress, held=held)
+    return replace(header, image_size=size)
 
 
 def run_cfw(
@@ -205,15 +243,13 @@ def run_cfw(
 
 def _opened(run: BaseRun, settings: BaseTraining) -> TrainableRestorer:
     assert run.source is not None
-    bf16 = run.loop.bf16 is not False
-    share = EMPTY_PROMPT[settings.train] if run.empty_prompt is None else run.empty_prompt
     return open_start(
         run.source,
         run.addons,
         train=settings.train,
-        captions=share < 1,
+        captions=settings.no_prompt < 1,
         prediction_type=run.prediction_type,
-        frozen_dtype=torch.bfloat16 if bf16 else torch.float32,
+        frozen_dtype=run.frozen_dtype,
         renew=run.renew,
         seed=run.loop.seed or 0,
     )

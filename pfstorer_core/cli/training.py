@@ -23,6 +23,19 @@ Size = Annotated[int, typer.Option(help="Side of the random crops in pixels; 0: 
 DegradationName = Annotated[
     str, typer.Option(help="What makes LQ pictures: a preset's name. Default: by the size.")
 ]
+Captionless = Annotated[float | None, typer.Option(help="Share of samples without their caption.")]
+Untouched = Annotated[float, typer.Option(help="Share of samples whose LQ picture is HQ as it is.")]
+Shift = Annotated[
+    float, typer.Option(help="Above 1: time steps nearer to pure noise, for sampling in few steps.")
+]
+PairCount = Annotated[
+    int,
+    typer.Option(help="Encode so many pairs of latents first, and train on them alone: for CPUs. 0: none."),
+]
+Crop = Annotated[int, typer.Option(help="Side of random crops of those latents; 0: whole ones.")]
+Checkpointing = Annotated[
+    bool, typer.Option("--checkpointing", help="Recompute activations: less memory, a third more time.")
+]
 Steps = Annotated[int | None, typer.Option(help="Steps in all.")]
 Rate = Annotated[float | None, typer.Option(help="Learning rate of AdamW.")]
 BatchSize = Annotated[int | None, typer.Option(help="Samples a step, over all processes.")]
@@ -82,30 +95,19 @@ def _train_base(
     null_lq: Annotated[
         float | None, typer.Option(help="Share of samples without SFT, for --train all.")
     ] = None,
-    empty_prompt: Annotated[
-        float | None, typer.Option(help="Share of samples without their caption.")
-    ] = None,
+    empty_prompt: Captionless = None,
     data: DataPaths = None,
     size: Size = 0,
     degradation: DegradationName = "",
-    p_hq: Annotated[float, typer.Option(help="Share of samples whose LQ picture is HQ as it is.")] = 0.03,
-    shift: Annotated[
-        float, typer.Option(help="Above 1: time steps nearer to pure noise, for sampling in few steps.")
-    ] = 1.0,
+    p_hq: Untouched = 0.03,
+    shift: Shift = 1.0,
     renew: Annotated[
         list[str] | None,
         typer.Option(help="Part of the U-Net to draw anew, such as output_blocks.3 or attn2. Repeatable."),
     ] = None,
-    pairs: Annotated[
-        int,
-        typer.Option(
-            help="Encode so many pairs of latents first, and train on them alone: for CPUs. 0: none."
-        ),
-    ] = 0,
-    crop: Annotated[int, typer.Option(help="Side of random crops of those latents; 0: whole ones.")] = 0,
-    checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Recompute activations: less memory, a third more time.")
-    ] = False,
+    pairs: PairCount = 0,
+    crop: Crop = 0,
+    checkpointing: Checkpointing = False,
     steps: Steps = None,
     lr: Rate = None,
     batch: BatchSize = None,

@@ -33,7 +33,7 @@ from ..models import Autoencoder, AutoencoderConfig, Backend, SwinIR, UNet, UNet
 from .base import Restorer
 from .context import null_context
 from .diffbir.cleaner import Cleaner, load_swinir
-from .joints import check_joints
+from .joints import check_joints, joined
 from .registry import check_architecture, header_of
 
 NULL_CONTEXT = "null_context"
@@ -101,8 +101,8 @@ def open_restorer(
     Args:
         path: a StableSR or DiffBIR checkpoint, one of our restorers, or an SD 2.1 checkpoint (see `layouts`).
         addons: StableSR's own weights alone or DiffBIR's control network alone, which go on top of an SD 2.1
-            checkpoint; a restorer's without its VAE, on top of that restorer; a CFW autoencoder;
-            a SwinIR, which cleans pictures for DiffBIR.
+            checkpoint, the latter also of a restorer; a restorer without its VAE, on top of that one; a CFW
+            autoencoder; a SwinIR, which cleans pictures for DiffBIR.
         prediction_type: overrides what header and file name say.
         variant: of the published weights; overrides what the file name says, where there is no header.
     Raises:
@@ -126,7 +126,7 @@ def open_restorer(
             raise CheckpointError(
                 f"{addon.name} is {kind.name}, not an add-on: choose it as the checkpoint itself."
             )
-        tensors = tensors | extra
+        tensors = joined(tensors, extra, kind)
         if kind not in (CFW, CLEANER):
             layout, told = kind, (metadata, extra, addon.name)
     if layout is BASE:
@@ -149,7 +149,7 @@ def open_restorer(
 _WHERE: dict[Layout, str] = {
     OWN_WEIGHTS: "an SD 2.1 checkpoint (of 768 pixels for a 768v file)",
     MODEL: "the restorer that it was saved from",
-    CONTROL_NETWORK: "an SD 2.1 checkpoint",
+    CONTROL_NETWORK: "an SD 2.1 checkpoint, or the restorer that it was trained on",
     DIFFBIR_MODEL: "the restorer that it was saved from",
     CFW: "a StableSR checkpoint",
     CLEANER: "a DiffBIR restorer",

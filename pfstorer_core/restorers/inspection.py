@@ -131,8 +131,10 @@ def _network(name: str, tensors: StateDict, sizes: dict[str, Any] | None = None,
 
 
 def _missing(layout: Layout, tensors: StateDict) -> list[str]:
-    if layout in (OWN_WEIGHTS, CONTROL_NETWORK):
+    if layout is OWN_WEIGHTS:
         return ["everything of Stable Diffusion 2.1: it goes on top of such a checkpoint"]
+    if layout is CONTROL_NETWORK:
+        return ["everything of Stable Diffusion 2.1, or the restorer that it was trained on: it goes on top"]
     if layout in (MODEL, DIFFBIR_MODEL):
         return ["the autoencoder: it goes on top of the restorer that it was saved from"]
     if layout is CFW:

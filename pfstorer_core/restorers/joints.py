@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from ..checkpoints.errors import CheckpointError
+from ..checkpoints.errors import CheckpointError, StateDict
+from ..checkpoints.layouts import CONTROL_NETWORK, DIFFBIR_MODEL, Layout
+from ..checkpoints.parts import LQ_ENCODER, UNET
 from ..models import AutoencoderConfig, ControlConfig, UNetConfig
 from ..models.encoder import TransformerEncoderConfig
+
+
+def joined(base: StateDict, addon: StateDict, kind: Layout) -> StateDict:
+    """The tensors of a checkpoint with those of an add-on of this kind on top. A control network takes the
+    place of what read the LQ picture before."""
+    return (generator_alone(base) if kind in (CONTROL_NETWORK, DIFFBIR_MODEL) else base) | addon
+
+
+def generator_alone(tensors: StateDict) -> StateDict:
+    """The tensors of a checkpoint, or of a U-Net, less StableSR's LQ encoder and SFT layers."""
+    prefixes = (LQ_ENCODER.prefix, "lq_encoder.")
+    sft = UNET.addition[1]
+    return {key: value for key, value in tensors.items() if not key.startswith(prefixes) and sft not in key}
 
 
 def check_joints(unet: UNetConfig, autoencoder: AutoencoderConfig) -> None:

@@ -18,6 +18,9 @@ from .data import Crops
 from .degradation import RandomDegradation
 from .progress import Progress, silent
 
+Clean = Callable[[Tensor], Tensor]
+"""Takes the damage out of pictures [B, 3, H, W] in [0, 1]."""
+
 
 @dataclass(frozen=True, eq=False)
 class LatentPairs:
@@ -63,6 +66,16 @@ def moments(autoencoder: Autoencoder, images: Tensor) -> Tensor:
     return torch.cat(autoencoder.moments(2 * images - 1), dim=1)
 
 
+@torch.no_grad()
+def pair_moments(
+    autoencoder: Autoencoder, hq: Tensor, lq: Tensor, cleaner: Clean | None = None
+) -> tuple[Tensor, Tensor]:
+    """`moments` of good pictures and of bad ones, which are cleaned before where there is a cleaner."""
+    seen = lq if cleaner is None else cleaner(lq)
+    of_hq, of_lq = moments(autoencoder, torch.cat([hq, seen])).chunk(2)
+    return of_hq, of_lq
+
+
 def latent_pairs(
     autoencoder: Autoencoder,
     crops: Crops,
@@ -71,14 +84,20 @@ def latent_pairs(
     p_hq: float,
     path: Path,
     on_progress: Callable[[Progress], None] = silent,
+    cleaner: Clean | None = None,
 ) -> tuple[Tensor, Tensor, list[str]]:
     """Moments of the latents of crops 0 … count - 1 and of their degraded copies, [count, 2·C, h, w] in
     fp16 each, and their captions.
 
-    Made on the first call, then read from `path` as long as autoencoder, crops and settings are the same.
+    Made on the first call, then read from `path` as long as autoencoder, cleaner, crops and settings are the
+    same.
     Raises what `Crops` and `write_safetensors` do.
     """
-    key = _key(autoencoder, crops, [count, asdict(degradation), p_hq])
+    settings: list[Any] = [count, asdict(degradation), p_hq]
+    if cleaner is not None:
+        first = cleaner(crops[0]["image"][None].float() / 255)
+        settings.append(round(first.double().abs().sum().item(), 2))
+    key = _key(autoencoder, crops, settings)
     metadata = read_checkpoint(path)[1] if path.exists() else {}
     if metadata.get("key") != key:
         found: dict[str, list[Tensor]] = {"hq": [], "lq": []}
@@ -87,8 +106,8 @@ def latent_pairs(
             sample = crops[k]
             rng = np.random.default_rng(int(sample["seed"]))
             pair = degradation(sample["image"][None].float() / 255, [rng], p_hq)
-            for name, latent in zip(found, moments(autoencoder, torch.cat(pair)), strict=True):
-                found[name].append(latent.half())
+            for name, latents in zip(found, pair_moments(autoencoder, *pair, cleaner), strict=True):
+                found[name].append(latents[0].half())
             captions.append(sample["caption"])
             on_progress(Progress("latents", k + 1, count))
         stacked = {name: torch.stack(latents) for name, latents in found.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -11,53 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...checkpoints.errors import CheckpointError, StateDict
+from ...checkpoints.errors import StateDict
 from ...checkpoints.header import RestorerHeader
 from ...checkpoints.layouts import BASE
 from ...checkpoints.parts import AUTOENCODER, TEXT, UNET
-from ...checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
+from ...checkpoints.tensors import check_fit, read_layout
 from ...diffusion.schedule import PredictionType
 from ...models import Autoencoder, Backend, LQEncoderConfig, TextTower, TextTowerConfig, UNet, UNetConfig
 from ...models.attention import AttentionBlock
 from ...models.blocks import ResBlock
 from ...models.sft import SFT
-from ...models.tokenizer import tokenize
 from ...models.transformer import SpatialTransformer
 from ...training.data import Crops
 from ..base import Restorer
-from ..context import null_context
-from ..files import RestorerFile, file_context, file_tensors, open_restorer
+from ..files import RestorerFile, open_restorer
+from ..trainable import TrainableRestorer, is_trained, trainable
 from .tiny import TINY, TINY_TEXT
 
 FITTED_PICTURES = 100
 """Pictures that the latent scale and the preview colours are fitted to."""
-
-
-@dataclass
-class TrainableRestorer:
-    """The networks of a restorer, to be trained.
-
-    Attributes:
-        restorer: its `text` reads captions; None where only the empty prompt is wanted.
-        kept: tensors of the U-Net that stay as they are in the file, in its precision.
-        kept_text, kept_autoencoder: the same; empty where the networks here are the source.
-    """
-
-    restorer: Restorer
-    kept: StateDict
-    kept_text: StateDict
-    kept_autoencoder: StateDict
-
-    def write(self, path: Path, header: RestorerHeader, dtype: torch.dtype) -> None:
-        """Write the restorer that it has become; see `write_safetensors` for the errors."""
-        restorer, text = self.restorer, self.kept_text
-        unet = {**restorer.unet.state_dict(), **self.kept}
-        autoencoder = self.kept_autoencoder or restorer.autoencoder.state_dict()
-        context = restorer.null_context
-        if not text and restorer.text is not None:
-            text = restorer.text.state_dict()
-            context = null_context(text)
-        write_safetensors(path, file_tensors(unet, autoencoder, text, context), header.to_metadata(), dtype)
 
 
 def open_start(
@@ -76,7 +48,7 @@ def open_start(
 
     Args:
         addons: see `open_restorer`.
-        train: "sft", "unet" or "all", see `trains`.
+        train: "sft", "unet" or "all", see `is_trained`.
         captions: also load the text tower.
         frozen_dtype: of what is not trained.
         renew: parts of the U-Net that are drawn anew, such as "middle_block" or "attn2": what has learned
@@ -87,35 +59,14 @@ def open_start(
             is no text tower.
         ValueError: a part to renew that is not there or not trained.
     """
-    file = _open(Path(path), addons, prediction_type)
-    backend = Backend(device="meta")
-    unet, autoencoder = file.build(backend)
+    file = open_generator(path, addons, prediction_type)
+    unet, _ = file.build(Backend(device="meta"))
     new = [key for key in unet.state_dict() if key not in file.unet]
     check_fit({key: value for key, value in unet.state_dict().items() if key not in new}, file.unet, "U-Net")
-    weights = _fresh(unet) if new else {}
-    for key, value in file.unet.items():
-        if not is_finite(value):
-            raise CheckpointError(f"{key} of the U-Net holds NaN or infinity: the file is damaged.")
-        dtype = torch.float32 if is_trained(train, key) else frozen_dtype
-        weights[key] = value.to(dtype, copy=True)
-    unet.load_state_dict(weights, assign=True)
-    _renew(unet, renew, train, seed)
-    load_exactly(autoencoder, file.autoencoder, "autoencoder", placement={"dtype": torch.float32})
-    name = Path(path).name
-    tower = None
-    if captions:
-        if not file.text:
-            raise ValueError(
-                f"{name} has no text tower to read captions with: train with empty prompts only."
-            )
-        tower = TEXT.build(TEXT.config_from(file.text), backend)
-        load_exactly(tower, TEXT.weights(file.text), "text tower", placement={"dtype": frozen_dtype})
-        tower.requires_grad_(False)
-    for key, parameter in unet.named_parameters():
-        parameter.requires_grad_(is_trained(train, key))
-    kept = {key: value for key, value in file.unet.items() if not is_trained(train, key)}
-    restorer = Restorer(unet, autoencoder, file_context(file, name), file.header, tower)
-    return TrainableRestorer(restorer, kept, file.text, file.autoencoder)
+    file = replace(file, unet={**(_fresh(unet) if new else {}), **file.unet})
+    start = trainable(file, Path(path).name, train=train, captions=captions, frozen_dtype=frozen_dtype)
+    _renew(start.restorer.unet, renew, train, seed)
+    return start
 
 
 def new_start(
@@ -164,25 +115,18 @@ def new_start(
     return TrainableRestorer(Restorer(unet, autoencoder, empty, header, tower), {}, {}, {})
 
 
-def is_trained(train: str, key: str) -> bool:
-    """Whether a training trains a parameter of the U-Net.
-
-    "sft": StableSR's, the SFT layers and the LQ encoder on a frozen U-Net. "unet": the U-Net without them.
-    "all": both.
-
-    Raises:
-        ValueError: none of these three.
-    """
-    if train not in ("sft", "unet", "all"):
-        raise ValueError(f"No training of {train!r}; choose sft, unet or all.")
-    own = ".spade." in key or key.startswith("lq_encoder.")
-    return train == "all" or own == (train == "sft")
-
-
-def _open(path: Path, addons: Sequence[Path | str], prediction_type: PredictionType | None) -> RestorerFile:
+def open_generator(
+    path: Path | str,
+    addons: Sequence[Path | str] = (),
+    prediction_type: PredictionType | None = None,
+    variant: str | None = None,
+) -> RestorerFile:
+    """A restorer, or an SD 2.1 checkpoint with the sizes of StableSR's SFT layers and LQ encoder, whose
+    weights are not there yet. See `open_start` for the errors."""
+    path = Path(path)
     tensors, metadata, layout = read_layout(path)
     if addons or layout is not BASE:
-        return open_restorer(path, addons, prediction_type)
+        return open_restorer(path, addons, prediction_type, variant)
     header = RestorerHeader.from_file(metadata, tensors, path.name)
     if prediction_type is not None:
         header = replace(header, prediction_type=prediction_type)
@@ -290,11 +234,3 @@ def preview_colours(autoencoder: Autoencoder, images: Sequence[Tensor], scale: f
         small.append(F.avg_pool2d(2 * image - 1, autoencoder.config.downscale).flatten(2).squeeze(0).T)
     points = F.pad(torch.cat(latents), (0, 1), value=1.0)
     return torch.linalg.lstsq(points, torch.cat(small)).solution.tolist()
-
-
-def contexts(restorer: Restorer, captions: Sequence[str]) -> Tensor:
-    """Text contexts [B, M, context_dim]; of the empty prompt for all where nothing reads captions."""
-    if restorer.text is None:
-        return restorer.null_context.expand(len(captions), -1, -1)
-    device = restorer.text.model.positional_embedding.device
-    return restorer.text(tokenize(list(captions), restorer.text.config.context_length).to(device))

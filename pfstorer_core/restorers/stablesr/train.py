@@ -1,4 +1,4 @@
-"""Training of the base restorer: the U-Net, its SFT layers and the LQ encoder."""
+"""Training of the base restorer: the U-Net, and what reads the LQ picture for it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ...training.data import Batch, Samples, generators, normal
 from ...training.degradation import RandomDegradation, check_shares, random_degradation
 from ...training.logs import rows_of
 from ...training.loop import LoopSettings, Objective, fit
-from ...training.pairs import moments
+from ...training.pairs import pair_moments
 from ...training.progress import Progress, silent
 from ..base import UNCONDITIONAL, Restorer
-from .start import TrainableRestorer, contexts
+from ..trainable import TrainableRestorer, contexts
 
 SHEET_STEPS = 20
 
-NULL_LQ = {"sft": 0.0, "unet": 1.0, "all": 0.15}
-EMPTY_PROMPT = {"sft": 1.0, "unet": 0.1, "all": 0.5}
+NULL_LQ = {"sft": 0.0, "unet": 1.0, "all": 0.15, "control": 0.0}
+EMPTY_PROMPT = {"sft": 1.0, "unet": 0.1, "all": 0.5, "control": 1.0}
 """Defaults of `BaseTraining` by what is trained."""
 
 
@@ -33,7 +33,7 @@ class BaseTraining:
     """Settings of a training of the base restorer; the defaults of `loop` are StableSR's.
 
     Attributes:
-        train: "sft", "unet" or "all": see `trains`.
+        train: "sft", "unet", "all" or "control": see `is_trained`.
         null_lq: share of samples without SFT, so that the U-Net alone stays a generator; None takes
             `NULL_LQ`. Only "all" can choose.
         empty_prompt: share of samples whose caption is left out; None takes `EMPTY_PROMPT`.
@@ -110,11 +110,18 @@ class DenoisingLoss(Objective):
 
     def __init__(self, start: TrainableRestorer, settings: BaseTraining) -> None:
         super().__init__()
-        self.restorer, self.settings = start.restorer, settings
-        self.unet, self.text = self.restorer.unet, self.restorer.text
-        self.autoencoder = self.restorer.autoencoder.eval().requires_grad_(False)
+        self.start, self.settings = start.restorer, settings
+        self.unet, self.text = self.start.unet, self.start.text
+        self.autoencoder = self.start.autoencoder.eval().requires_grad_(False)
+        self.null_context: Tensor
+        self.register_buffer("null_context", self.start.null_context, persistent=False)
         self.some_idle = 0 < settings.no_lq < 1
         self.unet.checkpoint_gradients(settings.checkpointing)
+
+    @property
+    def restorer(self) -> Restorer:
+        """With its context where the networks are."""
+        return replace(self.start, null_context=self.null_context)
 
     def forward(self, batch: Batch) -> Tensor:
         rngs = generators(batch)
@@ -124,7 +131,11 @@ class DenoisingLoss(Objective):
         null_lq = torch.tensor([rng.random() < self.settings.no_lq for rng in rngs], device=device)
         empty = [rng.random() < self.settings.no_prompt for rng in rngs]
         captions = ["" if drop else text for drop, text in zip(empty, batch["caption"], strict=True)]
-        hq, lq = (self._latent(m, rngs) for m in self._moments(batch, rngs))
+        moments_hq, moments_lq = self._moments(batch, rngs)
+        hq = self._latent(moments_hq, rngs)
+        # SFT learns from draws, and a control network from modes (DiffBIR).
+        controlled = self.start.header.condition == "control"
+        lq = self._mode(moments_lq) if controlled else self._latent(moments_lq, rngs)
         return denoising_loss(
             self.restorer,
             x0=hq,
@@ -136,7 +147,7 @@ class DenoisingLoss(Objective):
         )
 
     def _time_step(self, rng: np.random.Generator) -> int:
-        total, shift = len(self.restorer.schedule), self.settings.shift
+        total, shift = len(self.start.schedule), self.settings.shift
         uniform = int(rng.integers(total))
         return int(shift * uniform / (1 + (shift - 1) * uniform / total))
 
@@ -144,8 +155,10 @@ class DenoisingLoss(Objective):
         if "hq" in batch:
             return batch["hq"], batch["lq"]
         pair = self.settings.degradation(batch["image"].float() / 255, rngs, self.settings.p_hq)
-        hq, lq = moments(self.autoencoder, torch.cat(pair)).chunk(2)
-        return hq, lq
+        return pair_moments(self.autoencoder, *pair, self.start.cleaner)
+
+    def _mode(self, moments: Tensor) -> Tensor:
+        return moments.float().chunk(2, dim=1)[0] * self.start.header.scale_factor
 
     def _latent(self, moments: Tensor, rngs: list[np.random.Generator]) -> Tensor:
         return self.restorer.draw_latent(moments, normal(moments.chunk(2, dim=1)[0].float(), rngs))
@@ -155,13 +168,11 @@ class DenoisingLoss(Objective):
 
     @torch.no_grad()
     def sheet(self, batch: Batch) -> Tensor:
-        """LQ, what becomes of it in `SHEET_STEPS` steps, HQ; for the plain U-Net what it draws for the
-        caption, and HQ."""
+        """LQ, cleaned where there is a cleaner, what becomes of it in `SHEET_STEPS` steps, HQ; for the plain
+        U-Net what it draws for the caption, and HQ."""
         rngs = generators(batch)
         restorer, plain = self.restorer, self.settings.train == "unet"
-        hq, lq = (
-            m.float().chunk(2, dim=1)[0] * restorer.header.scale_factor for m in self._moments(batch, rngs)
-        )
+        hq, lq = (self._mode(m) for m in self._moments(batch, rngs))
         captions = batch["caption"] if plain else [""] * len(hq)
         x = restorer.sample(
             UNCONDITIONAL if plain else restorer.condition(lq),

@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 FORMATS = {
     "adapter": "pfstorer.identity_adapter",
     "restorer": "pfstorer.restorer",
+    "control": "pfstorer.control_network",
     "judges": "pfstorer-judges",
     "detector": "pfstorer.blazeface",
     "other": "pt",
@@ -64,16 +65,21 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_each_dropdown_has_its_kinds() -> None:
-    shipped = {path.name for path in ASSETS.glob("*.safetensors") if "judges" not in path.name}
+    shipped = {path.name: listing.format_of(str(path)) for path in ASSETS.glob("*.safetensors")}
     unknown = ("other", "plain")
-    assert set(restorer_names()) == {"old.ckpt"} | shipped | {
+    restorers = {name for name, said in shipped.items() if said == FORMATS["restorer"]}
+    control = {name for name, said in shipped.items() if said == FORMATS["control"]}
+    assert restorers
+    assert set(restorer_names()) == {"old.ckpt"} | restorers | {
         f"{folder}_{kind}.safetensors"
         for folder in ("restorers", "checkpoints")
         for kind in ("restorer", *unknown)
     }
     assert adapter_names() == [DRAWN, "identity_adapters_adapter.safetensors"]
-    assert addon_names(ADDONS) == ["none", *(f"stablesr_{kind}.safetensors" for kind in unknown)]
-    assert addon_names(VAES) == ["none", *(f"vae_{kind}.safetensors" for kind in unknown)]
+    own = {f"stablesr_{kind}.safetensors" for kind in ("control", *unknown)}
+    assert addon_names(ADDONS) == ["none", *sorted(own | control)]
+    assert addon_names(VAES)[0] == "none"
+    assert set(addon_names(VAES)[1:]) == {f"vae_{kind}.safetensors" for kind in ("control", *unknown)}
     assert not [name for name in face_detectors() if "restorer" in name or "adapter" in name]
 
 
