@@ -90,33 +90,45 @@ class Foreign:
     Attributes:
         has: what one of its keys is like that only it has; lacks: what none of its keys is like.
         verdict: why it cannot be loaded.
+        advice: what to do about it.
     """
 
     name: str
     has: str
     lacks: str = ""
     verdict: str = USELESS
+    advice: str = ""
 
+
+CLEANERS = "cleaners come in by Load Upscale Model, and from there into a node's input cleaner"
+NEWER = "StableSR's and DiffBIR's weights go on top of Stable Diffusion 2.1, such as v2-1_512-ema-pruned.ckpt"
 
 UPSCALER = Foreign(
     "an upscaler or restorer of another architecture",
     r"^(conv_first|model\.0|body\.0|stylegan_decoder|fuse_convs_dict|vqvae|m_head)\.",
+    advice=CLEANERS,
 )
 FOREIGN = (
     Foreign("a LoRA", r"lora[._](up|down|A|B|unet|te)|\.hada_w|\.lokr_"),
     Foreign("an unCLIP checkpoint", r"^noise_augmentor\."),
-    Foreign("an SDXL or SD Turbo checkpoint", r"^conditioner\.embedders\.|\.label_emb\.0\.0\."),
-    Foreign("a Stable Diffusion 1.x checkpoint", r"^cond_stage_model\.transformer\."),
+    Foreign("an SDXL or SD Turbo checkpoint", r"^conditioner\.embedders\.|\.label_emb\.0\.0\.", advice=NEWER),
+    Foreign("a Stable Diffusion 1.x checkpoint", r"^cond_stage_model\.transformer\.", advice=NEWER),
     Foreign(
         "a Stable Diffusion 3, Flux or other transformer",
         r"(^|\.)(joint|double|single)_blocks\.|x_embedder\.",
+        advice=NEWER,
     ),
     Foreign(
         "a SwinIR, such as DiffBIR's cleaner",
         re.escape(SWINIR.key),
         lacks=rf"^(control_model\.|{re.escape(UNET.prefix)})",
+        advice=CLEANERS,
     ),
-    Foreign("a ControlNet", r"^control_model\.|(^|\.)input_hint_block\.|^controlnet_|(^|\.)zero_convs\."),
+    Foreign(
+        "a ControlNet",
+        r"^control_model\.|(^|\.)input_hint_block\.|^controlnet_|(^|\.)zero_convs\.",
+        advice="DiffBIR's control networks are v1_face.pth, v1_general.pth, v2.pth and DiffBIR_v2.1.pt",
+    ),
     Foreign("a ReF-LDM checkpoint", r"^cond_stage_model\.(lq|ref)_image\.", verdict=LATER),
     Foreign(
         "a latent diffusion model without a text, such as FFHQ's",
@@ -173,9 +185,10 @@ def identify(tensors: Mapping[str, Tensor], name: str, also: tuple[Layout, ...] 
         if _is(tensors, layout) and not (layout is BASE and foreign(tensors)):
             return layout
     if known := foreign(tensors):
+        advice = f": {known.advice}" if known.advice else ""
         raise CheckpointError(
-            f"{name} is {known.name}, {known.verdict}. Expected StableSR's or DiffBIR's weights; tried: "
-            f"{'; '.join(layout.name for layout in LAYOUTS)}."
+            f"{name} is {known.name}, {known.verdict}{advice}. Expected StableSR's or DiffBIR's weights; "
+            f"tried: {'; '.join(layout.name for layout in LAYOUTS)}."
         )
     tried = "; ".join(f"{layout.name} ({_against(tensors, layout)})" for layout in LAYOUTS)
     raise CheckpointError(
@@ -197,7 +210,7 @@ def foreign(tensors: Mapping[str, Tensor]) -> Foreign | None:
     widths = {value.shape[-1:] for key, value in tensors.items() if key.endswith(".attn2.to_k.weight")}
     for width, name in CONTEXT_WIDTHS.items():
         if (width,) in widths:
-            return Foreign(name, "")
+            return Foreign(name, "", advice=NEWER)
     return VAE if AUTOENCODER.key in tensors and UNET.key not in tensors else None
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from harness.stand_ins import listed
 from pfstorer_core import CheckpointError, Restorer, restore
 from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.checkpoints.layouts import CONTROL_NETWORK, DIFFBIR, identify, with_prefixes
@@ -103,6 +104,30 @@ def test_a_control_network_goes_on_top_of_stable_diffusion(
     torch.testing.assert_close(file.unet, dict(restorer.unet.state_dict()), rtol=0, atol=0)
     with pytest.raises(CheckpointError, match=r"goes on top of a checkpoint\. Choose an SD 2.1 checkpoint"):
         open_restorer(addon)
+
+
+CLEANER = r"which cannot restore: cleaners come in by Load Upscale Model"
+STRANGE: dict[str, tuple[dict[str, Tensor], str]] = {
+    "BSRNet.pth": (listed("diffbir_cleaner_bsrnet"), CLEANER),
+    "scunet.pth": (listed("diffbir_cleaner_scunet"), CLEANER),
+    "face_swinir_v1.ckpt": (listed("diffbir_swinir"), CLEANER),
+    "control_v11p.pth": (
+        listed("diffbir_controlnet") | {"input_hint_block.0.weight": torch.empty(16, 3, 3, 3)},
+        r"a ControlNet, which cannot restore: DiffBIR's control networks are v1_face\.pth",
+    ),
+    "v1-5-pruned.ckpt": (
+        dict.fromkeys((UNET.key, AUTOENCODER.key, "cond_stage_model.transformer.text"), torch.empty(2, 2)),
+        r"a Stable Diffusion 1\.x checkpoint, .* go on top of Stable Diffusion 2\.1, such as v2-1_512-ema",
+    ),
+}
+"""Files that people take for others -> what is said of them."""
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_to_do_with_a_file_of_another_kind_is_said_first(name: str) -> None:
+    tensors, told = STRANGE[name]
+    with pytest.raises(CheckpointError, match=rf"^{name} is .*{told}.*\. Expected StableSR's or DiffBIR's"):
+        identify(with_prefixes(tensors), name)
 
 
 def test_a_full_file_loads_and_what_is_written_loads_again(
