@@ -9,7 +9,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pfstorer_core.checkpoints.files import atomic_write
+from pfstorer_core.models import SwinIR, SwinIRConfig
 
 from . import CACHE, ROOT
 
@@ -100,13 +101,63 @@ def cfw_autoencoder(path: Path) -> None:
     torch.save({"state_dict": tensors}, path)
 
 
-FILES = {
+def swinir(path: Path) -> None:
+    """As face_swinir_v1.ckpt: DiffBIR's cleaner alone, with its buffers, pickled under ``state_dict``."""
+    torch.save({"state_dict": _swinir()}, path)
+
+
+def control_network(path: Path) -> None:
+    """As v1_face.pth: DiffBIR's control network alone, bare and in fp32."""
+    torch.save(state_dict("diffbir_controlnet", torch.float32), path)
+
+
+def diffbir(path: Path) -> None:
+    """As face_full_v1.ckpt: everything, pickled under ``state_dict``, in fp32 (6.9 GB)."""
+    torch.save({"state_dict": _diffbir()}, path)
+
+
+def dual_pivot(path: Path) -> None:
+    """As the release of Dual-Pivot Tuning writes a person: the same, without ``state_dict`` around it."""
+    torch.save(_diffbir(), path)
+
+
+def upscaler(name: str, path: Path) -> None:
+    """As the cleaners of DiffBIR v2: an upscale model, bare and in fp32."""
+    torch.save(state_dict(name, torch.float32), path)
+
+
+def _swinir() -> dict[str, Tensor]:
+    """Random weights, and buffers that are what they have to be."""
+    made = SwinIR(SwinIRConfig()).state_dict()
+    shapes = manifest("diffbir_swinir")
+    assert {key: tuple(value.shape) for key, value in made.items()} == shapes
+    buffers = ("attn_mask", "relative_position_index")
+    return {key: made[key] if key.endswith(buffers) else formula(key, shapes[key]) for key in shapes}
+
+
+def _diffbir() -> dict[str, Tensor]:
+    tensors = state_dict("stablesr_full", torch.float32, lambda key: not own(key))
+    stage = "first_stage_model."
+    for key in [key for key in tensors if key.startswith((f"{stage}encoder.", f"{stage}quant_conv."))]:
+        tensors["cond_encoder." + key.removeprefix(stage)] = tensors[key].clone()
+    control, cleaner = state_dict("diffbir_controlnet", torch.float32), _swinir()
+    tensors |= {f"control_model.{key}": value for key, value in control.items()}
+    return tensors | {f"preprocess_model.{key}": value for key, value in cleaner.items()}
+
+
+FILES: dict[str, Callable[[Path], None]] = {
     "stablesr_000117.ckpt": stablesr,
     "v2-1_512-ema-pruned.safetensors": stable_diffusion,
     "webui_768v_139.ckpt": own_weights,
     "vqgan_cfw_00011.ckpt": cfw_autoencoder,
+    "face_full_v1.ckpt": diffbir,
+    "dual_pivot.ckpt": dual_pivot,
+    "v1_face.pth": control_network,
+    "face_swinir_v1.ckpt": swinir,
+    "BSRNet.pth": partial(upscaler, "diffbir_cleaner_bsrnet"),
+    "scunet_color_real_psnr.pth": partial(upscaler, "diffbir_cleaner_scunet"),
 }
-"""Published names of the layouts, and what writes their stand-ins."""
+"""Published names of the layouts (dual_pivot.ckpt has none), and what writes their stand-ins."""
 
 
 def stand_in(name: str) -> Path:

@@ -12,8 +12,8 @@ from .. import benchmarks
 from .app import app
 
 SPEED = ("memory", "personalized_step", "step", "tiles")
-QUALITY = ("personalization", "samplers")
-"""These take hours, and only run when they are named."""
+QUALITY = ("layouts", "personalization", "samplers")
+"""These take long, and only run when they are named."""
 
 # --help belongs to the benchmark that is named.
 PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
