@@ -27,7 +27,7 @@ FOLDERS = ("custom_nodes", "input", "output", "models", "temp", "user")
 
 
 class ComfyServer:
-    """A ComfyUI server on a free loopback port, with this repository linked as its only node pack.
+    """A ComfyUI server on a free loopback port, with this repository linked as its node pack.
 
     Use as a context manager. The server is stopped when the block ends, when this process exits
     and, on Linux, when this process or the thread that called `start` is killed.
@@ -37,6 +37,7 @@ class ComfyServer:
             browser runs on the same few cores.
         cpu: run on the CPU even where there is a GPU.
         stock: hide every installed package that ComfyUI's own requirements do not reach.
+        packs: folders of more node packs, for tests.
         arguments: more command-line arguments for the host's main.py.
         environment: more environment variables.
         base: the server's folder (custom_nodes, input, output, models, log); None makes a temporary
@@ -53,6 +54,7 @@ class ComfyServer:
         threads: int | None = None,
         cpu: bool = True,
         stock: bool = False,
+        packs: Sequence[Path] = (),
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         base: Path | None = None,
@@ -61,6 +63,7 @@ class ComfyServer:
         self.threads = threads
         self.cpu = cpu
         self.stock = stock
+        self.packs = {PACK: ROOT, **{pack.name: pack for pack in packs}}
         self.arguments = tuple(arguments)
         self.environment = dict(environment or {})
         self.start_timeout = start_timeout
@@ -130,9 +133,10 @@ class ComfyServer:
     def _prepare_folder(self) -> None:
         for name in FOLDERS:
             (self.base / name).mkdir(parents=True, exist_ok=True)
-        link = self.base / "custom_nodes" / PACK
-        if not link.exists():
-            link.symlink_to(ROOT, target_is_directory=True)
+        for name, folder in self.packs.items():
+            link = self.base / "custom_nodes" / name
+            if not link.exists():
+                link.symlink_to(folder, target_is_directory=True)
 
     def _spawn(self) -> None:
         self.port = free_port()
@@ -151,7 +155,7 @@ class ComfyServer:
     def _command(self) -> list[str]:
         command = [sys.executable, str(HOST / "main.py"), "--port", str(self.port)]
         command += ["--base-directory", str(self.base)]
-        command += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK]
+        command += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", *self.packs]
         command += ["--disable-api-nodes", "--disable-auto-launch"]
         command += ["--database-url", "sqlite:///:memory:"]
         command += ["--use-pytorch-cross-attention", "--preview-method", "latent2rgb"]

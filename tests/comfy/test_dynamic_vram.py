@@ -19,25 +19,13 @@ from harness.shipped.person import DRAWN_PERSON
 from .prompts import add_small_restorer, node
 
 PACK = Path(__file__).parent / "dynamic_vram"
+"""Switches DynamicVRAM on, as far as a CPU goes."""
 SMALL = "small.safetensors"
-
-
-class StreamingServer(ComfyServer):
-    """With a pack beside ours that switches DynamicVRAM on, as far as a CPU goes."""
-
-    def _prepare_folder(self) -> None:
-        super()._prepare_folder()
-        (self.base / "custom_nodes" / PACK.name).symlink_to(PACK, target_is_directory=True)
-
-    def _command(self) -> list[str]:
-        command = super()._command()
-        packs = command.index("--whitelist-custom-nodes") + 1
-        return [*command[:packs], PACK.name, *command[packs:]]
 
 
 @pytest.fixture(scope="module")
 def streaming() -> Iterator[ComfyServer]:
-    with StreamingServer(threads=1) as server:
+    with ComfyServer(threads=1, packs=[PACK]) as server:
         yield server
         assert "prepared for dynamic VRAM loading" in server.log.read_text(), "nothing was streamed"
 
