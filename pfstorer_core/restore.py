@@ -1,23 +1,30 @@
-"""Restoring a picture without a host: StableSR's flow from the bad picture to the good one."""
+"""Restoring a picture without a host: from the bad picture to the good one, as StableSR and DiffBIR do it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .checkpoints.tensors import is_finite
+from .diffusion.guidance import PromptGuidance, with_cfg
+from .diffusion.restoration_guidance import GuidanceSettings, RestorationGuidance
 from .diffusion.sampling import SamplerStep
-from .imaging.canvas import prepare_canvas
+from .imaging.canvas import canvas_for
 from .imaging.color import COLOR_FIXES
 from .imaging.resizing import resize
-from .imaging.tiling import TileGrid, tile_cells
+from .imaging.tile_setting import TileSetting
+from .imaging.tiling import TileGrid
 from .personalization.identity import Identity, each_in_its_area, personal_context
 from .restorers.base import Condition, Restorer
 from .restorers.changes import NO_CHANGES, Changes, together
+from .restorers.registry import prompt_guidance
+
+LARGEST_CFG = 100.0
 
 
 @torch.no_grad()
@@ -26,12 +33,15 @@ def restore(
     lq: Tensor,
     *,
     upscale: float = 4.0,
-    prompt: str = "",
+    prompt: str | None = None,
+    negative_prompt: str | None = None,
+    cfg: float | None = None,
     identities: Sequence[Identity] = (),
     steps: int = 50,
     seed: int = 0,
     fidelity: float = 0.0,
     color_fix: str = "wavelet",
+    guidance: GuidanceSettings | None = None,
     tile: int = 0,
     overlap: int = -1,
     tile_batch: int = 4,
@@ -42,12 +52,20 @@ def restore(
     Args:
         lq: bad pictures [B, 3, H, W] in [0, 1].
         upscale: of the result, 1…20; without effect on a restorer of one size (`RestorerHeader.size_rule`).
-        prompt: what the picture shows; anything but "" needs the restorer's text tower.
+        prompt: what the picture shows; anything but "" needs the restorer's text tower. None for what the
+            restorer was made for (`prompt_guidance`): DiffBIR v2.1's words, where no identity is named; of
+            others nothing.
+        negative_prompt: what it does not show, where cfg is above 1. None, likewise: the words of DiffBIR v2
+            and v2.1; of others nothing.
+        cfg: scale of classifier-free guidance, 1…100, which v2.1 rescales. None, likewise: 4 of DiffBIR v2, 6
+            of v2.1, where a text tower is there to read their prompts; 1 (none) of others.
         identities: whom it shows; see `Identity`. An area covers the whole picture.
         fidelity: CFW's w, see `Autoencoder.decode`.
         color_fix: "wavelet", "adain" or "none".
-        tile: side of a tile in pixels of the result; 0 takes the size that the restorer was trained on.
-        overlap: pixels that neighbouring tiles share; -1 for half a tile.
+        guidance: towards the picture, as the cleaner made it; None for none.
+        tile: side of a tile in pixels of the result, of the cleaner, diffusion and the autoencoder; 0 leaves
+            each its own, see `TileSetting`.
+        overlap: pixels that neighbouring tiles share; -1 leaves each its own.
         on_step: called after each step; raise in it to stop.
     Returns:
         [B, 3, H·upscale, W·upscale] in [0, 1], fp32 on the CPU.
@@ -60,20 +78,21 @@ def restore(
     header = restorer.header
     bound = [identity.bound(restorer) for identity in identities if identity.gamma]
     areas = [identity.area for identity in identities if identity.gamma]
-    written = restorer.context(prompt) if prompt else None
+    words = _words(restorer, prompt, negative_prompt, cfg, named=bool(bound))
+    written = restorer.context(words.prompt) if words.prompt else None
+    unwanted = restorer.context(words.negative_prompt if words.cfg > 1 else "")
     restorer.autoencoder.check_fidelity(fidelity)
     if color_fix not in (*COLOR_FIXES, "none"):
         raise ValueError(
             f"No colour fix named {color_fix!r}; choose one of {', '.join(COLOR_FIXES)} or none."
         )
-    canvas = prepare_canvas(
-        lq.float().cpu(), upscale, header.image_size, restorer.downscale, size_rule=header.size_rule
-    )
-    if restorer.cleaner is not None:
-        canvas = replace(canvas, picture=restorer.cleaner(canvas.picture))
-    latent = restorer.encode(canvas.picture)
+    tiles = TileSetting(tile, overlap, header.image_size, restorer.downscale)
+    pixel_tiles = tiles.autoencoder._asdict()
+    canvas = canvas_for(header, lq.float().cpu(), upscale, restorer.downscale)
+    canvas = replace(canvas, picture=restorer.clean(canvas.picture, **tiles.cleaner._asdict()))
+    latent = restorer.encode(canvas.picture, **pixel_tiles)
     condition = restorer.condition(latent)
-    grid = TileGrid.of(latent, *tile_cells(tile, overlap, header.image_size, restorer.downscale))
+    grid = TileGrid.of(latent, *tiles.diffusion)
     placed = {
         k: resize(area.float(), (grid.height, grid.width)).to(latent).expand(len(latent), -1, -1, -1)
         for k, area in enumerate(areas)
@@ -81,42 +100,86 @@ def restore(
     }
     changes = [NO_CHANGES]
 
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        changes[:] = [adapter.prepare(int(t[0])) for adapter in bound]
+    @cache
+    def joint(*who: int) -> Changes:
+        """Once a step for all tiles: what changes weights is merged into them once."""
+        return together([changes[k] for k in who])
+
+    def evaluate(negative: bool, x: Tensor, t: Tensor) -> Tensor:
         context = personal_context(restorer.null_context, changes, areas) if written is None else written
 
-        @cache
-        def joint(*who: int) -> Changes:
-            """Once a step for all tiles: what changes weights is merged into them once."""
-            return together([changes[k] for k in who])
-
-        def evaluate(x: Tensor, spatial: Tensor, *tiles: Tensor) -> Tensor:
+        def piece(x: Tensor, spatial: Tensor, *tiles: Tensor) -> Tensor:
             cut, rows = dict(zip(placed, tiles, strict=True)), t.repeat(len(x) // len(t))
 
             def predict(who: Sequence[int]) -> Tensor:
-                return restorer.denoise(x, rows, Condition(spatial), context, joint(*who))
+                seen = unwanted if negative else context
+                return restorer.denoise(x, rows, Condition(spatial), seen, joint(*who))
 
             return each_in_its_area(predict, [cut.get(k) for k in range(len(areas))])
 
         given = [x.to(restorer.dtype), latent.to(restorer.dtype), *placed.values()]
-        predicted = grid.map(evaluate, *given, tile_batch=tile_batch)
+        predicted = grid.map(piece, *given, tile_batch=tile_batch)
         return _checked(predicted, f"The network's prediction at time step {int(t[0])}", restorer.dtype)
 
-    def guide(x0: Tensor, _: int) -> Tensor:
+    guided = with_cfg(partial(evaluate, False), partial(evaluate, True), words.cfg, rescale=words.rescale)
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        changes[:] = [adapter.prepare(int(t[0])) for adapter in bound]
+        joint.cache_clear()
+        return guided(x, t)
+
+    towards = _towards(restorer, guidance, canvas.picture, latent, steps, pixel_tiles)
+
+    def guide(x0: Tensor, timestep: int) -> Tensor:
         for k, change in enumerate(changes):
             guided = x0
-            for guidance in change.guidance:
-                guided = guidance(guided)
+            for pull in change.guidance:
+                guided = pull(guided)
             x0 = x0 + placed[k] * (guided - x0) if k in placed else guided
-        return x0
+        return x0 if towards is None else towards(x0, timestep)
 
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latent.shape, generator=generator).to(latent)
     x = restorer.sample(
         condition, steps, noise, denoise=denoise, generator=generator, guide=guide, callback=on_step
     )
-    restored = restorer.decode(x, canvas.picture, fidelity)
+    restored = restorer.decode(x, canvas.picture, fidelity, **pixel_tiles)
     return canvas.finish(_checked(restored, "The decoded picture", restorer.dtype), color_fix)
+
+
+def _words(
+    restorer: Restorer, prompt: str | None, negative_prompt: str | None, cfg: float | None, named: bool
+) -> PromptGuidance:
+    """What was asked for, else what the restorer was made for, as far as it can read it."""
+    own = prompt_guidance(restorer.header)
+    if restorer.text is None:
+        own = PromptGuidance(rescale=own.rescale)
+    if named:
+        own = replace(own, prompt="")
+    given = {"prompt": prompt, "negative_prompt": negative_prompt, "cfg": cfg}
+    words = replace(own, **{name: value for name, value in given.items() if value is not None})
+    if not 1 <= words.cfg <= LARGEST_CFG:
+        raise ValueError(f"cfg must be from 1 (no guidance) to {LARGEST_CFG:g}, got {words.cfg}.")
+    return words
+
+
+def _towards(
+    restorer: Restorer,
+    settings: GuidanceSettings | None,
+    picture: Tensor,
+    latent: Tensor,
+    steps: int,
+    tiles: dict[str, Any],
+) -> RestorationGuidance | None:
+    """Guidance towards a picture [B, 3, H, W] in [0, 1], or its latent."""
+    if settings is None:
+        return None
+    target = latent if settings.space == "latent" else 2 * picture - 1
+
+    def decode(latents: Tensor) -> Tensor:
+        return 2 * restorer.decode(latents, **tiles) - 1
+
+    return RestorationGuidance(settings, restorer.schedule.respaced(steps), lambda *_: target, decode)
 
 
 def _checked(values: Tensor, what: str, dtype: torch.dtype) -> Tensor:

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .sampling import Denoiser
+
+
+@dataclass(frozen=True)
+class PromptGuidance:
+    """How a restorer was made to be guided by prompts.
+
+    Attributes:
+        prompt: what its pictures should be like, where nobody says what they show.
+        negative_prompt: what they should not be like.
+        cfg: classifier-free guidance's scale; 1 for none.
+        rescale: whether the scale is `rescaled_cfg`'s.
+    """
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    cfg: float = 1.0
+    rescale: bool = False
 
 
 def cfg_combine(cond: Tensor, uncond: Tensor, scale: float | Tensor) -> Tensor:

@@ -45,9 +45,13 @@ def resize(image: Tensor, size: tuple[int, int], on_strip: Callable[[], object] 
 
 def resize_short_side(image: Tensor, size: int, on_strip: Callable[[], object] = lambda: None) -> Tensor:
     """`resize` so that the shorter side has `size` pixels; the longer one is rounded up, as DiffBIR does."""
-    height, width = image.shape[-2:]
+    return resize(image, short_side(image.shape[-2], image.shape[-1], size), on_strip)
+
+
+def short_side(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width of a picture whose shorter side is brought to `size`; the longer one is rounded up."""
     short = min(height, width)
-    return resize(image, (-(-height * size // short), -(-width * size // short)), on_strip)
+    return -(-height * size // short), -(-width * size // short)
 
 
 def _bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -15,14 +15,16 @@ attention in the autoencoder's middle, whose cost grows with the fourth power of
 256 x 256 cells it takes minutes and more than 20 GB."""
 
 
-def pixel_grid(picture: Tensor, factor: int, tile: int = TILE) -> TileGrid:
-    """The tiles of a picture [..., H, W], in pixels; neighbours share a quarter.
+def pixel_grid(picture: Tensor, factor: int, tile: int = TILE, overlap: int = -1) -> TileGrid:
+    """The tiles of a picture [..., H, W], in pixels.
 
     Args:
         factor: pixels along a latent cell.
         tile: side in latent cells.
+        overlap: that neighbours share, in latent cells; -1 for a quarter.
     """
-    return TileGrid.of(picture, tile * factor, tile * factor // 4)
+    side = tile * factor
+    return TileGrid.of(picture, side, side // 4 if overlap < 0 else overlap * factor)
 
 
 def encode_tiled(
@@ -31,10 +33,11 @@ def encode_tiled(
     factor: int,
     *,
     tile: int = TILE,
+    overlap: int = -1,
     on_tile: Callable[[], object] = lambda: None,
 ) -> Tensor:
     """Latents of pictures [B, 3, H, W], whose sides are multiples of `factor`, one tile at a time."""
-    grid = pixel_grid(pictures, factor, tile)
+    grid = pixel_grid(pictures, factor, tile, overlap)
     if len(grid) == 1:
         latents = encode(pictures)
         on_tile()
@@ -50,6 +53,7 @@ def decode_tiled(
     factor: int,
     *,
     tile: int = TILE,
+    overlap: int = -1,
     on_tile: Callable[[], object] = lambda: None,
 ) -> Tensor:
     """Pictures [B, 3, H, W] of latents, one picture and one tile at a time.
@@ -58,7 +62,7 @@ def decode_tiled(
         decode: gets a tile of the latents and the same tile of `pictures`.
         pictures: bad ones, of the size of the result, for CFW.
     """
-    pixels = pixel_grid(pictures, factor, tile)
+    pixels = pixel_grid(pictures, factor, tile, overlap)
     cells = TileGrid.of(latents, pixels.tile // factor, pixels.overlap // factor)
 
     def one(latent: Tensor, picture: Tensor) -> Tensor:

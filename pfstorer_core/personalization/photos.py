@@ -192,9 +192,7 @@ class Pairs:
     def latents(self, hq: Tensor, lq: Tensor) -> dict[str, Tensor]:
         """What a sample has of a picture [1, 3, S, S] and its bad copy, which is cleaned first where the
         restorer does that."""
-        if self.restorer.cleaner is not None:
-            lq = self.restorer.cleaner(lq)
-        good, bad = encoded(self.restorer, torch.cat([hq, lq])).cpu()
+        good, bad = encoded(self.restorer, torch.cat([hq, self.restorer.clean(lq)])).cpu()
         return {"hq": good, "lq": bad}
 
 

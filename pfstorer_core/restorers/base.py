@@ -14,11 +14,13 @@ from torch.func import functional_call
 from ..checkpoints.header import RestorerHeader
 from ..diffusion.sampling import Denoiser, Guide, SamplerStep, sample_ddpm, start_latent
 from ..diffusion.schedule import Schedule
+from ..imaging.tile_setting import CLEANED
 from ..imaging.tiled_autoencoder import TILE, decode_tiled, encode_tiled
 from ..models import Autoencoder, BlockHooks, TextTower, UNet
 from ..models.layers import NO_HOOKS
 from ..models.tokenizer import tokenize
 from .changes import NO_CHANGES, Changes, sites_of
+from .diffbir.cleaner import Cleaner
 from .fingerprint import fingerprint
 
 
@@ -55,7 +57,7 @@ class Restorer:
     null_context: Tensor
     header: RestorerHeader
     text: TextTower | None = None
-    cleaner: Callable[[Tensor], Tensor] | None = None
+    cleaner: Cleaner | None = None
 
     @property
     def device(self) -> torch.device:
@@ -95,16 +97,26 @@ class Restorer:
 
     # --- first stage
 
+    def clean(self, pictures: Tensor, *, tile: int = CLEANED, overlap: int = -1) -> Tensor:
+        """Pictures [B, 3, H, W] in [0, 1] without their damage, about [0, 1]; as they are without a cleaner.
+        Large ones in tiles of so many pixels, see `Cleaner.clean`."""
+        return pictures if self.cleaner is None else self.cleaner.clean(pictures, tile, overlap)
+
     def encode(
-        self, pictures: Tensor, *, tile: int = TILE, on_tile: Callable[[], object] = lambda: None
+        self,
+        pictures: Tensor,
+        *,
+        tile: int = TILE,
+        overlap: int = -1,
+        on_tile: Callable[[], object] = lambda: None,
     ) -> Tensor:
         """Pictures [B, 3, H, W] in [0, 1], sides multiples of `downscale` -> the modes of their latents
-        [B, C, h, w], fp32. Large ones in tiles of so many latent cells."""
+        [B, C, h, w], fp32. Large ones in tiles of so many latent cells, see `pixel_grid`."""
 
         def encode(piece: Tensor) -> Tensor:
             return self.autoencoder.encode((2 * piece - 1).to(self.null_context)).float()
 
-        latents = encode_tiled(encode, pictures, self.downscale, tile=tile, on_tile=on_tile)
+        latents = encode_tiled(encode, pictures, self.downscale, tile=tile, overlap=overlap, on_tile=on_tile)
         return self.header.scale_factor * latents
 
     def draw_latent(self, moments: Tensor, noise: Tensor) -> Tensor:
@@ -124,6 +136,7 @@ class Restorer:
         fidelity: float = 0.0,
         *,
         tile: int = TILE,
+        overlap: int = -1,
         on_tile: Callable[[], object] = lambda: None,
     ) -> Tensor:
         """Latents [B, C, h, w] -> pictures [B, 3, H, W], about [0, 1], fp32 on the CPU; one picture and one
@@ -142,7 +155,9 @@ class Restorer:
             return ((decoded.float() + 1) / 2).cpu()
 
         unscaled = latents / self.header.scale_factor
-        return decode_tiled(decode, unscaled, pictures, self.downscale, tile=tile, on_tile=on_tile)
+        return decode_tiled(
+            decode, unscaled, pictures, self.downscale, tile=tile, overlap=overlap, on_tile=on_tile
+        )
 
     # --- diffusion
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..checkpoints.errors import CheckpointError, StateDict
 from ..checkpoints.header import RestorerHeader
 from ..checkpoints.layouts import Layout
 from ..checkpoints.words import plain
+from ..diffusion.guidance import PromptGuidance
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Architecture:
         published: (file name, variant) -> the header of a published file, which has none of its own;
             variant is None where nobody has said it. Raises `UnknownVariant` where the name does not tell it.
         variants: of its published weights.
+        guidance: by variant, of those that were made to be guided by prompts.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Architecture:
     size_rule: tuple[str, ...]
     published: Callable[..., RestorerHeader]
     variants: tuple[str, ...] = ()
+    guidance: Mapping[str, PromptGuidance] = field(default_factory=dict)
 
 
 class UnknownVariant(CheckpointError):
@@ -49,6 +52,12 @@ def architectures() -> dict[str, Architecture]:
 def variants() -> list[str]:
     """Of the published weights of all architectures."""
     return [name for each in architectures().values() for name in each.variants]
+
+
+def prompt_guidance(header: RestorerHeader) -> PromptGuidance:
+    """How a restorer of this header was made to be guided by prompts; not at all, as far as is known."""
+    known = architectures().get(header.architecture)
+    return known.guidance.get(header.variant, PromptGuidance()) if known else PromptGuidance()
 
 
 def in_folders(package: str, attribute: str) -> dict[str, Any]:
@@ -90,10 +99,10 @@ def check_architecture(header: RestorerHeader, name: str) -> None:
             f"{plain(name)} is a restorer of the architecture {plain(header.architecture, 40)!r}, which is "
             f"not known here (known: {', '.join(sorted(known))}): update the pack."
         )
-    for field in ("condition", "start", "size_rule"):
-        found, allowed = getattr(header, field), getattr(known[header.architecture], field)
+    for entry in ("condition", "start", "size_rule"):
+        found, allowed = getattr(header, entry), getattr(known[header.architecture], entry)
         if found not in allowed:
             raise CheckpointError(
-                f"{plain(name)} says {field} {found!r}, which {header.architecture} does not have here "
+                f"{plain(name)} says {entry} {found!r}, which {header.architecture} does not have here "
                 f"(known: {', '.join(allowed)}): update the pack."
             )

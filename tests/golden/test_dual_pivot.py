@@ -23,6 +23,7 @@ from pfstorer_core.personalization.dual_pivot.pivot import Pivot
 from pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
 from pfstorer_core.personalization.dual_pivot.text_pivot import TextPivot
 from pfstorer_core.restorers.base import Restorer
+from pfstorer_core.restorers.diffbir.cleaner import Cleaner
 from pfstorer_core.training.data import Batch
 from pfstorer_core.training.degradation import random_degradation
 from pfstorer_core.training.loop import LoopSettings, fit
@@ -280,7 +281,7 @@ def test_the_chain_of_the_second_stage() -> None:
         base,
         autoencoder=diffbir.autoencoder(WHOLE),
         header=replace(base.header, scale_factor=diffbir.scale_factor(WHOLE)),
-        cleaner=lambda pictures: diffbir.swinir(WHOLE)(pictures),
+        cleaner=Cleaner.of(diffbir.swinir(WHOLE)),
     )
     gt, lq = (picture.movedim(-1, 0)[None].float() / 255 for picture in (given["gt"], out["padded"]))
     pairs = PivotPairs(base, PHOTOS, random_degradation("diffbir", 512), 0.0, 1, 1, 0)

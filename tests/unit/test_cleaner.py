@@ -55,17 +55,25 @@ def test_what_is_enlarged_comes_back_at_its_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tile", "overlap", "cells"), [(128, 64, (2, 1)), (250, -1, (3, 1)), (64, 0, (1, 0))]
+    ("tile", "overlap", "sides"),
+    [(128, 64, (128, 64)), (128, 20, (128, 20)), (250, -1, (192, 96)), (64, 0, (64, 0))],
 )
-def test_tiles_are_blended_with_gaussian_weights(tile: int, overlap: int, cells: tuple[int, int]) -> None:
+def test_tiles_are_blended_with_gaussian_weights(tile: int, overlap: int, sides: tuple[int, int]) -> None:
     seen: list[Tensor] = []
     ticks: list[int] = []
     pictures = torch.rand(1, 3, 250, 320)
     cleaned = counting(seen).clean(pictures, tile, overlap, lambda: ticks.append(1))
-    grid = TileGrid(256, 320, 64 * cells[0], 64 * cells[1])
+    grid = TileGrid(256, 320, *sides)
+    assert counting([]).grid(250, 320, tile, overlap) == grid
     assert len(seen) == len(ticks) == len(grid) > 1
     made = (0.5 * piece + (number + 1) / 100 for number, piece in enumerate(seen))
     torch.testing.assert_close(cleaned, grid.merge(made)[..., :250, :])
+
+
+def test_what_is_no_larger_than_a_tile_is_not_cut_up() -> None:
+    seen: list[Tensor] = []
+    counting(seen).clean(torch.rand(1, 3, 70, 128), 128)
+    assert [tuple(each.shape) for each in seen] == [(1, 3, 128, 128)]
 
 
 def test_tiles_of_a_network_agree_far_from_the_seams(network: SwinIR) -> None:

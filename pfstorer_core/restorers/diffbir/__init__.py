@@ -1,7 +1,7 @@
 """DiffBIR (Lin et al. 2024): a control network on a frozen Stable Diffusion sees a cleaned picture."""
 
 from ..registry import Architecture
-from .variants import VARIANTS, published
+from .variants import GUIDANCE, VARIANTS, published
 
 ARCHITECTURE = Architecture(
     "diffbir",
@@ -10,4 +10,5 @@ ARCHITECTURE = Architecture(
     size_rule=("tiled", "fixed"),
     published=published,
     variants=tuple(VARIANTS),
+    guidance=GUIDANCE,
 )

@@ -69,7 +69,7 @@ class Cleaner:
 
         Args:
             tile: side in pixels of the tiles, which are blended with Gaussian weights; 0 for whole pictures.
-                Multiples of `CELL` are taken, downwards.
+                Multiples of `CELL` are taken, downwards. What is no larger is not cut up.
             overlap: that neighbours share; -1 for half a tile.
             on_tile: called after each tile of each picture; raise in it to stop.
         Returns:
@@ -80,12 +80,8 @@ class Cleaner:
         if pictures.ndim != 4 or pictures.shape[1] != 3 or not pictures.numel():
             raise ValueError(f"Expected pictures [B, 3, H, W], got a tensor of shape {list(pictures.shape)}.")
         height, width = pictures.shape[-2:]
-        multiple = lcm(CELL, self.multiple) if tile else self.multiple
-        canvas = F.pad(pictures, (0, -width % multiple, 0, -height % multiple))
-        grid = TileGrid.of(canvas, max(canvas.shape[-2:]))
-        if tile:
-            cells, shared = tile_cells(tile, overlap, tile, multiple)
-            grid = TileGrid.of(canvas, cells * multiple, shared * multiple)
+        grid = self.grid(height, width, tile, overlap)
+        canvas = F.pad(pictures, (0, grid.width - width, 0, grid.height - height))
 
         def cleaned(piece: Tensor) -> Tensor:
             out = self.network(piece.to(self.device, self.dtype)).to(pictures)
@@ -97,6 +93,17 @@ class Cleaner:
             return next(pieces) if len(grid) == 1 else grid.merge(pieces)
 
         return torch.cat([one(picture) for picture in canvas.split(1)])[..., :height, :width]
+
+    def grid(self, height: int, width: int, tile: int = 0, overlap: int = -1) -> TileGrid:
+        """The tiles of a picture of this size, in pixels; the canvas is that of the padded picture."""
+        cells, shared = tile_cells(tile, overlap, tile, 1) if tile else (0, 0)
+        cut = max(height, width) > cells > 0
+        multiple = lcm(CELL, self.multiple) if cut else self.multiple
+        canvas = (height + -height % multiple, width + -width % multiple)
+        if not cut:
+            return TileGrid(*canvas, max(canvas))
+        side = max(multiple, cells // multiple * multiple)
+        return TileGrid(*canvas, side, shared * side // cells)
 
 
 def load_cleaner(

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ...checkpoints.header import RestorerHeader
 from ...checkpoints.words import plain
+from ...diffusion.guidance import PromptGuidance
 from ..registry import UnknownVariant
 
 DIFFBIR = RestorerHeader(architecture="diffbir", condition="control", start="noise")
@@ -20,6 +21,23 @@ VARIANTS = {
     "v2.1": replace(DIFFBIR, variant="v2.1", prediction_type="v", rescale_betas_zero_snr=True),
 }
 """Headers by the names that DiffBIR gives to its generations."""
+
+GUIDANCE = {
+    "v2": PromptGuidance(
+        negative_prompt="low quality, blurry, low-resolution, noisy, unsharp, weird textures", cfg=4.0
+    ),
+    "v2.1": PromptGuidance(
+        prompt="Cinematic, High Contrast, highly detailed, taken using a Canon EOS R camera, hyper detailed "
+        "photo - realistic maximum detail, 32k, Color Grading, ultra HD, extreme meticulous detailing, skin "
+        "pore detailing, hyper sharpness, perfect without deformations.",
+        negative_prompt="painting, oil painting, illustration, drawing, art, sketch, oil painting, cartoon, "
+        "CG Style, 3D render, unreal engine, blurring, dirty, messy, worst quality, low quality, frames, "
+        "watermark, signature, jpeg artifacts, deformed, lowres, over-smooth.",
+        cfg=6.0,
+        rescale=True,
+    ),
+}
+"""What DiffBIR's inference says to each generation; to v1 nothing."""
 
 NAMES = {
     r"v2[._-]?1(?![0-9])": "v2.1",
