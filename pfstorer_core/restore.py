@@ -87,8 +87,9 @@ def restore(
             f"No colour fix named {color_fix!r}; choose one of {', '.join(COLOR_FIXES)} or none."
         )
     tiles = TileSetting(tile, overlap, header.image_size, restorer.downscale)
-    pixel_tiles = tiles.autoencoder._asdict()
     canvas = canvas_for(header, lq.float().cpu(), upscale, restorer.downscale)
+    tiles = tiles.on(canvas.picture, header.size_rule)
+    pixel_tiles = tiles.autoencoder._asdict()
     canvas = replace(canvas, picture=restorer.clean(canvas.picture, **tiles.cleaner._asdict()))
     latent = restorer.encode(canvas.picture, **pixel_tiles)
     condition = restorer.condition(latent)

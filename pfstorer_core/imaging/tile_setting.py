@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+from torch import Tensor
 
 from .tiled_autoencoder import TILE
 from .tiling import tile_cells
@@ -26,11 +28,11 @@ class TileSetting:
     """What a user sets.
 
     Attributes:
-        tile: side in pixels of the result; 0 leaves each its own: diffusion the size that the restorer was
-            trained on, autoencoder and cleaner 512 pixels.
+        tile: side in pixels of the result; 0 leaves each its own: diffusion `image_size`, autoencoder and
+            cleaner 512 pixels.
         overlap: pixels that neighbours share; -1 leaves each its own: half a tile, a quarter of the
             autoencoder's. Where a stage has another tile than this one, it has the same share of it.
-        image_size: that the restorer was trained on.
+        image_size: side in pixels that the restorer was trained on.
         factor: pixels along a latent cell.
 
     Raises:
@@ -44,6 +46,11 @@ class TileSetting:
 
     def __post_init__(self) -> None:
         _ = self.diffusion
+
+    def on(self, picture: Tensor, size_rule: str) -> TileSetting:
+        """For a picture [..., H, W] of a restorer with this `RestorerHeader.size_rule`: one of a fixed size
+        takes it whole."""
+        return replace(self, image_size=max(picture.shape[-2:])) if size_rule == "fixed" else self
 
     @property
     def diffusion(self) -> TileSize:

@@ -21,6 +21,7 @@ NEEDS = {
     "test_diffbir_text.py": ["diffbir_text"],
     "test_diffbir_tiles.py": ["diffbir_tiles"],
     "test_diffbir_weights.py": ["diffbir_end_to_end"],
+    "test_diffbir_whole.py": ["diffbir_end_to_end", "diffbir_control", "diffbir_v21"],
     "test_dual_pivot.py": [
         "diffbir_control",
         "diffbir_end_to_end",

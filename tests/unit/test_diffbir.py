@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +15,14 @@ from pfstorer_core import CheckpointError, Restorer, restore
 from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.checkpoints.layouts import CONTROL_NETWORK, DIFFBIR, identify, with_prefixes
 from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, SWINIR, TEXT, UNET
+from pfstorer_core.diffusion.guidance import PromptGuidance
 from pfstorer_core.models import SwinIR, SwinIRConfig
 from pfstorer_core.restorers.base import Condition
 from pfstorer_core.restorers.diffbir.cleaner import Cleaner
-from pfstorer_core.restorers.diffbir.variants import VARIANTS, published
+from pfstorer_core.restorers.diffbir.variants import GUIDANCE, VARIANTS, published
 from pfstorer_core.restorers.files import load_restorer, open_restorer, save_restorer
 from pfstorer_core.restorers.inspection import inspect_checkpoint
+from pfstorer_core.restorers.registry import prompt_guidance
 
 from . import small
 
@@ -219,3 +222,46 @@ def test_parts_are_told_by_their_prefixes(full: dict[str, Tensor]) -> None:
     counts = [len(part.of(full)) for part in (UNET, CONTROL, AUTOENCODER, TEXT, SWINIR)]
     assert sum(counts) == len(full)
     assert all(counts)
+
+
+def made(variant: str, **settings: Any) -> Tensor:
+    lq = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    return restore(small.small_diffbir(variant), lq, upscale=1.0, steps=2, **settings)
+
+
+def test_prompts_and_their_scale_are_what_a_variant_was_made_for() -> None:
+    """Where nobody says anything else: v1 was made for no prompt at all."""
+    expected = {
+        "v1_face": PromptGuidance(),
+        "v1_general": PromptGuidance(),
+        "v2": PromptGuidance("", "low quality, blurry, low-resolution, noisy, unsharp, weird textures", 4.0),
+        "v2.1": replace(GUIDANCE["v2.1"], cfg=6.0, rescale=True),
+    }
+    assert {name: prompt_guidance(header) for name, header in VARIANTS.items()} == expected
+    assert GUIDANCE["v2.1"].prompt.startswith("Cinematic, ")
+    assert "over-smooth" in GUIDANCE["v2.1"].negative_prompt
+    assert prompt_guidance(RestorerHeader()) == PromptGuidance()
+
+
+@pytest.mark.parametrize("variant", ["v1_general", "v2", "v2.1"])
+def test_restoring_takes_the_variant_s_own(variant: str) -> None:
+    own, result = prompt_guidance(VARIANTS[variant]), made(variant)
+    given = {"prompt": own.prompt, "negative_prompt": own.negative_prompt, "cfg": own.cfg}
+    assert torch.equal(result, made(variant, **given))
+    if own.cfg > 1:
+        for name, other in (("negative_prompt", ""), ("cfg", 1.5), ("prompt", "a cat")):
+            assert not torch.equal(result, made(variant, **{name: other})), name
+
+
+def test_without_a_text_tower_nothing_is_said() -> None:
+    lq = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    mute = replace(small.small_diffbir("v2"), text=None)
+    assert torch.equal(restore(mute, lq, upscale=1.0, steps=2), made("v2", cfg=1.0))
+    with pytest.raises(ValueError, match="need the text tower"):
+        restore(mute, lq, upscale=1.0, steps=1, negative_prompt="blurry", cfg=4.0)
+
+
+@pytest.mark.parametrize("cfg", [0.5, 1000.0, float("nan")])
+def test_a_scale_out_of_range_is_refused(cfg: float) -> None:
+    with pytest.raises(ValueError, match=r"cfg must be from 1 \(no guidance\) to 100, got"):
+        made("v2", cfg=cfg)
