@@ -16,6 +16,7 @@ from .load import LoadBaseRestorer
 from .sample import TiledSRSampler
 from .tiles import RestorationTiling
 from .train import TrainIdentityAdapter
+from .train_dual_pivot import TrainDualPivot
 
 
 class PFStorerExtension(ComfyExtension):
@@ -26,6 +27,7 @@ class PFStorerExtension(ComfyExtension):
         return [
             LoadBaseRestorer,
             TrainIdentityAdapter,
+            TrainDualPivot,
             LoadIdentityAdapter,
             SaveIdentityAdapter,
             ApplyPersonalization,

@@ -55,7 +55,9 @@ class IdentityPatch:
         place = (sigma.device, model.get_dtype_inference())
         key = (weights_state(model.current_patcher), place)
         if key not in self._bound:
-            adapter, schedule = self.identity.adapter.to(*place), model.header.schedule
+            adapter, schedule = self.identity.adapter, model.header.schedule
+            if adapter.kinds - {"weights", "context"}:  # of these, the weights have become the model's own
+                adapter = adapter.to(*place)
             gamma, factors = self.identity.gamma, self.identity.factors
             self._bound = {key: adapter.bind(model.diffusion_model, schedule, gamma, factors)}
         return self._bound[key].prepare(int(model.model_sampling.timestep(sigma[:1]).round()))

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management as mm
+import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.utils import ProgressBar
+from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
 
 from ...pfstorer_core.personalization.base import Adapter
+from ...pfstorer_core.personalization.dual_pivot.class_pictures import FOLDER as CLASS_PICTURES
+from ...pfstorer_core.personalization.dual_pivot.header import DualPivotHeader
+from ...pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
+from ...pfstorer_core.personalization.learn import learn
 from ...pfstorer_core.personalization.lora.train import LoRATraining
-from ...pfstorer_core.personalization.objective import PersonTraining
+from ...pfstorer_core.personalization.objective import STAGE, PersonTraining
 from ...pfstorer_core.personalization.pfstorer.train import AdapterTraining
 from ...pfstorer_core.personalization.registry import methods
 from ...pfstorer_core.personalization.training import default_settings
@@ -24,32 +32,100 @@ from ...pfstorer_core.restorers.files import load_restorer, open_restorer
 from ...pfstorer_core.restorers.fingerprint import fingerprint, same_base
 from ...pfstorer_core.training.formats import calculates_bf16, training_dtype
 from ...pfstorer_core.training.progress import Progress
+from .adapters import IdentityAdapterType
+from .cleaning import clean
+from .conditioning import restorer_of
+from .folders import adapter_file
 from .images import to_image
 from .model import RestorerModel
+from .notes import show_notes, show_text
+from .photos import Autogrown, gather_photos, single_value
 
 DEFAULTS = AdapterTraining()
 RANK = LoRATraining().rank
+OF_THEIR_OWN = {DualPivotTraining.method: "TrainDualPivot"}
+"""Methods that are learned by a node of their own, whose name it is."""
+PREVIEW_SIDE = 512
 
 
 def trained_methods() -> list[str]:
-    """The methods that can be learned, the first of them the paper's."""
-    found = [name for name, method in methods().items() if method.settings is not None]
+    """The methods that TrainIdentityAdapter learns, the first of them the paper's."""
+    found = [name for name, method in methods().items() if method.settings and name not in OF_THEIR_OWN]
     return sorted(found, key=lambda name: (name != DEFAULTS.method, name))
 
 
 def settings(given: Mapping[str, Any]) -> PersonTraining[Any]:
-    """Of the node's inputs; what the method has no use for is left out."""
-    kind = type(default_settings(given.get("method", DEFAULTS.method)))
-    own = {field.name for field in fields(kind)}
+    """Of the inputs of TrainIdentityAdapter; what the method has no use for is left out."""
     sites = tuple(site.strip() for site in given.get("sites", "").split(",") if site.strip())
-    changed = {"sites": sites, "bf16": calculates_bf16(mm.get_torch_device())}
-    changed |= {name: given.get(name) or None for name in ("lr", "gamma_lr", "preview_every")}
+    return settings_of(given.get("method", DEFAULTS.method), {**given, "sites": sites})
+
+
+def settings_of(method: str, given: Mapping[str, Any]) -> PersonTraining[Any]:
+    """Of a node's inputs, by the names of a method's settings; 0 leaves rates and previews to it."""
+    kind = type(default_settings(method))
+    own = {field.name for field in fields(kind)}
+    changed = {name: given.get(name) or None for name in ("lr", "gamma_lr", "lr_model", "preview_every")}
+    changed["bf16"] = calculates_bf16(mm.get_torch_device())
     return kind(**{key: value for key, value in {**given, **changed}.items() if key in own})
 
 
-def training_copy(model: ModelPatcher) -> Restorer:
+def learned_outputs() -> list[Any]:
+    """Of a node that learns a person."""
+    return [
+        IdentityAdapterType.Output(display_name="identity_adapter"),
+        io.Custom("LOSS_MAP").Output(display_name="loss"),
+        io.Image.Output(
+            display_name="preview",
+            tooltip="The crops that are learned from (framed in orange where no face was found), and below "
+            "them a bad picture, base, personalized, photo.",
+        ),
+    ]
+
+
+def single_values(inputs: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Of a node that all photos come into as a list, and all else, too; raises ValueError for several."""
+    return {name: single_value(name, values) for name, values in inputs.items()}
+
+
+def learn_person(
+    node: str,
+    given: Mapping[str, Any],
+    chosen: PersonTraining[Any],
+    photos: Autogrown,
+    faces: Autogrown | None,
+) -> io.NodeOutput:
+    """Learn a person, or find them, and show it on the node of that id.
+
+    Args:
+        given: its inputs model, name and resume, and cleaner where it has one.
+    """
+    model = given["model"]
+    base, file = restorer_of(model, given["vae"]).fingerprint, adapter_file(given["name"])
+    person = gather_photos(photos, faces or {})
+    bar = ProgressBar(chosen.steps)
+
+    def show(progress: Progress) -> None:
+        show_text(node, time_left(progress))
+        preview = None if progress.picture is None else ("JPEG", thumbnail(progress.picture), PREVIEW_SIDE)
+        bar.update_absolute(progress.step, progress.steps, preview)
+        mm.throw_exception_if_processing_interrupted()
+
+    # What gradients flow through must not be made in the host's inference mode.
+    with torch.inference_mode(False), torch.enable_grad():
+        learned = learn(
+            lambda: training_copy(model, given.get("cleaner")), base,
+            [picture.clone() for picture in person.photos], chosen, person.boxes, file,
+            given.get("resume") == "restart", show, mm.throw_exception_if_processing_interrupted,
+        )  # fmt: skip
+    notes = show_notes(node, [*learned.notes, *person.notes])
+    return io.NodeOutput(learned.adapter, loss_map(learned.adapter), to_image(learned.sheet), ui=notes)
+
+
+def training_copy(model: ModelPatcher, cleaner: Any = None) -> Restorer:
     """The restorer of a MODEL from its file, with weights of its own that gradients may pass through.
 
+    Args:
+        cleaner: an UPSCALE_MODEL instead of the file's own cleaner.
     Raises:
         ValueError: the file is not the one any more that the MODEL was loaded from.
     """
@@ -67,23 +143,32 @@ def training_copy(model: ModelPatcher) -> Restorer:
         )
     mm.unload_all_models()
     mm.soft_empty_cache()
-    return load_restorer(
+    restorer = load_restorer(
         source.path, *source.addons, device=device, dtype=training_dtype(model.model.get_dtype(), device),
         prediction_type=source.prediction_type, variant=source.variant, text=True,
     )  # fmt: skip
+    return restorer if cleaner is None else replace(restorer, cleaner=partial(clean, cleaner))
 
 
 def loss_map(adapter: Adapter) -> dict[str, list[float]]:
-    """The host's graph divides by the range of the losses, so that there have to be two different ones."""
-    losses = list(adapter.header.losses)
+    """All losses, and of Dual-Pivot those of each pivot, too.
+
+    The host's graph divides by the range of the losses, so that there have to be two different ones.
+    """
+    header, losses, parts = adapter.header, list(adapter.header.losses), dict[str, list[float]]()
+    if isinstance(header, DualPivotHeader):
+        parts = {"text_pivot": losses[: header.steps_text], "model_pivot": losses[header.steps_text :]}
     if len(set(losses)) < 2:
         losses += [(losses or [0.0])[-1] + 1e-6]
-    return {"loss": losses}
+    return {"loss": losses, **parts}
 
 
 def time_left(progress: Progress) -> str:
     """What the node shows below its name."""
-    done = f"{progress.step} of {progress.steps} steps"
+    if progress.stage == CLASS_PICTURES:
+        return f"{progress.step} of {progress.steps} class pictures"
+    stage = "" if progress.stage == STAGE else f"{progress.stage.replace('_', ' ').capitalize()}: "
+    done = f"{stage}{progress.step} of {progress.steps} steps"
     if progress.seconds_left is None:
         return done
     minutes, seconds = divmod(round(progress.seconds_left), 60)

@@ -34,7 +34,7 @@ def _patch(name: str, change: WeightChange) -> Any:
     if isinstance(change, LowRank):
         return LoRAAdapter(set(), (change.up, change.down, change.alpha, None, None, None))
     if isinstance(change, Full):
-        return ("diff", (change.strength * change.change,))
+        return ("diff", (change.change if change.strength == 1 else change.strength * change.change,))
     raise ValueError(f"{name} is changed by a {type(change).__name__}, which the host has no patch for.")
 
 
@@ -142,9 +142,9 @@ def check_no_mask(mask: Tensor | None, method: str) -> None:
     """Raise ValueError where a person whom a method learned into weights is to act in a part of a picture."""
     if mask is not None:
         raise ValueError(
-            f"An adapter of method {method} acts in the whole picture: "
-            "leave the mask unconnected, or cut the person's face out with Crop Face, restore it alone, and "
-            "put it back with Paste Face."
+            f"An adapter of method {method} acts in the whole picture: leave the mask unconnected, or cut "
+            "the face out with Crop Face (RestorationCropFace), restore it alone, and put it back with Paste "
+            "Face (RestorationPasteFace)."
         )
 
 

@@ -259,7 +259,7 @@ def test_every_input_has_a_tooltip(client: ComfyClient) -> None:
         "LoadBaseRestorer", "RestorationConditioning", "TiledSRSampler", "RestorationColorFix",
         "RestorationTiling", "RestorationFindFaces", "RestorationCropFace", "RestorationPasteFace",
         "DegradeImage", "TrainIdentityAdapter", "ApplyPersonalization", "LoadIdentityAdapter",
-        "SaveIdentityAdapter", "RestorationGuidance",
+        "SaveIdentityAdapter", "RestorationGuidance", "TrainDualPivot",
     }  # fmt: skip
     for name, info in ours.items():
         for kind in ("required", "optional"):

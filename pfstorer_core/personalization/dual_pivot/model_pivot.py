@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...restorers.base import Restorer
-from ...training.data import Batch, PictureFiles, Samples, find_pictures, generators, normal
+from ...training.data import Batch, Samples, generators, normal
 from ...training.loop import LoopSettings
 from ...training.progress import OnTick, Progress
 from ..photos import Photos
@@ -43,7 +43,6 @@ class ModelPivot(Pivot):
         s, names = settings, guide_names(restorer.unet, settings.model_weights)
         self.learning = learned_weights(restorer.unet, names, s.model_weights, s.rank, s.seed)
         self.text = text
-        self.generic: PictureFiles | None = None
 
     def rate(self, width: int) -> float:
         return self.settings.lr_model or self.settings.rate(width, "model")
@@ -52,11 +51,8 @@ class ModelPivot(Pivot):
         return replace(super().loop(), clip=0.0)
 
     def prepare(self, shared: Path, on_progress: Callable[[Progress], None], on_tick: OnTick) -> None:
-        s = self.settings
-        if SHARES[s.data]:
-            self.generic = (
-                find_pictures([s.pictures]) if s.pictures else self.class_files(shared, on_progress)
-            )
+        if SHARES[self.settings.data] and self.generic is None:
+            self.generic = self.class_files(shared, on_progress)
 
     def samples(self, photos: Photos, on_tick: OnTick) -> Samples:
         s = self.settings

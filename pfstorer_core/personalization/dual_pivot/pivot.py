@@ -39,6 +39,7 @@ class Pivot(PersonObjective[DualPivotAdapter]):
         text: what was learned of the generator before.
         learning: the weights that it trains.
         contexts: of the person's prompt and of the class's [2, L, D].
+        generic: the pictures that the settings name; None where they name none, or none are used.
     """
 
     pivot: ClassVar[str]
@@ -53,6 +54,9 @@ class Pivot(PersonObjective[DualPivotAdapter]):
         self.restorer, self.photos, self.settings = restorer, photos, settings
         self.stage = f"{self.pivot}_pivot"
         self.pivots = settings.pivots_of(restorer.unet)
+        # Looked for before anything takes long, also where another pivot comes first.
+        named = settings.pictures and settings.data != "personal" and self.pivots != "text"
+        self.generic = find_pictures([settings.pictures]) if named else None
         restorer.unet.requires_grad_(False)
         # Blocks are computed twice where their features would not fit beside the weights.
         restorer.unet.checkpoint_gradients(restorer.header.image_size >= LARGE)

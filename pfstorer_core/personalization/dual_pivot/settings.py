@@ -36,7 +36,7 @@ class DualPivotTraining(PersonTraining[DualPivotAdapter]):
         token: stands for the person; a word that says nothing by itself.
         class_word: what the person is: man, woman, person, girl, …
         pivots: "both", "text" or "model"; "" for both where the restorer has a control network, else "text".
-        steps_text: of `steps`; None for 25 of 33 of them.
+        steps_text: of `steps`; None for 25 of 33 of them, and where one pivot is alone.
         accumulate: batches of the text pivot whose gradients make one step.
         text_weights: "lora" or "full": all of the U-Net's.
         model_weights: "first150", "full" or "lora", of the control network's; see `parameters.FIRST_150`.
@@ -45,6 +45,7 @@ class DualPivotTraining(PersonTraining[DualPivotAdapter]):
         class_pictures: how many are drawn.
         data: what the model pivot sees: "personal" photos, "generic" pictures, or "mixed": each as often.
         pictures: a folder of generic pictures of faces; "" for the class's.
+        cleaner: fingerprint of what cleans bad pictures; "" for the restorer's own cleaner.
     """
 
     method: ClassVar[str] = "dual_pivot"
@@ -65,10 +66,14 @@ class DualPivotTraining(PersonTraining[DualPivotAdapter]):
     class_pictures: int = 200
     data: str = DATA[0]
     pictures: str = ""
+    cleaner: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.steps_text is None:  # resolved here, so that more steps go on from fewer
+        # Resolved here, so that more steps go on from fewer; of one pivot alone there is no share.
+        if self.pivots in ("text", "model"):
+            object.__setattr__(self, "steps_text", None)
+        elif self.steps_text is None:
             object.__setattr__(self, "steps_text", max(1, round(SHARE * self.steps)))
         for name, choices in {
             "pivots": ("", *PIVOTS), "text_weights": TEXT_WEIGHTS, "model_weights": MODEL_WEIGHTS,
@@ -86,8 +91,9 @@ class DualPivotTraining(PersonTraining[DualPivotAdapter]):
         if not self.prior_weight >= 0:
             raise ValueError(f"prior_weight must be 0 or more, got {self.prior_weight}.")
         for name in ("accumulate", "class_pictures", "steps_text"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be 1 or more, got {value}.")
 
     @property
     def class_prompt(self) -> str:

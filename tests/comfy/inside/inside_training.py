@@ -11,8 +11,7 @@ import folder_paths
 import pytest
 import torch
 from comfy_api.latest import io
-from pfstorer.nodes import train
-from pfstorer.nodes.host import notes, photos
+from pfstorer.nodes.host import notes, photos, training
 from pfstorer.nodes.host.folders import register_model_folders
 from pfstorer.nodes.host.training import training_copy
 from pfstorer.nodes.load import LoadBaseRestorer
@@ -165,7 +164,7 @@ def test_names_are_checked_before_any_work(folders: Path, monkeypatch: pytest.Mo
 
     restorer = loaded()
     for work in ("gather_photos", "learn", "training_copy"):
-        monkeypatch.setattr(train, work, worked)
+        monkeypatch.setattr(training, work, worked)
     for name in ("", " ", "CON", "nul.ada", "a/b", "..", "ada.", "人" * 79, 'a"b', "a\x07"):
         with pytest.raises(ValueError, match="is no name for a file"):
             learned({"photo_0": [photo()]}, restorer, name=name)
@@ -213,7 +212,7 @@ def test_previews_are_shown_when_they_are_asked_for(monkeypatch: pytest.MonkeyPa
         def update_absolute(self, step: int, total: int, preview: Any) -> None:
             shown.append((step, preview is not None))
 
-    monkeypatch.setattr(train, "ProgressBar", Bar)
+    monkeypatch.setattr(training, "ProgressBar", Bar)
     restorer = loaded()
     for every, expected in ((0, [0, 10, 11]), (4, [4, 8, 11])):
         shown.clear()
