@@ -25,6 +25,7 @@ from ...pfstorer_core.personalization.learn import learn
 from ...pfstorer_core.personalization.lora.train import LoRATraining
 from ...pfstorer_core.personalization.objective import STAGE, PersonTraining
 from ...pfstorer_core.personalization.pfstorer.train import AdapterTraining
+from ...pfstorer_core.personalization.photos import aligned_side
 from ...pfstorer_core.personalization.registry import methods
 from ...pfstorer_core.personalization.training import default_settings
 from ...pfstorer_core.restorers.base import Restorer
@@ -100,7 +101,7 @@ def learn_person(
         given: its inputs model, name and resume, and cleaner where it has one.
     """
     model = given["model"]
-    base, file = restorer_of(model, given["vae"]).fingerprint, adapter_file(given["name"])
+    restorer, file = restorer_of(model, given["vae"]), adapter_file(given["name"])
     person = gather_photos(photos, faces or {})
     bar = ProgressBar(chosen.steps)
 
@@ -113,9 +114,10 @@ def learn_person(
     # What gradients flow through must not be made in the host's inference mode.
     with torch.inference_mode(False), torch.enable_grad():
         learned = learn(
-            lambda: training_copy(model, given.get("cleaner")), base,
+            lambda: training_copy(model, given.get("cleaner")), restorer.fingerprint,
             [picture.clone() for picture in person.photos], chosen, person.boxes, file,
             given.get("resume") == "restart", show, mm.throw_exception_if_processing_interrupted,
+            aligned_side(restorer.header),
         )  # fmt: skip
     notes = show_notes(node, [*learned.notes, *person.notes])
     return io.NodeOutput(learned.adapter, loss_map(learned.adapter), to_image(learned.sheet), ui=notes)

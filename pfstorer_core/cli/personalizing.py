@@ -12,6 +12,7 @@ from ..checkpoints.names import check_place
 from ..imaging.faces import largest_face
 from ..imaging.pictures import read_picture
 from ..personalization.learn import learn
+from ..personalization.photos import aligned_side
 from ..personalization.registry import methods
 from ..personalization.training import default_settings, settings_of
 from ..restorers.files import load_restorer
@@ -102,7 +103,10 @@ def _personalize(
         text=True,
     )
     with bars() as show:
-        learned = learn(lambda: model, model.fingerprint, good, settings, boxes, output, restart, show)
+        learned = learn(
+            lambda: model, model.fingerprint, good, settings, boxes, output, restart, show,
+            aligned=aligned_side(model.header),
+        )  # fmt: skip
     for number, box in enumerate(boxes, 1):
         if box is None:
             typer.echo(f"Photo {number}: no face was found, so the square in its middle was learned.")

@@ -17,7 +17,7 @@ from ..training.progress import OnTick, Progress, never, silent
 from .base import Adapter, AdapterT
 from .folder import UNFINISHED, adapters_like, clean, find_path, saved_as
 from .objective import PersonTraining
-from .photos import squares
+from .photos import face_crops
 from .previews import preview_path, read_preview, with_crops, write_preview
 from .training import run_key, train_identity_adapter
 
@@ -48,6 +48,7 @@ def learn(
     restart: bool = False,
     on_progress: Callable[[Progress], None] = silent,
     on_tick: OnTick = never,
+    aligned: int = 0,
 ) -> Learned[AdapterT]:
     """`train_identity_adapter` into a file, unless an adapter of this run key lies there already.
 
@@ -59,18 +60,19 @@ def learn(
         file: where to; where another person's adapter has that name, a number is added to it.
         restart: forget what was stopped or finished before.
         on_tick: see `train_identity_adapter`.
+        aligned: how the restorer that `load` gives knows faces, see `aligned_side`.
     Raises:
         ValueError: see `train_identity_adapter`; what is wrong with the photos before `load` is called; or
             the same is being learned already.
     """
-    crops = squares(photos, boxes)
+    seen = face_crops(photos, boxes, aligned, on_tick)
     key = run_key(base, photos, settings, boxes)
     path, done = find_path(file, key)
     unfinished = file.parent / UNFINISHED / key
     clean(file, keep=key if done is None else "")
     if done is not None and not restart:
         sheet = read_preview(preview_path(path), key)
-        sheet = with_crops(crops, boxes, None) if sheet is None else sheet
+        sheet = with_crops(seen, None) if sheet is None else sheet
         found: Any = done  # of this method, as its key says
         return Learned(found, sheet, path, [f"Learned before: found as {path.name} in {path.parent}."])
     shown: list[Tensor] = []
@@ -78,7 +80,7 @@ def learn(
     def listen(progress: Progress) -> None:
         if progress.picture is not None:
             shown[:] = [progress.picture]
-            progress = replace(progress, picture=with_crops(crops, boxes, progress.picture))
+            progress = replace(progress, picture=with_crops(seen, progress.picture))
         on_progress(progress)
 
     try:
@@ -92,7 +94,7 @@ def learn(
             )  # fmt: skip
             path, _ = find_path(file, key)  # another may have been saved meanwhile
             adapter.save(path)
-            sheet = with_crops(crops, boxes, shown[0] if shown else None)
+            sheet = with_crops(seen, shown[0] if shown else None)
             kept = write_preview(sheet, preview_path(path), key)
             shutil.rmtree(unfinished, ignore_errors=True)
     except TakenError as error:
@@ -100,12 +102,22 @@ def learn(
             "This person is being learned already, from the same photos by the same settings, in another "
             "process: wait until it is done, and queue again to find the result."
         ) from error
-    notes = [saved_as(path, file)]
+    notes = [saved_as(path, file), *_as_they_lie(seen, boxes)]
     if begun is not None:
         notes.append(f"It went on from the {begun.header.steps} steps of the adapter that was there.")
     if not kept:
         notes.append(f"{preview_path(path).name} is a picture of yours and was left as it is.")
     return Learned(adapter, sheet, path, notes)
+
+
+def _as_they_lie(seen: Sequence[tuple[Tensor, bool]], boxes: Sequence[Box | None] | None) -> list[str]:
+    """Of the photos whose face could not be aligned, a sentence each."""
+    return [
+        f"Photo {number}: no eyes and mouth were found in the face, so it is learned as it lies, and this "
+        "restorer knows aligned faces. Leave the photo out if its crop is not upright."
+        for number, ((_, found), box) in enumerate(zip(seen, boxes or [None] * len(seen), strict=True), 1)
+        if box is not None and not found
+    ]
 
 
 def _shorter(

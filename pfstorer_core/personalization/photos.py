@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checkpoints.header import RestorerHeader
+from ..imaging.alignment import aligned_face
 from ..imaging.canvas import resize
-from ..imaging.faces import Box, cut, face_square
+from ..imaging.faces import Box, cut, face_in, face_square
 from ..restorers.base import Restorer
 from ..training.degradation import RandomDegradation
 from ..training.progress import OnTick, never
@@ -39,7 +41,7 @@ class Photos:
     """Photos as a restorer needs them.
 
     Attributes:
-        images: squares about the person [3, S, S] in [0, 1].
+        images: squares about the person [3, S, S] in [0, 1], see `face_crops`.
         latents: of all of them at the restorer's size, scaled [R, C, h, w].
     """
 
@@ -53,8 +55,9 @@ class Photos:
         photos: Sequence[Tensor],
         boxes: Sequence[Box | None] | None = None,
     ) -> Photos:
-        """Raises what `squares` does."""
-        return cls.of_squares(restorer, squares(photos, boxes))
+        """Raises what `face_crops` does."""
+        squares = face_crops(photos, boxes, aligned_side(restorer.header))
+        return cls.of_squares(restorer, [image for image, _ in squares])
 
     @classmethod
     def of_squares(cls, restorer: Restorer, images: list[Tensor], on_tick: OnTick = never) -> Photos:
@@ -64,10 +67,40 @@ class Photos:
         return cls(images, encoded(restorer, whole, on_tick))
 
 
-def squares(photos: Sequence[Tensor], boxes: Sequence[Box | None] | None = None) -> list[Tensor]:
-    """`Photos.images`; raises ValueError where there are none, too many, or some that show nothing."""
+def aligned_side(header: RestorerHeader) -> int:
+    """Pixels of the aligned faces that a restorer was trained on; 0 where they lay as they liked."""
+    return header.image_size if header.aligned else 0
+
+
+def face_crops(
+    photos: Sequence[Tensor],
+    boxes: Sequence[Box | None] | None = None,
+    aligned: int = 0,
+    on_tick: OnTick = never,
+) -> list[tuple[Tensor, bool]]:
+    """The square [3, S, S] in [0, 1] that is learned from each photo, and whether the face lies in it as the
+    restorer knows faces.
+
+    Args:
+        boxes: of the face in each; without one, it is the photo's middle.
+        aligned: pixels of faces that are aligned as in FFHQ; where eyes and mouth are not found in the box,
+            it is the square about it. 0: that for all.
+    Raises:
+        ValueError: there are none, too many, or some that show nothing.
+    """
     check_count(len(photos))
-    return [square(_checked(p, n), box) for n, (p, box) in enumerate(paired(photos, boxes), 1)]
+    checked = [(_checked(photo, n), box) for n, (photo, box) in enumerate(paired(photos, boxes), 1)]
+    return [_crop_of(photo, box, aligned, on_tick) for photo, box in checked]
+
+
+def _crop_of(photo: Tensor, box: Box | None, aligned: int, on_tick: OnTick) -> tuple[Tensor, bool]:
+    around = square(photo, box)
+    if not aligned or box is None:
+        return around, box is not None
+    face = face_in(box, photo, on_tick)
+    if face is None:
+        return around, False
+    return aligned_face(photo[None], face.landmarks, aligned)[0][0], True
 
 
 def paired(photos: Sequence[Tensor], boxes: Sequence[Box | None] | None) -> list[tuple[Tensor, Box | None]]:

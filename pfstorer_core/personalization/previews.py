@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from ..imaging.canvas import resize
-from ..imaging.faces import Box
 from ..imaging.pictures import read_picture, write_picture
 
 MARK = "pfstorer.run_key"
@@ -24,15 +23,16 @@ GUESSED = (1.0, 0.6, 0.0)
 """Colour of the frame about a crop in which no face was found."""
 
 
-def crops_sheet(crops: Sequence[Tensor], boxes: Sequence[Box | None] | None, side: int) -> Tensor:
+def crops_sheet(crops: Sequence[tuple[Tensor, bool]], side: int) -> Tensor:
     """Squares [3, S, S] in rows of four, in the order of the photos: [1, 3, rows · side, 4 · side].
 
-    Those that are a photo's middle, since nobody knows where its face is, have an orange frame.
+    Those that are a photo's middle, since nobody knows where its face is, have an orange frame; so have those
+    whose face could not be aligned.
     """
-    cells = [resize(crop[None].float().cpu(), (side, side)).clamp(0, 1)[0] for crop in crops]
+    cells = [resize(crop[None].float().cpu(), (side, side)).clamp(0, 1)[0] for crop, _ in crops]
     wide = max(1, side // 32)
-    for cell, box in zip(cells, boxes or [None] * len(crops), strict=True):
-        if box is None:
+    for cell, (_, found) in zip(cells, crops, strict=True):
+        if not found:
             inside = cell[:, wide:-wide, wide:-wide].clone()
             cell[:] = torch.tensor(GUESSED)[:, None, None]
             cell[:, wide:-wide, wide:-wide] = inside
@@ -41,12 +41,12 @@ def crops_sheet(crops: Sequence[Tensor], boxes: Sequence[Box | None] | None, sid
     return torch.cat(rows, dim=-2)[None]
 
 
-def with_crops(crops: Sequence[Tensor], boxes: Sequence[Box | None] | None, sheet: Tensor | None) -> Tensor:
-    """A sheet of four pictures in a row [1, 3, H, 4 · side], or none, below the crops."""
+def with_crops(crops: Sequence[tuple[Tensor, bool]], sheet: Tensor | None) -> Tensor:
+    """A sheet of four pictures in a row [1, 3, H, 4 · side], or none, below `photos.face_crops`."""
     if sheet is None:
-        return crops_sheet(crops, boxes, ALONE)
+        return crops_sheet(crops, ALONE)
     sheet = sheet.float().cpu()
-    return torch.cat([crops_sheet(crops, boxes, sheet.shape[-1] // ACROSS), sheet], dim=-2)
+    return torch.cat([crops_sheet(crops, sheet.shape[-1] // ACROSS), sheet], dim=-2)
 
 
 def preview_path(adapter: Path) -> Path:

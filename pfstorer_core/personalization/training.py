@@ -25,7 +25,7 @@ from ..training.state import STATE, kept_losses
 from .base import AdapterT
 from .header import FIRST_METHOD
 from .objective import PersonObjective, PersonTraining
-from .photos import Pairs, Photos, digest_of, in_order, paired, squares
+from .photos import Pairs, Photos, aligned_side, digest_of, face_crops, in_order, paired
 from .registry import method_named
 
 STEP_OVER_FORWARD = 3.0
@@ -76,8 +76,9 @@ def train_identity_adapter(
             )  # fmt: skip
     networks = (restorer.unet, restorer.autoencoder, *([restorer.text] if restorer.text else []))
     key = key or run_key(restorer.fingerprint, photos, settings, boxes)
-    crops = squares(photos, boxes)  # before they are put in order: errors number them as they were given
-    crops = [crops[n] for n in in_order(photos, boxes)]
+    # Before they are put in order: errors number them as they were given.
+    crops = face_crops(photos, boxes, aligned_side(restorer.header), on_tick)
+    crops = [crops[n][0] for n in in_order(photos, boxes)]
     with asking(on_tick, *networks):
         return _train(restorer, crops, settings, Path(folder), shared, on_progress, key, on_tick, begun)
 

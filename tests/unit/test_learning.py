@@ -173,10 +173,22 @@ def test_the_preview_shows_the_crops_that_are_learned(
 
 def test_crops_are_in_the_order_of_the_photos() -> None:
     crops = [torch.full((3, 8 + k, 8 + k), k / 10) for k in range(1, 7)]
-    sheet = crops_sheet(crops, [(0, 0, 1, 1)] * 6, 16)
+    sheet = crops_sheet([(crop, True) for crop in crops], 16)
     assert sheet.shape == (1, 3, 32, 64)
     middles = [round(float(sheet[0, 0, 8 + 16 * (k // 4), 8 + 16 * (k % 4)]), 3) for k in range(8)]
     assert middles == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.0, 0.0]
+
+
+def test_faces_that_could_not_be_aligned_are_framed_and_said(
+    tmp_path: Path, restorer: Restorer, person: list[Tensor]
+) -> None:
+    """Noise has no eyes; without a box there is nothing to say that the caller has not said."""
+    found = learned(restorer, person, tmp_path / "a.safetensors", boxes=BOXES, aligned=32)
+    numbers = [note.split(":")[0] for note in found.notes if "no eyes and mouth were found" in note]
+    assert numbers == ["Photo 1", "Photo 3"]
+    frame = torch.tensor(GUESSED)
+    side = found.sheet.shape[-1] // 4
+    assert [torch.equal(found.sheet[0, :, 0, side * k], frame) for k in range(3)] == [True] * 3
 
 
 def test_what_died_leaves_no_pictures_of_a_person(

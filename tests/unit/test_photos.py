@@ -1,15 +1,31 @@
 """What a person is learned from: squares about faces, crops of them, and a pool of pairs of latents."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from kornia.geometry import rotate
+from skimage import data
 from torch import Tensor
 
 from pfstorer_core import Restorer
-from pfstorer_core.personalization.photos import AT_FIRST, LEAST_CROP, MARGIN, Pairs, Photos, crop, squares
+from pfstorer_core.imaging.alignment import TEMPLATE, aligned_face
+from pfstorer_core.imaging.faces import find_faces
+from pfstorer_core.personalization.photos import (
+    AT_FIRST,
+    LEAST_CROP,
+    MARGIN,
+    Pairs,
+    Photos,
+    aligned_side,
+    crop,
+    face_crops,
+)
 from pfstorer_core.training.degradation import random_degradation
+
+from .small import small_diffbir
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +60,66 @@ def test_latents_are_those_of_the_whole_photos(restorer: Restorer, photos: Photo
 def test_a_square_has_a_margin_about_its_box() -> None:
     columns = torch.linspace(0, 1, 400)
     photo = (columns[None, :] + columns[:300, None]).expand(3, 300, 400) / 2
-    (square,) = squares([photo], [(200, 100, 240, 150)])
+    ((square, found),) = face_crops([photo], [(200, 100, 240, 150)])
     side = round(50 * (1 + MARGIN))
     assert square.shape == (3, side, side)
     assert torch.equal(square, photo[:, 125 - side // 2 : 125 + side // 2, 220 - side // 2 : 220 + side // 2])
-    (corner,) = squares([photo], [(380, 0, 400, 20)])
+    ((corner, _),) = face_crops([photo], [(380, 0, 400, 20)])
     assert torch.equal(corner, photo[:, :32, -32:]), "as far as the photo goes"
-    (middle,) = squares([photo])
+    ((middle, known),) = face_crops([photo])
     assert torch.equal(middle, photo[:, :, 50:350])
-    (narrow,) = squares([photo[..., :60]], [(10, 100, 50, 150)])
+    ((narrow, _),) = face_crops([photo[..., :60]], [(10, 100, 50, 150)])
     assert torch.equal(narrow, photo[:, 95:155, :60]), "a square, however narrow the photo is"
+    assert (found, known) == (True, False)
+
+
+@pytest.fixture(scope="module")
+def portrait() -> tuple[Tensor, tuple[float, ...], Tensor]:
+    """A photo whose face is turned, its box, and the face as an aligned one of 128 pixels."""
+    photo = torch.from_numpy(data.astronaut().copy()).movedim(-1, 0)[None, :, :260, 90:350].float() / 255
+    tilted = rotate(photo, torch.tensor([25.0]), padding_mode="reflection")[0]
+    (face,) = find_faces(tilted)
+    return tilted, face.box, aligned_face(tilted[None], face.landmarks, 128)[0][0]
+
+
+def test_an_aligned_restorer_learns_aligned_faces(portrait: Any) -> None:
+    """The one in the box, upright, with eyes and mouth where FFHQ has them, also where it is cut off."""
+    photo, box, expected = portrait
+    wide = torch.cat([photo, photo.flip(-1)], -1)
+    ((face, found),) = face_crops([wide], [box], 128)
+    assert found
+    assert face.shape == (3, 128, 128)
+    assert (face - expected).abs().mean() < 0.02
+    ((as_it_lies, _),) = face_crops([wide], [box], 0)
+    assert as_it_lies.shape[-1] != 128
+    template = torch.tensor(TEMPLATE) * 128 / 512
+    (there,) = find_faces(face)
+    assert (there.landmarks[[0, 1, 3]] - template).norm(dim=1).max() < 5
+    left, top, right, bottom = box
+    cut = photo[..., : round((left + 3 * right) / 4)]
+    ((half, found),) = face_crops([cut], [(left, top, cut.shape[-1], bottom)], 128)
+    assert found
+    assert half[:, :, 120:].std() > 0.02, "beyond the photo it is mirrored, and not of one colour"
+
+
+def test_without_eyes_it_is_learned_as_it_lies() -> None:
+    photo, box = torch.rand(3, 90, 80, generator=torch.Generator().manual_seed(0)), (20, 20, 50, 60)
+    for given, known in ((box, False), (None, False)):
+        ((aligned, found),) = face_crops([photo], [given], 64)
+        ((plain, _),) = face_crops([photo], [given])
+        assert torch.equal(aligned, plain)
+        assert found is known
+
+
+def test_which_restorers_know_aligned_faces(portrait: Any) -> None:
+    diffbir = small_diffbir()
+    general = replace(diffbir.header, aligned="")
+    assert [aligned_side(header) for header in (diffbir.header, general)] == [32, 0]
+    photo, box, _ = portrait
+    (image,) = Photos.of(diffbir, [photo], [box]).images
+    assert torch.equal(image, face_crops([photo], [box], 32)[0][0])
+    (lying,) = Photos.of(replace(diffbir, header=general), [photo], [box]).images
+    assert torch.equal(lying, face_crops([photo], [box])[0][0])
 
 
 def test_crops_are_of_many_places_and_sizes() -> None:
