@@ -108,14 +108,14 @@ def guidance(model: str = "restorer", **settings: Any) -> dict[str, Any]:
     return node("RestorationGuidance", model=[model, 0], **given)
 
 
-def learning(method: str) -> Graph:
+def learning(kind: str, restorer: Graph, **settings: Any) -> Graph:
     """Anew in every run: what was learned before would be found."""
     return {
-        **STABLESR,
+        **restorer,
         "train": node(
-            "TrainIdentityAdapter", model=["restorer", 0], clip=["restorer", 1], vae=["restorer", 2],
-            name=method, method=method, steps=STEPS, seed=SEED, batch=1, resume="restart", rank=2,
-            preview_every=1000, **{"photos.photo_0": ["image", 0]},
+            kind, model=["restorer", 0], clip=["restorer", 1], vae=["restorer", 2], name="learned",
+            seed=SEED, batch=1, resume="restart", rank=2, preview_every=1000,
+            **{"photos.photo_0": ["image", 0], **settings},
         ),
         "learned": node(
             "ApplyPersonalization", model=["restorer", 0], identity_adapter=["train", 0], gamma=1.0
@@ -176,8 +176,14 @@ GRAPHS: dict[str, Graph] = {
     "dual_pivot for some steps": {
         **DIFFBIR, **person("dual_pivot", end_percent=0.6), **native("with dual_pivot")
     },
-    "learning pfstorer": learning("pfstorer"),
-    "learning lora": learning("lora"),
+    "learning pfstorer": learning("TrainIdentityAdapter", STABLESR, method="pfstorer", steps=STEPS),
+    "learning lora": learning("TrainIdentityAdapter", STABLESR, method="lora", steps=STEPS),
+    # Without the class, whose pictures are drawn once for all runs.
+    "learning dual_pivot": learning(
+        "TrainDualPivot",
+        {**DIFFBIR, "cleaner": node("UpscaleModelLoader", model_name="cleaner.safetensors")},
+        class_word="woman", text_steps=STEPS, model_steps=STEPS, prior_weight=0.0, cleaner=["cleaner", 0],
+    ),
     "faces": {
         "photo": node("LoadImage", image="face.png"),
         "sized": node("ImagePadForOutpaint", image=["photo", 0], left=0, top=HEIGHT, right=0, bottom=0,
