@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 import zlib
 from collections.abc import Callable
 from functools import cache, partial
@@ -25,6 +26,7 @@ from . import CACHE, ROOT
 MANIFESTS = ROOT / "tests" / "golden" / "data" / "manifests"
 FOLDER = CACHE / "stand_ins"
 SEED = 4242
+CLEANER = "preprocess_model."
 
 
 def formula(name: str, shape: tuple[int, ...], seed: int = SEED) -> Tensor:
@@ -111,14 +113,42 @@ def control_network(path: Path) -> None:
     torch.save(state_dict("diffbir_controlnet", torch.float32), path)
 
 
-def diffbir(path: Path) -> None:
-    """As face_full_v1.ckpt: everything, pickled under ``state_dict``, in fp32 (6.9 GB)."""
-    torch.save({"state_dict": _diffbir()}, path)
+def diffbir(path: Path, wrapped: bool = True) -> None:
+    """As face_full_v1.ckpt: everything, pickled under ``state_dict``, in fp32 (6.9 GB). The tensors lie in a
+    file until they are written, and need no memory."""
+    shapes, parts = (
+        diffbir_shapes(),
+        {"cond_encoder.": "first_stage_model.", "control_model.": "", CLEANER: ""},
+    )
+    cleaner = {CLEANER + key: value for key, value in _swinir().items()}
+    with tempfile.TemporaryFile(dir=path.parent) as scratch:
+        scratch.truncate(4 * sum(map(math.prod, shapes.values())))
+        room, tensors, start = np.memmap(scratch, np.float32, "r+"), dict[str, Tensor](), 0
+        for key, shape in shapes.items():
+            if (value := cleaner.get(key)) is None:
+                prefix = next((prefix for prefix in parts if key.startswith(prefix)), "")
+                value = formula(parts.get(prefix, "") + key.removeprefix(prefix), shape)
+            if value.dtype == torch.float32:
+                end = start + value.numel()
+                piece, start = torch.from_numpy(room[start:end]), end
+                value = piece.copy_(value.flatten()).view(shape)
+            tensors[key] = value
+        torch.save({"state_dict": tensors} if wrapped else tensors, path)
 
 
-def dual_pivot(path: Path) -> None:
-    """As the release of Dual-Pivot Tuning writes a person: the same, without ``state_dict`` around it."""
-    torch.save(_diffbir(), path)
+def diffbir_shapes() -> dict[str, tuple[int, ...]]:
+    """Key -> shape of DiffBIR's full checkpoints: Stable Diffusion with its buffers, the encoder of its
+    autoencoder once more, control network, cleaner."""
+    base = {key: shape for key, shape in manifest("stablesr_full").items() if not own(key)}
+    stage = "first_stage_model."
+    encoder = {
+        f"cond_encoder.{key.removeprefix(stage)}": shape
+        for key, shape in base.items()
+        if key.startswith((f"{stage}encoder.", f"{stage}quant_conv."))
+    }
+    control = {f"control_model.{key}": shape for key, shape in manifest("diffbir_controlnet").items()}
+    cleaner = {CLEANER + key: shape for key, shape in manifest("diffbir_swinir").items()}
+    return base | {"logvar": (1000,)} | encoder | control | cleaner
 
 
 def upscaler(name: str, path: Path) -> None:
@@ -135,29 +165,20 @@ def _swinir() -> dict[str, Tensor]:
     return {key: made[key] if key.endswith(buffers) else formula(key, shapes[key]) for key in shapes}
 
 
-def _diffbir() -> dict[str, Tensor]:
-    tensors = state_dict("stablesr_full", torch.float32, lambda key: not own(key))
-    stage = "first_stage_model."
-    for key in [key for key in tensors if key.startswith((f"{stage}encoder.", f"{stage}quant_conv."))]:
-        tensors["cond_encoder." + key.removeprefix(stage)] = tensors[key].clone()
-    control, cleaner = state_dict("diffbir_controlnet", torch.float32), _swinir()
-    tensors |= {f"control_model.{key}": value for key, value in control.items()}
-    return tensors | {f"preprocess_model.{key}": value for key, value in cleaner.items()}
-
-
 FILES: dict[str, Callable[[Path], None]] = {
     "stablesr_000117.ckpt": stablesr,
     "v2-1_512-ema-pruned.safetensors": stable_diffusion,
     "webui_768v_139.ckpt": own_weights,
     "vqgan_cfw_00011.ckpt": cfw_autoencoder,
     "face_full_v1.ckpt": diffbir,
-    "dual_pivot.ckpt": dual_pivot,
+    "dual_pivot.ckpt": partial(diffbir, wrapped=False),
     "v1_face.pth": control_network,
     "face_swinir_v1.ckpt": swinir,
     "BSRNet.pth": partial(upscaler, "diffbir_cleaner_bsrnet"),
     "scunet_color_real_psnr.pth": partial(upscaler, "diffbir_cleaner_scunet"),
 }
-"""Published names of the layouts (dual_pivot.ckpt has none), and what writes their stand-ins."""
+"""Published names of the layouts, and what writes their stand-ins. dual_pivot.ckpt is what the release of
+Dual-Pivot Tuning writes of a person, under the name of DiffBIR's file: without ``state_dict`` around it."""
 
 
 def stand_in(name: str) -> Path:

@@ -216,7 +216,7 @@ def check(case: Case, execution: Execution, log: str, shown: bytes) -> None:
     pixels = np.asarray(Image.open(BytesIO(shown)))
     lower = log.lower()
     wrong = {
-        f"the node says {said!r}, expected {case.says}": case.says not in said,
+        f"the node says {said!r}, expected {case.says}": f" {case.says}: " not in said,
         f"the host did not say model_type {case.model_type}": f"model_type {case.model_type}\n" not in log,
         "the host says that keys are missing": "missing" in lower,
         "the host says that keys are unexpected": "unexpected" in lower,

@@ -2,7 +2,9 @@
 
 `python -m lab benchmark step [--device cuda] [--latent 64] [--runs 5] [--dtype fp32 bf16] [--json FILE]`; a
 step is the LQ encoder and the U-Net with SFT, batch 1, random weights; the runs of both are interleaved,
-medians count. On CUDA both are also measured under torch.compile, as `<dtype>_compiled`.
+medians count. On CUDA both are also measured under torch.compile, as `<dtype>_compiled`. `--control` measures
+DiffBIR in its place: the control network and the U-Net under it against ComfyUI's U-Net under a ControlNet of
+its own, of the same size, in pairs that follow each other at once; `ratio` is the median of theirs.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from harness import HOST
 from pfstorer_core.checkpoints.files import atomic_write
-from pfstorer_core.models import LQEncoderConfig, UNet, UNetConfig
-from pfstorer_core.models.ops import Backend
+from pfstorer_core.models import Backend, ControlConfig, LQEncoderConfig, UNet, UNetConfig
 
+from ..gpu.steps import in_host_words
 from .timing import DTYPES, randomized, stopwatch
 
 
@@ -31,6 +34,7 @@ def main() -> None:
     parser.add_argument("--latent", type=int, default=64, help="side of the latent")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--control", action="store_true", help="DiffBIR's control network")
     parser.add_argument("--personalized", action="store_true", help="also the benchmark personalized_step")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -42,7 +46,8 @@ def main() -> None:
         results["personalized"] = measure_personalized(dtype, options.latent, options.runs, options.device)
     for name in options.dtype:
         for compiled in [False, True] if options.device.type == "cuda" else [False]:
-            row = measure(DTYPES[name], options.latent, options.runs, options.device, compiled)
+            given = (DTYPES[name], options.latent, options.runs, options.device, compiled)
+            row = (measure_control if options.control else measure)(*given)
             results[f"{name}_compiled" if compiled else name] = row
             listed = ", ".join(f"{key} {value:.4g}" for key, value in row.items())
             sys.stdout.write(f"{name}{' compiled' if compiled else ''}: {listed}\n")
@@ -82,8 +87,68 @@ def measure(
     return medians
 
 
+@torch.inference_mode()
+def measure_control(
+    dtype: torch.dtype, side: int, runs: int, device: torch.device, compiled: bool = False
+) -> dict[str, float]:
+    """Median seconds of our step, of the host's and of what in it reads the hint's pixels; the median of the
+    pairs' ratios, and the ratio of the fastest runs."""
+    sizes = UNetConfig(sft_channels=0, control=ControlConfig())
+    placement: dict[str, Any] = {"dtype": dtype, "device": device}
+    unet = randomized(UNet(sizes, Backend(**placement)))
+    networks: list[Any] = [host_unet(**placement), host_control(**placement)]
+    host, control = map(randomized, networks)
+    x = torch.randn(1, 4, side, side, **placement)
+    t = torch.tensor([500], device=device)
+    context = torch.randn(1, 77, sizes.context_dim, **placement)
+    hint = torch.rand(1, 3, 8 * side, 8 * side, **placement)
+
+    def native() -> Tensor:
+        return host(x, t, context, control=control(x, hint, t, context))
+
+    def step() -> Tensor:
+        return unet(x, t, context, x)
+
+    timed: dict[str, Callable[[], object]] = {
+        "native_s": torch.compile(native) if compiled else native,
+        "step_s": torch.compile(step) if compiled else step,
+        "hint_s": lambda: networks[1].input_hint_block(hint, None, context),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for run in range(runs + 1):
+        for name in sorted(timed, reverse=bool(run % 2)):  # neither of a pair always comes first
+            elapsed = stopwatch(timed[name], device)
+            if run:
+                seconds[name].append(elapsed)
+    found = {name: statistics.median(values) for name, values in seconds.items()}
+    pairs = zip(seconds["step_s"], seconds["native_s"], strict=True)
+    found["ratio"] = statistics.median(own / theirs for own, theirs in pairs)
+    found["ratio_of_fastest"] = min(seconds["step_s"]) / min(seconds["native_s"])
+    return found
+
+
 def host_unet(dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
     """ComfyUI's U-Net at SD 2.1's sizes, with PyTorch's attention."""
+    import_host(device)
+    import comfy.ops
+    from comfy.ldm.modules.diffusionmodules import openaimodel
+
+    build: Any = openaimodel.UNetModel
+    given = {**in_host_words(UNetConfig()), "operations": comfy.ops.disable_weight_init}
+    return build(**given, out_channels=4, dtype=dtype, device=device)
+
+
+def host_control(dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+    """ComfyUI's ControlNet at these sizes."""
+    import_host(device)
+    import comfy.ops
+    from comfy.cldm import cldm
+
+    given = {**in_host_words(UNetConfig()), "operations": comfy.ops.disable_weight_init}
+    return cldm.ControlNet(**given, hint_channels=3, dtype=dtype, device=device)
+
+
+def import_host(device: torch.device) -> None:
     if str(HOST) not in sys.path:
         sys.path.insert(0, str(HOST))
         cpu = ["--cpu"] if device.type == "cpu" else []
@@ -91,18 +156,6 @@ def host_unet(dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
         import comfy.options
 
         comfy.options.enable_args_parsing()
-    import comfy.ops
-    from comfy.ldm.modules.diffusionmodules import openaimodel
-
-    build: Any = openaimodel.UNetModel
-    depth = [1, 1, 1, 1, 1, 1, 0, 0]
-    return build(
-        image_size=32, in_channels=4, out_channels=4, model_channels=320, num_res_blocks=[2] * 4,
-        channel_mult=(1, 2, 4, 4), num_head_channels=64, use_spatial_transformer=True,
-        transformer_depth=depth, transformer_depth_output=[1] * 9 + [0] * 3, transformer_depth_middle=1,
-        context_dim=1024, use_linear_in_transformer=True, legacy=False, dtype=dtype, device=device,
-        operations=comfy.ops.disable_weight_init,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

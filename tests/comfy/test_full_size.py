@@ -11,6 +11,7 @@ from PIL import Image
 
 from harness.host import ComfyServer
 from harness.stand_ins import FOLDER, stand_in
+from lab.benchmarks import layouts
 from lab.benchmarks.memory import status
 from pfstorer_core.personalization.registry import load_identity_adapter
 from pfstorer_core.restorers.convert import convert
@@ -108,6 +109,21 @@ def test_published_files_restore_in_the_host(case: Case, large_server: ComfyServ
     assert "model weight dtype torch.bfloat16, manual cast: None" in log
     assert "missing" not in log.lower()
     assert "unexpected" not in log.lower()
+
+
+@pytest.fixture(scope="module")
+def large_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the stand-ins of one layout at a time lie."""
+    return tmp_path_factory.mktemp("layouts")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", layouts.CASES)
+def test_diffbir_s_published_files_restore_in_the_host(name: str, large_files: Path) -> None:
+    """In fp32, 7 GB with everything in one file. The mapped file counts as resident where there is room."""
+    row = layouts.measured(layouts.CASES[name], large_files)
+    assert row["anonymous_gb"] < 7
+    assert row["rss_gb"] < 14
 
 
 @pytest.mark.full

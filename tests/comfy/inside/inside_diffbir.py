@@ -6,8 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management as mm
+import comfy.ops
 import pytest
 import torch
+from comfy.cldm.cldm import ControlNet
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from pfstorer.nodes.condition import RestorationConditioning
 from pfstorer.nodes.host import cleaning
 from pfstorer.nodes.host.model import build_model
@@ -30,6 +33,7 @@ from pfstorer.pfstorer_core.restorers.base import Condition, Restorer
 from pfstorer.pfstorer_core.restorers.diffbir.cleaner import Cleaner
 from pfstorer.pfstorer_core.restorers.diffbir.variants import VARIANTS
 from pfstorer.pfstorer_core.restorers.files import RestorerFile, open_restorer, save_restorer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 SIDE = 64
 SHARED: dict[str, Any] = {
@@ -88,6 +92,40 @@ def test_an_evaluation_is_the_core_s(restorer: Restorer, model: Any) -> None:
         denoised = model.model.apply_model(scaled, sigma, transformer_options={}, **given)
     eps = (scaled - denoised) / sigma[:, None, None, None]
     torch.testing.assert_close(eps, theirs, rtol=0, atol=2e-3)
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is called of PyTorch's."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_calls_no_more_than_the_host_s_own_under_a_controlnet(model: Any) -> None:
+    words = {name: value for name, value in model.model.model_config.unet_config.items() if name != "sizes"}
+    words |= {"image_size": 32, "num_head_channels": 16, "use_spatial_transformer": True, "legacy": False}
+    words |= {"operations": comfy.ops.disable_weight_init, "dtype": torch.float32}
+    with torch.no_grad():
+        native = UNetModel(**words, out_channels=4)
+        control = ControlNet(**words, hint_channels=3)
+    x, context, t = torch.randn(2, 4, 16, 16), torch.randn(2, 5, 24), torch.tensor([700, 30])
+    hint, ours = torch.rand(2, 3, 128, 128), model.model.diffusion_model
+
+    def operations(call: Any) -> int:
+        with torch.no_grad(), Operations() as counted:
+            call()
+        return counted.count
+
+    mm.load_models_gpu([model])
+    theirs = operations(lambda: native(x, t, context, control=control(x, hint, t, context)))
+    theirs -= operations(lambda: control.input_hint_block(hint, None, context))
+    own = operations(
+        lambda: ours(x, t, context, lq_latent=x[:1], condition_context=context[:1].expand(2, -1, -1))
+    )
+    assert 0 < own <= 1.03 * theirs, (own, theirs)
 
 
 def test_a_face_is_brought_to_its_size_cleaned_and_restored(
