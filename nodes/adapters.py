@@ -21,7 +21,7 @@ class LoadIdentityAdapter(io.ComfyNode):
             node_id="LoadIdentityAdapter",
             display_name="Load Identity Adapter",
             category="PFStorer",
-            description="Loads a person that TrainIdentityAdapter has learned.",
+            description="Loads a person that was learned, by whatever method.",
             inputs=[
                 io.Combo.Input(
                     "name",
@@ -59,7 +59,7 @@ class SaveIdentityAdapter(io.ComfyNode):
             description="Saves a copy of an adapter under another name. It is biometric data: whoever has it "
             "can see the face.",
             inputs=[
-                IdentityAdapterType.Input("identity_adapter", tooltip="Of TrainIdentityAdapter."),
+                IdentityAdapterType.Input("identity_adapter", tooltip="Of a node that learned a person."),
                 io.String.Input("name", default="person", tooltip="Of the file in models/identity_adapters."),
             ],
             hidden=[io.Hidden.unique_id],

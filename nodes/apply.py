@@ -34,12 +34,13 @@ class ApplyPersonalization(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer: the base that the adapter learned on."),
                 IdentityAdapterType.Input("identity_adapter",
-                                          tooltip="Of TrainIdentityAdapter or LoadIdentityAdapter."),
+                                          tooltip="Of LoadIdentityAdapter, or of the node that learned it."),
                 io.Float.Input("gamma", default=1.0, min=0.0, max=MAX_GAMMA, step=0.05,
                                tooltip="Strength. 0 is the base restorer, bit for bit; above 1 exaggerates."),
                 io.Mask.Input("mask", optional=True,
                               tooltip="Where this person is, over the whole picture; for group photos. One "
-                              "for all pictures, or one for each; of any size, not empty. Not for a LoRA."),
+                              "for all pictures, or one for each; of any size, not empty. Not for a LoRA "
+                              "or a Dual-Pivot adapter."),
                 factor("coarse", "the coarsest features (the shape of the head)"),
                 factor("middle", "the features in between"),
                 factor("fine", "the finest features (skin, hair)"),

@@ -34,7 +34,7 @@ from ...pfstorer_core.restorers.fingerprint import fingerprint, same_base
 from ...pfstorer_core.training.formats import calculates_bf16, training_dtype
 from ...pfstorer_core.training.progress import Progress
 from .adapters import IdentityAdapterType
-from .cleaning import clean
+from .cleaning import clean, cleaner_of
 from .conditioning import restorer_of
 from .folders import adapter_file
 from .images import to_image
@@ -135,6 +135,7 @@ def training_copy(model: ModelPatcher, cleaner: Any = None) -> Restorer:
         logging.getLogger(__name__).warning(
             "LoRAs of the MODEL are left out: an adapter learns on the base alone."
         )
+    cleaner_of(model, cleaner)  # warns where there is none
     assert isinstance(model.model, RestorerModel)
     source, device = model.model.source, mm.get_torch_device()
     assert source is not None

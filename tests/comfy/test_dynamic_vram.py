@@ -16,11 +16,11 @@ from harness.person import bad_picture, case
 from harness.picture import encode
 from harness.shipped.person import DRAWN_PERSON
 
-from .prompts import add_small_restorer, node
+from .prompts import add_small_diffbir, add_small_restorer, node
 
 PACK = Path(__file__).parent / "dynamic_vram"
 """Switches DynamicVRAM on, as far as a CPU goes."""
-SMALL = "small.safetensors"
+SMALL, DIFFBIR = "small.safetensors", "small_diffbir.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def sampled(model: list[Any], **settings: Any) -> dict[str, Any]:
 
 
 def graph(picture: str) -> dict[str, Any]:
-    """Tiles with fidelity, a prompt, the native sampler, a known person, and one learned there and then."""
+    """Tiles with fidelity, a prompt, the native sampler, a known person, and two learned there and then."""
     model, vae = ["restorer", 0], ["restorer", 2]
     learning = {"lr": 0.01, "gamma_lr": 0.3, "steps": 3, "seed": 0, "batch": 1}
     prompt = {
@@ -58,6 +58,11 @@ def graph(picture: str) -> dict[str, Any]:
         "small": node("LoadBaseRestorer", checkpoint=SMALL),
         "train": node("TrainIdentityAdapter", model=["small", 0], clip=["small", 1], vae=["small", 2],
                       name="streamed", **{"photos.photo_0": ["image", 0]}, **learning),
+        "diffbir": node("LoadBaseRestorer", checkpoint=DIFFBIR),
+        "pivots": node("TrainDualPivot", model=["diffbir", 0], clip=["diffbir", 1], vae=["diffbir", 2],
+                       name="streamed pivots", class_word="woman", text_steps=1, model_steps=1, seed=0,
+                       class_pictures=1, lr=0.01, lr_model=0.01, preview_every=1000,
+                       **{"photos.photo_0": ["image", 0]}),
         "learned": node("ApplyPersonalization", model=["small", 0], identity_adapter=["train", 0], gamma=1.0),
     }  # fmt: skip
     prompt["met"] = sampled(["learned", 0])
@@ -67,6 +72,7 @@ def graph(picture: str) -> dict[str, Any]:
     )
     for name in ("tiles", "prompted", "native", "personal", "met"):
         prompt[f"save {name}"] = node("SaveImage", images=[name, 0], filename_prefix=name)
+    prompt["save pivots"] = node("SaveImage", images=["pivots", 2], filename_prefix="pivots")
     return prompt
 
 
@@ -75,6 +81,7 @@ def test_pictures_are_the_same(server: ComfyServer, streaming: ComfyServer) -> N
     bases = (server.base, streaming.base)
     for running in (server, streaming):
         add_small_restorer(running, SMALL)
+        add_small_diffbir(running, DIFFBIR)
         connected = running.client()
         connected.free()
         prompt = graph(connected.upload_image(encode(bad_picture(case())), "bad.png"))
@@ -91,7 +98,7 @@ def test_pictures_are_the_same(server: ComfyServer, streaming: ComfyServer) -> N
     unlike = [key for key in first if not torch.equal(first[key].float(), second[key].float())]
     assert not unlike
     static, streamed = results
-    assert len(static) == 5
+    assert len(static) == 6
     for name, picture in static.items():
         assert picture.std() > 2, f"{name} shows nothing"
         assert np.abs(picture - streamed[name]).max() <= 1, name
