@@ -38,7 +38,8 @@ def sampled(model: list[Any], **settings: Any) -> dict[str, Any]:
 
 
 def graph(picture: str) -> dict[str, Any]:
-    """Tiles with fidelity, a prompt, the native sampler, a known person, and two learned there and then."""
+    """Tiles with fidelity, a prompt, the native sampler, a known person, two learned there and then, and
+    guidance, which needs gradients."""
     model, vae = ["restorer", 0], ["restorer", 2]
     learning = {"lr": 0.01, "gamma_lr": 0.3, "steps": 3, "seed": 0, "batch": 1}
     prompt = {
@@ -67,10 +68,16 @@ def graph(picture: str) -> dict[str, Any]:
     }  # fmt: skip
     prompt["met"] = sampled(["learned", 0])
     prompt["met"]["inputs"]["vae"] = ["small", 2]
+    for name in ("small", "diffbir"):
+        prompt[f"pulled {name}"] = node(
+            "RestorationGuidance", model=[name, 0], scale=0.05, space="rgb", vae=[name, 2]
+        )
+        prompt[f"guided {name}"] = sampled([f"pulled {name}", 0])
+        prompt[f"guided {name}"]["inputs"]["vae"] = [name, 2]
     prompt["file"] = node(
         "CheckpointSave", filename_prefix="streamed", model=model, clip=["restorer", 1], vae=vae
     )
-    for name in ("tiles", "prompted", "native", "personal", "met"):
+    for name in ("tiles", "prompted", "native", "personal", "met", "guided small", "guided diffbir"):
         prompt[f"save {name}"] = node("SaveImage", images=[name, 0], filename_prefix=name)
     prompt["save pivots"] = node("SaveImage", images=["pivots", 2], filename_prefix="pivots")
     return prompt
@@ -98,7 +105,7 @@ def test_pictures_are_the_same(server: ComfyServer, streaming: ComfyServer) -> N
     unlike = [key for key in first if not torch.equal(first[key].float(), second[key].float())]
     assert not unlike
     static, streamed = results
-    assert len(static) == 6
+    assert len(static) == 8
     for name, picture in static.items():
         assert picture.std() > 2, f"{name} shows nothing"
         assert np.abs(picture - streamed[name]).max() <= 1, name
