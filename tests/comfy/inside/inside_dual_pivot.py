@@ -283,13 +283,11 @@ def test_a_cleaner_is_learned_with(loaded: Any, folders: Path) -> None:
     network = SwinIR(SwinIRConfig(24, (2, 1), (2, 3), 8, 2, 16))
     with torch.inference_mode():
         cleaner = build_cleaner(network.state_dict())
-    plain = learned(loaded, "clean")
-    cleaned = learned(loaded, "clean", cleaner=cleaner)
+    plain = learned(loaded, "clean", pivots="model")
+    cleaned = learned(loaded, "clean", pivots="model", cleaner=cleaner)
     assert cleaned.ui.as_dict()["text"][0].startswith("Saved as clean_2.safetensors")
-    (first, second), (other, another) = plain.args[0].header.losses, cleaned.args[0].header.losses
-    assert first == other, "the text pivot sees no bad pictures"
-    assert second != another
-    again = learned(loaded, "clean", cleaner=cleaner)
+    assert plain.args[0].header.losses != cleaned.args[0].header.losses
+    again = learned(loaded, "clean", pivots="model", cleaner=cleaner)
     assert again.ui.as_dict()["text"][0].startswith("Learned before: found as clean_2.safetensors")
     assert load_identity_adapter(folders / "clean_2.safetensors").header == cleaned.args[0].header
 
