@@ -4,7 +4,8 @@
 step is the LQ encoder and the U-Net with SFT, batch 1, random weights; the runs of both are interleaved,
 medians count. On CUDA both are also measured under torch.compile, as `<dtype>_compiled`. `--control` measures
 DiffBIR in its place: the control network and the U-Net under it against ComfyUI's U-Net under a ControlNet of
-its own, of the same size, in pairs that follow each other at once; `ratio` is the median of theirs.
+its own, of the same size and weights, in pairs that follow each other at once; `ratio` is the median of the
+pairs'. On the CPU one thread calculates, and its own seconds count.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.models import Backend, ControlConfig, LQEncoderConfig, UNet, UNetConfig
 
 from ..gpu.steps import in_host_words
-from .timing import DTYPES, randomized, stopwatch
+from .timing import DTYPES, busy, randomized, stopwatch
 
 
 def main() -> None:
@@ -96,28 +97,30 @@ def measure_control(
     sizes = UNetConfig(sft_channels=0, control=ControlConfig())
     placement: dict[str, Any] = {"dtype": dtype, "device": device}
     unet = randomized(UNet(sizes, Backend(**placement)))
-    networks: list[Any] = [host_unet(**placement), host_control(**placement)]
-    host, control = map(randomized, networks)
+    host, control = host_networks(unet, **placement)
     x = torch.randn(1, 4, side, side, **placement)
     t = torch.tensor([500], device=device)
     context = torch.randn(1, 77, sizes.context_dim, **placement)
-    hint = torch.rand(1, 3, 8 * side, 8 * side, **placement)
+    seen, hint = torch.cat([x, x], dim=1), torch.rand(1, 3, 8 * side, 8 * side, **placement)
 
     def native() -> Tensor:
-        return host(x, t, context, control=control(x, hint, t, context))
+        return host(x, t, context, control=control(seen, hint, t, context))
 
     def step() -> Tensor:
         return unet(x, t, context, x)
 
+    torch.testing.assert_close(step(), native(), rtol=0.02, atol=0.02)
     timed: dict[str, Callable[[], object]] = {
         "native_s": torch.compile(native) if compiled else native,
         "step_s": torch.compile(step) if compiled else step,
-        "hint_s": lambda: networks[1].input_hint_block(hint, None, context),
+        "hint_s": lambda: control.input_hint_block(hint, None, context),
     }
     seconds: dict[str, list[float]] = {name: [] for name in timed}
+    if device.type == "cpu":
+        torch.set_num_threads(1)
     for run in range(runs + 1):
         for name in sorted(timed, reverse=bool(run % 2)):  # neither of a pair always comes first
-            elapsed = stopwatch(timed[name], device)
+            elapsed = busy(timed[name]) if device.type == "cpu" else stopwatch(timed[name], device)
             if run:
                 seconds[name].append(elapsed)
     found = {name: statistics.median(values) for name, values in seconds.items()}
@@ -138,14 +141,24 @@ def host_unet(dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
     return build(**given, out_channels=4, dtype=dtype, device=device)
 
 
-def host_control(dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
-    """ComfyUI's ControlNet at these sizes."""
+def host_networks(unet: UNet, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
+    """ComfyUI's U-Net and ControlNet with the weights of ours, which they share. What the latter has besides,
+    the network that reads the hint's pixels, adds nothing."""
     import_host(device)
+    host = host_unet(dtype, torch.device("meta"))
     import comfy.ops
     from comfy.cldm import cldm
 
-    given = {**in_host_words(UNetConfig()), "operations": comfy.ops.disable_weight_init}
-    return cldm.ControlNet(**given, hint_channels=3, dtype=dtype, device=device)
+    assert unet.control_model is not None
+    given = {**in_host_words(unet.control_model.config), "operations": comfy.ops.disable_weight_init}
+    control: Any = cldm.ControlNet(**given, hint_channels=3, dtype=dtype, device="meta")
+    weights, own = unet.state_dict(), "control_model."
+    host.load_state_dict({k: v for k, v in weights.items() if not k.startswith(own)}, assign=True)
+    control.load_state_dict(unet.control_model.state_dict(), strict=False, assign=True)
+    randomized(control.input_hint_block.to_empty(device=device))
+    for parameter in control.input_hint_block[-1].parameters():
+        parameter.zero_()
+    return host.eval(), control.eval()
 
 
 def import_host(device: torch.device) -> None:

@@ -25,3 +25,11 @@ def randomized(module: torch.nn.Module) -> UNet:
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     return module.eval()  # type: ignore[return-value]
+
+
+def busy(call: Callable[[], object]) -> float:
+    """Seconds that a call calculates on the CPU, which other work on the machine changes less than those that
+    it takes. Only for one thread: others count while they wait."""
+    started = time.process_time()
+    call()
+    return time.process_time() - started
