@@ -58,13 +58,13 @@ def part_h(session: Session) -> None:
     session.tidy()
     learned: Any = {}
     with session.attempt("H", "text_pivot"):
-        settings = DualPivotTraining(steps=9 if session.cuda else 5, pivots="text")
+        settings = DualPivotTraining(steps=7 if session.cuda else 5, pivots="text")
         pivot = TextPivot(session.diffbir, Photos([], torch.empty(0)), settings)
         pivot.instance = pivot.prior = Latents(session.diffbir_sizes.side)[1]["moments"][None]
         learned = trained(session, "text_pivot", pivot)[0]
     session.tidy()
     with session.attempt("H", "model_pivot"):
-        settings = DualPivotTraining(steps=12 if session.cuda else 5, pivots="model")
+        settings = DualPivotTraining(steps=7 if session.cuda else 5, pivots="model")
         pivot = ModelPivot(session.diffbir, Photos([], torch.empty(0)), settings, learned)
         trained(session, "model_pivot", pivot)
 
