@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from torch import Tensor
 
 from ..checkpoints.files import check_output
+from ..diffusion.restoration_guidance import GuidanceSettings
 from ..imaging.alignment import ALIGNMENTS, aligned_face, paste_aligned
 from ..imaging.canvas import prepare_canvas
 from ..imaging.color import COLOR_FIXES
@@ -17,7 +19,9 @@ from ..imaging.pictures import check_picture_name, read_picture, write_picture
 from ..personalization.identity import Identity
 from ..personalization.registry import load_identity_adapter
 from ..restore import restore
-from ..restorers.files import load_restorer
+from ..restorers.diffbir.cleaner import load_cleaner
+from ..restorers.files import RestorerFile, load_restorer, open_restorer
+from ..restorers.registry import prompt_guidance
 from ..training.progress import Progress
 from .app import Addons, Device, Prediction, Variant, app, bars, device_named, dtype_named, prediction_named
 
@@ -33,7 +37,41 @@ def _restore(
     steps: Annotated[int, typer.Option(help="Sampling steps.")] = 50,
     seed: Annotated[int, typer.Option(help="Same seed, same picture.")] = 0,
     fidelity: Annotated[float, typer.Option(help="CFW weight w, 0 to 1.")] = 0.0,
-    prompt: Annotated[str, typer.Option(help="What the picture shows; needs the text tower.")] = "",
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="What the picture shows; needs the text tower. Default: the words of DiffBIR v2.1; else "
+            "nothing."
+        ),
+    ] = None,
+    negative_prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="What it does not show, for a --cfg above 1. Default: the words of DiffBIR v2 and v2.1."
+        ),
+    ] = None,
+    cfg: Annotated[
+        float | None,
+        typer.Option(
+            help="Guidance by the prompts, 1 (none) to 100. Default: 4 of DiffBIR v2, 6 of v2.1, which "
+            "rescales it; else 1."
+        ),
+    ] = None,
+    guidance: Annotated[
+        float,
+        typer.Option(
+            help="Keeps close to the picture: scale of restoration guidance, about 0.5; 0 for none."
+        ),
+    ] = 0.0,
+    guidance_space: Annotated[
+        str, typer.Option(help="Where it compares: latent, or rgb, which is slower.")
+    ] = "latent",
+    cleaner: Annotated[
+        Path | None,
+        typer.Option(
+            help="For DiffBIR: a network that cleans the picture first, in place of the file's own."
+        ),
+    ] = None,
     identity: Annotated[
         list[Path] | None, typer.Option(help="An identity adapter: whom it shows. Repeatable.")
     ] = None,
@@ -42,9 +80,15 @@ def _restore(
         str, typer.Option(help="Colours of the bad picture: wavelet, adain or none.")
     ] = "wavelet",
     tile: Annotated[
-        int, typer.Option(help="Side of a tile in pixels of the result; 0: what the restorer was trained on.")
+        int,
+        typer.Option(
+            help="Side of a tile in pixels of the result, of cleaner, diffusion and VAE (there at most 128 "
+            "latent cells); 0: each its own."
+        ),
     ] = 0,
-    overlap: Annotated[int, typer.Option(help="Pixels that tiles share; -1: half a tile.")] = -1,
+    overlap: Annotated[
+        int, typer.Option(help="Pixels that tiles share; -1: half a tile, of the VAE a quarter.")
+    ] = -1,
     tile_batch: Annotated[
         int, typer.Option(help="Tiles at once: more are faster and take memory.", min=1)
     ] = 4,
@@ -64,22 +108,20 @@ def _restore(
     """Restore and enlarge a picture."""
     check_picture_name(output)
     check_output(output)
-    placement = {"device": device_named(device), "dtype": dtype_named(dtype)}
+    placement: dict[str, Any] = {"device": device_named(device), "dtype": dtype_named(dtype)}
     if color_fix not in (*COLOR_FIXES, "none"):
         raise ValueError(f"No colour fix named {color_fix!r}; choose {', '.join(COLOR_FIXES)} or none.")
     if align not in ALIGNMENTS:
         raise ValueError(f"No alignment named {align!r}; choose {' or '.join(ALIGNMENTS)}.")
     lq = read_picture(picture)
     people = [Identity(load_identity_adapter(path), gamma) for path in identity or []]
-    prediction = prediction_named(prediction_type)
-    model = load_restorer(
-        restorer,
-        *(addon or []),
-        **placement,
-        prediction_type=prediction,
-        variant=variant,
-        text=bool(prompt),
-    )
+    towards = GuidanceSettings(guidance, guidance_space, "mse") if guidance else None
+    files: dict[str, Any] = {"prediction_type": prediction_named(prediction_type), "variant": variant}
+    own = open_restorer(restorer, addon or [], **files)
+    text = needs_text(own, prompt, negative_prompt, cfg)
+    model = load_restorer(restorer, *(addon or []), **placement, **files, text=text)
+    if cleaner:
+        model = replace(model, cleaner=load_cleaner(cleaner, **placement))
     chosen = model.header.aligned if align == "auto" else align
     face = _largest(lq[0], needed=align == "FFHQ") if chosen == "FFHQ" else None
     bad, place, factor = lq, None, upscale
@@ -92,6 +134,9 @@ def _restore(
             bad,
             upscale=factor,
             prompt=prompt,
+            negative_prompt=negative_prompt,
+            cfg=cfg,
+            guidance=towards,
             identities=people,
             steps=steps,
             seed=seed,
@@ -103,6 +148,17 @@ def _restore(
             on_step=lambda step: show(Progress("restore", step.number + 1, step.total)),
         )
     write_picture(image if place is None else paste_aligned(lq, image, place), output)
+
+
+def needs_text(
+    file: RestorerFile, prompt: str | None, negative_prompt: str | None, cfg: float | None
+) -> bool:
+    """Whether words are said: those that are asked for, or the restorer's own where it can read them."""
+    own = prompt_guidance(file.header)
+    guided = (own.cfg if cfg is None else cfg) > 1
+    asked = bool(prompt) or (guided and bool(negative_prompt))
+    unsaid = (prompt is None and own.prompt) or (guided and negative_prompt is None and own.negative_prompt)
+    return asked or bool(unsaid and file.text)
 
 
 def _largest(picture: Tensor, needed: bool) -> Face | None:

@@ -106,15 +106,19 @@ def assert_levels(found: Tensor, key: str) -> None:
     assert (off > 0).float().mean() <= OUTSIDE
 
 
+IN_PIXELS: dict[str, Any] = PIPELINE["guidance_rgb"]
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "the release": ("out", {}),
     "weaker control": ("strength", {}),
     "no cleaner": ("no_cleaner", {}),
     "guided in pixels": (
         "guided_v1_rgb",
-        {"guidance": GuidanceSettings(loss="mse", rule="v1", **{
-            {"repeat": "repeats"}.get(key, key): value for key, value in PIPELINE["guidance_rgb"].items()
-        })},
+        {
+            "guidance": GuidanceSettings(
+                IN_PIXELS["scale"], IN_PIXELS["space"], "mse", "v1", IN_PIXELS["repeat"],
+                IN_PIXELS["t_start"], IN_PIXELS["t_stop"],
+            )
+        },
     ),
 }  # fmt: skip
 

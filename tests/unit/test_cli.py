@@ -6,20 +6,25 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from skimage import data
 
 from harness import ROOT
-from pfstorer_core import load_identity_adapter, load_restorer
+from pfstorer_core import load_identity_adapter, load_restorer, restore
 from pfstorer_core.checkpoints.tensors import read_checkpoint
+from pfstorer_core.cli.restoring import needs_text
+from pfstorer_core.diffusion.restoration_guidance import GuidanceSettings
 from pfstorer_core.imaging.faces import find_faces
 from pfstorer_core.imaging.pictures import read_picture, write_picture
 from pfstorer_core.imaging.resizing import resize
+from pfstorer_core.restorers.diffbir.variants import VARIANTS
 from pfstorer_core.restorers.files import save_restorer
 
-from .small import small_restorer
+from .small import small_diffbir, small_restorer
 
 TINY = ROOT / "assets" / "pfstorer_tiny.safetensors"
 PICTURE = ROOT / "docs" / "restore_and_upscale.png"
@@ -39,6 +44,51 @@ def test_restore(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert read_picture(tmp_path / "good.png").shape == (1, 3, 40, 60)
+
+
+def test_restore_guided_by_words_and_towards_the_picture(tmp_path: Path) -> None:
+    """As the core does it, which reads words by the text tower."""
+    save_restorer(small_diffbir("v2"), tmp_path / "v2.safetensors")
+    write_picture(torch.rand(1, 3, 32, 32), tmp_path / "bad.png")
+    result = run(
+        "restore", tmp_path / "v2.safetensors", tmp_path / "bad.png", tmp_path / "good.png", "--steps", "2",
+        "--upscale", "1", "--cfg", "3", "--prompt", "a cat", "--negative-prompt", "dog",
+        "--guidance", "0.05",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    model, bad = load_restorer(tmp_path / "v2.safetensors", text=True), read_picture(tmp_path / "bad.png")
+    settings = {"prompt": "a cat", "negative_prompt": "dog", "cfg": 3.0}
+    towards = GuidanceSettings(0.05, "latent", "mse")
+    expected = restore(model, bad, upscale=1.0, steps=2, guidance=towards, **settings)
+    found = read_picture(tmp_path / "good.png")
+    assert (found - expected).abs().max() < 1 / 255
+    for other in ({"cfg": 1.0}, {"prompt": ""}, {"negative_prompt": ""}):
+        assert not torch.equal(restore(model, bad, upscale=1.0, steps=2, **{**settings, **other}), expected)
+    without = restore(model, bad, upscale=1.0, steps=2, **settings)
+    assert (without - expected).abs().max() > 1 / 255
+
+
+@pytest.mark.parametrize(
+    ("variant", "tower", "asked", "needed"),
+    [
+        ("v1_face", True, {}, False),
+        ("v2", True, {}, True),
+        ("v2", False, {}, False),
+        ("v2", True, {"cfg": 1.0}, False),
+        ("v2", True, {"negative_prompt": ""}, False),
+        ("v2.1", True, {"cfg": 1.0}, True),
+        ("v2.1", True, {"cfg": 1.0, "prompt": ""}, False),
+        ("v1_face", False, {"prompt": "a cat"}, True),
+        ("v1_face", True, {"negative_prompt": "dog"}, False),
+        ("v1_face", True, {"negative_prompt": "dog", "cfg": 2.0}, True),
+    ],
+)
+def test_the_text_tower_is_loaded_where_there_are_words(
+    variant: str, tower: bool, asked: dict[str, Any], needed: bool
+) -> None:
+    file: Any = SimpleNamespace(header=VARIANTS[variant], text={"x": torch.zeros(1)} if tower else {})
+    given = {"prompt": None, "negative_prompt": None, "cfg": None, **asked}
+    assert needs_text(file, **given) is needed
 
 
 def test_inspect_tells_what_a_file_is(tmp_path: Path) -> None:
