@@ -64,7 +64,8 @@ class RestorationConditioning(io.ComfyNode):
             )
         check_size(restorer.header, pixels)
         pixels = vae.vae_encode_crop_pixels(pixels.movedim(1, -1)).movedim(-1, 1)
-        pixels = clean(cleaner_of(model, cleaner), pixels, mm.throw_exception_if_processing_interrupted)
-        lq_latent = encode(vae, pixels, mm.throw_exception_if_processing_interrupted)
+        stop = mm.throw_exception_if_processing_interrupted
+        pixels = clean(cleaner_of(model, cleaner), pixels, on_tile=stop)
+        lq_latent = encode(vae, pixels, on_tile=stop)
         start = start_of(restorer.header, lq_latent)
         return io.NodeOutput(*with_lq(prompts, lq_latent), {"samples": start})

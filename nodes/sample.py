@@ -14,11 +14,10 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pfstorer_core.imaging.canvas import MAX_UPSCALE, prepare_canvas, resize
+from ..pfstorer_core.imaging.canvas import MAX_UPSCALE, canvas_for, resize
 from ..pfstorer_core.imaging.color import COLOR_FIXES
-from ..pfstorer_core.imaging.tiled_autoencoder import pixel_grid
-from ..pfstorer_core.imaging.tiling import tile_cells
-from .host.cleaning import clean, cleaner_of
+from ..pfstorer_core.imaging.tile_setting import TileSetting
+from .host.cleaning import clean, cleaner_of, pixel_tiles
 from .host.conditioning import Conditioning, prompts_for, restorer_of, start_of, with_lq
 from .host.images import from_image
 from .host.pixels import check_fidelity, decode, encode
@@ -54,9 +53,11 @@ class TiledSRSampler(io.ComfyNode):
                 io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True,
                              tooltip="Same seed, same picture."),
                 io.Int.Input("tile", default=0, min=0, max=8192, step=8, advanced=True, optional=True,
-                             tooltip="Side of a tile in pixels of the result. 0: the restorer's own."),
+                             tooltip="Side of a tile in pixels of the result, for cleaner, sampling and VAE "
+                             "(there at most 128 latent cells). 0: each its own."),
                 io.Int.Input("overlap", default=-1, min=-1, max=4096, advanced=True, optional=True,
-                             tooltip="Pixels that neighbouring tiles share, against seams. -1: half a tile."),
+                             tooltip="Pixels that neighbouring tiles share, against seams. -1: half a tile, "
+                             "in the VAE a quarter."),
                 io.Int.Input("tile_batch", default=4, min=1, max=64, advanced=True, optional=True,
                              tooltip="Tiles at once: more is faster and takes more memory."),
                 io.Float.Input("fidelity", default=0.0, min=0.0, max=1.0, step=0.05, optional=True,
@@ -98,32 +99,31 @@ class TiledSRSampler(io.ComfyNode):
         header, factor = restorer.header, vae.downscale_ratio
         check_fidelity(vae, fidelity)
         check_noise_levels(model, steps, sampler_name, scheduler)
-        cells = tile_cells(tile, overlap, header.image_size, factor)
-        pictures = from_image(image)
+        setting = TileSetting(tile, overlap, header.image_size, factor)
+        pictures, cleaner = from_image(image), cleaner_of(model, cleaner)
         count, shown = len(pictures), prepare_mask(mask, len(pictures), model)
-        canvas = prepare_canvas(pictures, upscale, header.image_size, factor, stop, header.size_rule)
+        together = 1 if fixed_noise else count
+        canvas = canvas_for(header, pictures, upscale, factor, stop)
+        setting = setting.on(canvas.picture, header.size_rule)
         shown = None if shown is None else resize(shown, canvas.target, stop).clamp(0, 1)
-        together, pixels = 1 if fixed_noise else count, len(pixel_grid(canvas.picture, factor))
-        plans = plan_tiles(canvas, shown, factor, together, Tiles(*cells, tile_batch))
-        bar = TileBar(model, (pixels, count * pixels), steps, [tiles for _, tiles in plans])
-        seen = replace(canvas, picture=clean(cleaner_of(model, cleaner), canvas.picture, stop))
-        lq_latent = encode(vae, seen.picture, bar.on_pixel_tile)
+        plans = plan_tiles(canvas, shown, factor, together, Tiles(*setting.diffusion, tile_batch))
+        bar = TileBar(model, pixel_tiles(cleaner, canvas.picture, setting), steps, [n for _, n in plans])
+        seen = replace(canvas, picture=clean(cleaner, canvas.picture, setting.cleaner, bar.on_pixel_tile))
+        lq_latent = encode(vae, seen.picture, setting.autoencoder, bar.on_pixel_tile)
 
         def sample(number: int, start: Tensor) -> Tensor:
-            tiles, needed = plans[number]
-            if not needed:
-                return start
             noise = comfy.sample.prepare_noise(start, seed)
             positive, negative = with_lq(prompts, start, number * together, count)
             bar.begin(number)
             return comfy.sample.sample(
-                with_tiles(model, replace(tiles, on_tiles=bar.on_tiles)), noise, steps, cfg, sampler_name,
-                scheduler, positive, negative, start_of(header, start), seed=seed, callback=bar.on_step,
-                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+                with_tiles(model, replace(plans[number][0], on_tiles=bar.on_tiles)), noise, steps, cfg,
+                sampler_name, scheduler, positive, negative, start_of(header, start), seed=seed,
+                callback=bar.on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             )  # fmt: skip
 
-        samples = torch.cat([sample(*start) for start in enumerate(lq_latent.split(together))])
+        starts = enumerate(lq_latent.split(together))
+        samples = torch.cat([sample(n, start) if plans[n][1] else start for n, start in starts])
         check_samples(samples, model, sampler_name, scheduler)
-        restored = seen.finish(decode(vae, samples, seen.picture, fidelity, bar.on_pixel_tile), color_fix)
-        restored, shown = apply_mask(canvas, restored, shown)
+        decoded = decode(vae, samples, seen.picture, fidelity, setting.autoencoder, bar.on_pixel_tile)
+        restored, shown = apply_mask(canvas, seen.finish(decoded, color_fix), shown)
         return io.NodeOutput(restored.movedim(1, -1), {"samples": samples}, shown)

@@ -12,12 +12,14 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ...pfstorer_core.imaging.tile_setting import CLEANED, TileSetting, TileSize
+from ...pfstorer_core.imaging.tiled_autoencoder import pixel_grid
 from ...pfstorer_core.restorers.diffbir.cleaner import CELL, Cleaner
 
 KEY = "pfstorer.cleaner"
 """Of what travels with a MODEL and its clones."""
-TILE = 512
-"""Side in pixels of the tiles of larger pictures: what cleaners were trained on, and the host takes."""
+OWN = TileSize(CLEANED, -1)
+"""In pixels: the tiles where nobody chooses."""
 LEAST_TILE = 128
 MEMORY_PER_PIXEL = 384 * 3
 """Values that a cleaner keeps for each pixel of a tile: the estimate of the host's ImageUpscaleWithModel."""
@@ -45,23 +47,42 @@ def cleaner_of(model: ModelPatcher, chosen: Any | None) -> Any | None:
     return cleaner
 
 
-def clean(cleaner: Any | None, pictures: Tensor, on_tile: Callable[[], object] = lambda: None) -> Tensor:
+def clean(
+    cleaner: Any | None,
+    pictures: Tensor,
+    tiles: TileSize = OWN,
+    on_tile: Callable[[], object] = lambda: None,
+) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1] without their damage, about [0, 1]; as they are without a cleaner.
-    Large ones in tiles, smaller ones where memory is short."""
+    Large ones in tiles of so many pixels, smaller ones where memory is short."""
     if cleaner is None:
         return pictures
-    device, tile = cleaner.patcher.load_device, TILE
-    multiple = max(CELL, cleaner.size_requirements.multiple_of)
-    needed = MEMORY_PER_PIXEL * TILE**2 * max(cleaner.scale, 1) * pictures.element_size()
+    tile, overlap = tiles
+    side = min(tile, max(pictures.shape[-2:]))
+    needed = MEMORY_PER_PIXEL * side**2 * max(cleaner.scale, 1) * pictures.element_size()
     mm.load_models_gpu([cleaner.patcher], memory_required=needed + pictures.nbytes)
-    network = Cleaner(lambda piece: cleaner(piece).clone(), multiple, device, torch.float32)
+    network = _cleaner(cleaner)
     while True:
         try:
-            large = max(pictures.shape[-2:]) > tile
-            return network.clean(pictures, tile if large else 0, on_tile=on_tile)
+            return network.clean(pictures, tile, overlap, on_tile)
         except Exception as error:
             mm.raise_non_oom(error)
             if tile <= LEAST_TILE:
                 raise
-            tile //= 2
+            tile, overlap = tile // 2, overlap // 2
             mm.soft_empty_cache()
+
+
+def pixel_tiles(cleaner: Any | None, pictures: Tensor, setting: TileSetting) -> tuple[int, int]:
+    """How many tiles pictures [B, 3, H, W] are before they are sampled, in cleaner and VAE, and after it."""
+    size = (pictures.shape[-2], pictures.shape[-1])
+    cleaned = 0 if cleaner is None else len(_cleaner(cleaner).grid(*size, *setting.cleaner))
+    coded = len(pixel_grid(pictures, setting.factor, *setting.autoencoder))
+    return len(pictures) * cleaned + coded, len(pictures) * coded
+
+
+def _cleaner(cleaner: Any) -> Cleaner:
+    """An UPSCALE_MODEL for the core."""
+    multiple = max(CELL, cleaner.size_requirements.multiple_of)
+    device = cleaner.patcher.load_device
+    return Cleaner(lambda piece: cleaner(piece).clone(), multiple, device, torch.float32)

@@ -10,8 +10,11 @@ import comfy.model_management as mm
 import torch
 from torch import Tensor
 
+from ...pfstorer_core.imaging.tile_setting import TileSize
 from ...pfstorer_core.imaging.tiled_autoencoder import TILE, decode_tiled, encode_tiled
 
+OWN = TileSize(TILE, -1)
+"""In latent cells: the tiles where nobody chooses."""
 LEAST_TILE = 32
 """Side in latent cells of the smallest tile that is tried where memory is short."""
 
@@ -28,19 +31,27 @@ def check_fidelity(vae: Any, fidelity: float) -> None:
         )
 
 
-def encode(vae: Any, pictures: Tensor, on_tile: Callable[[], object] = lambda: None) -> Tensor:
+def encode(
+    vae: Any, pictures: Tensor, tiles: TileSize = OWN, on_tile: Callable[[], object] = lambda: None
+) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1], sides multiples of the VAE's factor -> unscaled latents."""
     return encode_tiled(
         lambda piece: _finite(vae, vae.encode(piece.movedim(1, -1)), "encoding"),
         pictures,
         vae.downscale_ratio,
-        tile=TILE,
+        tile=tiles.tile,
+        overlap=tiles.overlap,
         on_tile=on_tile,
     )
 
 
 def decode(
-    vae: Any, samples: Tensor, lq: Tensor, fidelity: float, on_tile: Callable[[], object] = lambda: None
+    vae: Any,
+    samples: Tensor,
+    lq: Tensor,
+    fidelity: float,
+    tiles: TileSize = OWN,
+    on_tile: Callable[[], object] = lambda: None,
 ) -> Tensor:
     """Unscaled latents -> pictures [B, 3, H, W] in [0, 1], fp32, one at a time.
 
@@ -56,10 +67,12 @@ def decode(
         decoded = vae.decode(latent, vae_options=options) if fidelity else vae.decode(latent)
         return _finite(vae, decoded, "decoding").movedim(-1, 1).float()
 
-    tile = TILE
+    tile, overlap = tiles
     while True:
         try:
-            return decode_tiled(one, samples, lq, vae.downscale_ratio, tile=tile, on_tile=on_tile)
+            return decode_tiled(
+                one, samples, lq, vae.downscale_ratio, tile=tile, overlap=overlap, on_tile=on_tile
+            )
         except Exception as error:
             mm.raise_non_oom(error)
             if tile <= LEAST_TILE:
@@ -67,7 +80,7 @@ def decode(
                     f"The memory is too small for the VAE to decode {tile} x {tile} latent cells, its "
                     "smallest tile: close what else uses it, or start ComfyUI with --lowvram or --cpu-vae."
                 ) from error
-            tile //= 2
+            tile, overlap = tile // 2, overlap // 2
             logging.getLogger(__name__).warning(
                 "Out of memory: the VAE decodes tiles of %d x %d latent cells from here on.", tile, tile
             )

@@ -47,7 +47,10 @@ def plan_tiles(
     count, size = len(canvas.picture), [side // factor for side in canvas.picture.shape[-2:]]
     if mask is None:
         return [(tiles, len(tiles.grid(*size)))] * (count // together)
-    wanted = F.max_pool2d(F.adaptive_max_pool2d(mask, size), 2 * MARGIN + 1, 1, MARGIN)[:, 0] > 0
+    content = [-(-side // factor) for side in canvas.content]
+    inside = F.adaptive_max_pool2d(mask, content)
+    inside = F.pad(inside, (0, size[1] - content[1], 0, size[0] - content[0]))
+    wanted = F.max_pool2d(inside, 2 * MARGIN + 1, 1, MARGIN)[:, 0] > 0
     groups = [group.any(0).cpu() for group in wanted.expand(count, -1, -1).split(together)]
     chosen = [replace(tiles, wanted=group) for group in groups]
     return [

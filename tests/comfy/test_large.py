@@ -15,6 +15,7 @@ from skimage.data import astronaut
 from harness.client import ComfyClient, Event, ExecutionInterrupted
 from harness.host import ComfyServer
 from harness.picture import decode
+from pfstorer_core.imaging.tile_setting import TileSetting
 from pfstorer_core.imaging.tiled_autoencoder import pixel_grid
 from pfstorer_core.imaging.tiling import TileGrid
 
@@ -81,8 +82,9 @@ def enlarge(client: ComfyClient, side: int, steps: int) -> dict[str, Any]:
 
 def everything(side: int, steps: int) -> int:
     """Pieces of work that the bar counts."""
-    pixels = len(pixel_grid(torch.empty(side, side, device="meta"), FACTOR))
-    cells = len(TileGrid(side // FACTOR, side // FACTOR, TILE // FACTOR, OVERLAP // FACTOR))
+    setting = TileSetting(TILE, OVERLAP, TILE, FACTOR)
+    pixels = len(pixel_grid(torch.empty(side, side, device="meta"), FACTOR, *setting.autoencoder))
+    cells = len(TileGrid(side // FACTOR, side // FACTOR, *setting.diffusion))
     return 2 * pixels + steps * cells
 
 

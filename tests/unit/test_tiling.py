@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pfstorer_core.imaging.tile_setting import LARGEST, TileSetting
 from pfstorer_core.imaging.tiled_autoencoder import pixel_grid
 from pfstorer_core.imaging.tiling import BLENDING, TileGrid, gaussian_window, tile_cells
 
@@ -281,3 +282,33 @@ def test_the_autoencoder_s_tiles_are_bounded() -> None:
     assert grid.overlap == 128
     assert len(pixel_grid(torch.empty(1, 3, 512, 512, device="meta"), 8)) == 1
     assert pixel_grid(torch.empty(1, 3, 100, 100, device="meta"), 4, tile=8).tile_shape == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("setting", "diffusion", "autoencoder", "cleaner"),
+    [
+        ((0, -1, 512), (64, 32), (64, 16), (512, 256)),
+        ((0, -1, 768), (96, 48), (64, 16), (512, 256)),
+        ((0, 128, 512), (64, 16), (64, 16), (512, 128)),
+        ((640, 160, 512), (80, 20), (80, 20), (640, 160)),
+        ((640, -1, 512), (80, 40), (80, 20), (640, 320)),
+        ((2048, 512, 512), (256, 64), (LARGEST, LARGEST // 4), (2048, 512)),
+        ((64, 0, 512), (8, 0), (8, 0), (64, 0)),
+    ],
+)
+def test_one_setting_rules_all_that_works_in_tiles(
+    setting: tuple[int, int, int], diffusion: tuple, autoencoder: tuple, cleaner: tuple
+) -> None:
+    """The autoencoder's attention is bounded: where it has smaller tiles, they share as much of a tile."""
+    tiles = TileSetting(*setting, factor=8)
+    assert (tiles.diffusion, tiles.autoencoder, tiles.cleaner) == (diffusion, autoencoder, cleaner)
+
+
+def test_pictures_of_a_fixed_size_are_taken_whole_unless_a_tile_is_chosen() -> None:
+    picture = torch.empty(1, 3, 512, 640, device="meta")
+    own = TileSetting(0, -1, 512, 8)
+    assert own.on(picture, "fixed").diffusion.tile == 80
+    assert own.on(picture, "tiled") == own
+    assert TileSetting(256, -1, 512, 8).on(picture, "fixed").diffusion == (32, 16)
+    with pytest.raises(ValueError, match="64 pixels or more"):
+        TileSetting(8, 0, 512, 8)

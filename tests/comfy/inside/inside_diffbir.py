@@ -7,6 +7,7 @@ from typing import Any
 
 import comfy.model_management as mm
 import comfy.ops
+import comfy.utils
 import pytest
 import torch
 from comfy.cldm.cldm import ControlNet
@@ -19,6 +20,7 @@ from pfstorer.nodes.host.vae import build_vae
 from pfstorer.nodes.host.weights import weight_patches, with_weights
 from pfstorer.nodes.sample import TiledSRSampler
 from pfstorer.pfstorer_core import restore
+from pfstorer.pfstorer_core.imaging.tiling import TileGrid
 from pfstorer.pfstorer_core.models import (
     Autoencoder,
     AutoencoderConfig,
@@ -167,3 +169,81 @@ def test_weights_of_the_control_network_are_changed_and_given_back(restorer: Res
     assert torch.equal(model.model.diffusion_model.get_parameter(CONTROL), before)
     with pytest.raises(ValueError, match="changed by a SimpleNamespace"):
         weight_patches({CONTROL: [SimpleNamespace()]})  # type: ignore[list-item]
+
+
+def test_black_below_and_on_the_right_stays_until_the_end(
+    file: RestorerFile, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the core, and in DiffBIR: the networks see sides of multiples of 64."""
+    vae, seen = build_vae(file), list[torch.Tensor]()
+    encode = vae.encode
+    monkeypatch.setattr(vae, "encode", lambda pixels: seen.append(pixels) or encode(pixels))
+    bare = model.clone()
+    bare.remove_attachments(cleaning.KEY)
+    settings = {
+        "upscale": 1.0,
+        "steps": 1,
+        "cfg": 1.0,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "seed": 5,
+    }
+    image, latent, _ = TiledSRSampler.execute(bare, vae, bad(), **settings).args
+    (pixels,) = seen
+    assert pixels.shape == (1, 128, SIDE, 3)
+    assert pixels[:, :77].any()
+    assert not pixels[:, 77:].any()
+    assert latent["samples"].shape[-2:] == (32, 16)
+    assert image.shape[1:3] == (77, SIDE)
+
+
+class Bar:
+    """What the host shows of a run's progress; cancels it at a value."""
+
+    def __init__(self, cancel_at: int | None = None) -> None:
+        self.values: list[int] = []
+        self.total, self.cancel_at = 0, cancel_at
+
+    def __call__(self, value: int, total: int, *_: Any, **__: Any) -> None:
+        self.values.append(value)
+        self.total = total
+        mm.interrupt_current_processing(value == self.cancel_at)
+
+    def __enter__(self) -> "Bar":
+        comfy.utils.set_progress_bar_global_hook(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        mm.interrupt_current_processing(False)
+        comfy.utils.set_progress_bar_global_hook(None)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpm_2", "dpmpp_2s_ancestral"])
+def test_progress_counts_tiles_of_all_stages_by_steps_not_by_calls(
+    file: RestorerFile, model: Any, sampler: str
+) -> None:
+    """One setting rules the tiles of cleaner, sampling and VAE."""
+    vae, steps = build_vae(file), 3
+    tiles = {"tile": 64, "overlap": 32, "tile_batch": 1}
+    with Bar() as bar:
+        TiledSRSampler.execute(
+            model, vae, bad(64, 160), upscale=1.0, steps=steps, cfg=1.0, sampler_name=sampler,
+            scheduler="normal", seed=1, **tiles,
+        )  # fmt: skip
+    count = len(TileGrid(64, 192, 64, 32))
+    assert count == 5
+    assert bar.total == count * (3 + steps), "cleaned, encoded, sampled, decoded"
+    assert bar.values == list(range(1, bar.total + 1))
+
+
+@pytest.mark.parametrize("at", [2, 7])
+def test_cancelling_stops_at_the_next_tile_of_the_cleaner_too(
+    file: RestorerFile, model: Any, at: int
+) -> None:
+    vae = build_vae(file)
+    with Bar(cancel_at=at) as bar, pytest.raises(mm.InterruptProcessingException):
+        TiledSRSampler.execute(
+            model, vae, bad(64, 160), upscale=1.0, steps=3, cfg=1.0, sampler_name="euler",
+            scheduler="normal", seed=1, tile=64, overlap=32, tile_batch=1,
+        )  # fmt: skip
+    assert bar.values == list(range(1, at + 1))

@@ -21,6 +21,7 @@ from pfstorer.nodes.host.tiles import Tiles, with_tiles
 from pfstorer.nodes.host.unet import HostUNet
 from pfstorer.nodes.host.vae import build_vae
 from pfstorer.pfstorer_core.checkpoints.errors import CheckpointError
+from pfstorer.pfstorer_core.imaging.tile_setting import TileSize
 from pfstorer.pfstorer_core.models import (
     Autoencoder,
     AutoencoderConfig,
@@ -341,14 +342,20 @@ class StubVAE:
         return (picture + options.get("fidelity", 0) * options.get("lq", 0)).movedim(1, -1)
 
 
-@pytest.mark.parametrize("fidelity", [0.0, 0.5])
-def test_large_pictures_go_through_the_vae_in_tiles(monkeypatch: pytest.MonkeyPatch, fidelity: float) -> None:
+@pytest.mark.parametrize(("fidelity", "tiles", "number"), [(0.0, (8, -1), 9), (0.5, (8, 4), 12)])
+def test_large_pictures_go_through_the_vae_in_tiles(
+    fidelity: float, tiles: tuple[int, int], number: int
+) -> None:
     vae, picture = StubVAE(), torch.rand(2, 3, 76, 60)
     whole_latent = pixels.encode(vae, picture)
     whole = pixels.decode(vae, whole_latent, picture, fidelity)
-    monkeypatch.setattr(pixels, "TILE", 8)
-    torch.testing.assert_close(pixels.encode(vae, picture), whole_latent)
-    torch.testing.assert_close(pixels.decode(vae, whole_latent, picture, fidelity), whole)
+    heard: list[int] = []
+    size = TileSize(*tiles)
+    torch.testing.assert_close(pixels.encode(vae, picture, size, lambda: heard.append(1)), whole_latent)
+    torch.testing.assert_close(
+        pixels.decode(vae, whole_latent, picture, fidelity, size, lambda: heard.append(2)), whole
+    )
+    assert (heard.count(1), heard.count(2)) == (number, 2 * number)
     assert whole.shape == picture.shape
 
 
@@ -358,14 +365,13 @@ def test_the_vae_takes_smaller_tiles_where_memory_is_short_and_keeps_the_fidelit
     vae, picture = StubVAE(), torch.rand(1, 3, 76, 60)
     latent = pixels.encode(vae, picture)
     whole = pixels.decode(vae, latent, picture, 0.5)
-    monkeypatch.setattr(pixels, "TILE", 16)
     monkeypatch.setattr(pixels, "LEAST_TILE", 4)
     vae.room = 8
-    torch.testing.assert_close(pixels.decode(vae, latent, picture, 0.5), whole)
+    torch.testing.assert_close(pixels.decode(vae, latent, picture, 0.5, TileSize(16, 12)), whole)
     assert "tiles of 8 x 8 latent cells" in caplog.text
     vae.room = 2
     with pytest.raises(mm.OOM_EXCEPTION, match=r"memory is too small for the VAE.*4 x 4 .*--lowvram"):
-        pixels.decode(vae, latent, picture, 0.5)
+        pixels.decode(vae, latent, picture, 0.5, TileSize(16, -1))
 
 
 def test_a_vae_of_the_host_s_own_has_no_fidelity() -> None:
