@@ -27,7 +27,9 @@ class RestorationConditioning(io.ComfyNode):
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer."),
                 io.Vae.Input("vae", tooltip="Of LoadBaseRestorer."),
                 io.Image.Input(
-                    "image", tooltip="The bad picture, already enlarged to the size of the result."
+                    "image",
+                    tooltip="The bad picture, already enlarged to the size of the result. Sides that are no "
+                    "multiple of the VAE's factor (8) are cropped.",
                 ),
                 io.Conditioning.Input(
                     "positive",

@@ -45,7 +45,8 @@ class TiledSRSampler(io.ComfyNode):
                 io.Int.Input("steps", default=20, min=1, max=1000,
                              tooltip="Sampling steps: more is slower and often finer."),
                 io.Float.Input("cfg", default=1.0, min=1.0, max=30.0, step=0.1, round=0.01,
-                               tooltip="Guidance by the prompts. 1 (none) is StableSR's, and twice as fast."),
+                               tooltip="Guidance by the prompts. 1 (none) is right for StableSR and DiffBIR "
+                               "v1, and twice as fast. v2 was made for 4, v2.1 for 6, and for prompts."),
                 io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler",
                                tooltip="ddpm with scheduler normal is StableSR's own, for 50–200 steps."),
                 io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="normal",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import comfy.model_management as mm
@@ -34,6 +34,13 @@ def build_cleaner(weights: Mapping[str, Tensor]) -> Any:
         cleaner.model, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
     )
     return cleaner
+
+
+def cleaner_weights(cleaner: Any, keys: Sequence[str]) -> dict[str, Tensor]:
+    """The weights of such an UPSCALE_MODEL under the keys of its file: spandrel has another one for the first
+    convolution, which is the second layer of its module in the file."""
+    weights = cleaner.model.state_dict()
+    return {key: weights[key if key in weights else key.replace(".1.", ".", 1)] for key in keys}
 
 
 def cleaner_of(model: ModelPatcher, chosen: Any | None) -> Any | None:

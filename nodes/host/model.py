@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 
 from ...pfstorer_core.checkpoints.header import HEADER_TENSOR
+from ...pfstorer_core.checkpoints.parts import SWINIR
 from ...pfstorer_core.diffusion.schedule import PredictionType
 from ...pfstorer_core.restorers.changes import Changes, sites_of
 from ...pfstorer_core.restorers.files import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from ...pfstorer_core.restorers.fingerprint import fingerprint
 from .adapters import AREA, apply_identities, identity_conds, patches_of
+from .cfg import set_guidance
 from .cleaning import KEY as CLEANER
-from .cleaning import build_cleaner
+from .cleaning import build_cleaner, cleaner_weights
 from .loading import load_weights, patcher_class
 from .placement import Placement, check_latent, placement_of
 from .unet import HostUNet
@@ -111,13 +113,17 @@ class RestorerModel(comfy.model_base.BaseModel):
         self.source = file.source
         self.null_context = file.null_context
         self.fingerprint = fingerprint(file.unet)
+        self.cleaner = build_cleaner(file.cleaner) if file.cleaner else None
+        self.cleaner_keys = list(file.cleaner)
 
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """What the host's save nodes write: with the header and the null context among the tensors,
-        since the host writes metadata of its own."""
+        since the host writes metadata of its own, and with the cleaner that came in the file."""
         extra = {HEADER_TENSOR: self.header.to_tensor()}
         if self.null_context is not None:
             extra[NULL_CONTEXT] = self.null_context
+        if self.cleaner is not None:
+            extra |= SWINIR.prefixed(cleaner_weights(self.cleaner, self.cleaner_keys))
         return super().state_dict_for_saving(*args, **kwargs) | extra
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
@@ -214,8 +220,9 @@ def build_model(
     load_weights(model.diffusion_model, file.unet, "U-Net", file.expected[0], placement)
     if null_context is not None:
         model.null_context = null_context
-    if file.cleaner:
-        patcher.set_attachments(CLEANER, build_cleaner(file.cleaner))
+    set_guidance(patcher, file.header)
+    if model.cleaner is not None:
+        patcher.set_attachments(CLEANER, model.cleaner)
     return patcher
 
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import comfy.model_management as mm
 import comfy.ops
+import comfy.samplers
 import comfy.utils
+import folder_paths
 import pytest
 import torch
 from comfy.cldm.cldm import ControlNet
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy_extras import nodes_model_merging as merging
 from pfstorer.nodes.condition import RestorationConditioning
 from pfstorer.nodes.host import cleaning
 from pfstorer.nodes.host.model import build_model
@@ -20,6 +23,8 @@ from pfstorer.nodes.host.vae import build_vae
 from pfstorer.nodes.host.weights import weight_patches, with_weights
 from pfstorer.nodes.sample import TiledSRSampler
 from pfstorer.pfstorer_core import restore
+from pfstorer.pfstorer_core.checkpoints.parts import SWINIR
+from pfstorer.pfstorer_core.diffusion.guidance import cfg_combine, rescaled_cfg
 from pfstorer.pfstorer_core.imaging.tiling import TileGrid
 from pfstorer.pfstorer_core.models import (
     Autoencoder,
@@ -35,6 +40,7 @@ from pfstorer.pfstorer_core.restorers.base import Condition, Restorer
 from pfstorer.pfstorer_core.restorers.diffbir.cleaner import Cleaner
 from pfstorer.pfstorer_core.restorers.diffbir.variants import VARIANTS
 from pfstorer.pfstorer_core.restorers.files import RestorerFile, open_restorer, save_restorer
+from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SIDE = 64
@@ -247,3 +253,45 @@ def test_cancelling_stops_at_the_next_tile_of_the_cleaner_too(
             scheduler="normal", seed=1, tile=64, overlap=32, tile_batch=1,
         )  # fmt: skip
     assert bar.values == list(range(1, at + 1))
+
+
+@pytest.mark.parametrize("save", ["CheckpointSave", "ModelSave"])
+def test_what_the_host_saves_has_the_cleaner(
+    restorer: Restorer,
+    model: Any,
+    file: RestorerFile,
+    save: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    vae = build_vae(file)
+    if save == "CheckpointSave":
+        merging.CheckpointSave().save(model, None, vae, "saved")
+    else:
+        merging.ModelSave().save(model, "saved")
+    (path,) = tmp_path.rglob("saved*.safetensors")
+    assert file.source is not None
+    again = open_restorer(path) if save == "CheckpointSave" else open_restorer(file.source.path, [path])
+    assert again.header == file.header
+    assert again.cleaner.keys() == file.cleaner.keys()
+    assert all(torch.equal(value, file.cleaner[key]) for key, value in again.cleaner.items())
+    assert SWINIR.key in load_file(path)
+    assert build_model(again, torch.float32).get_attachment(cleaning.KEY) is not None
+
+
+@pytest.mark.parametrize("variant", ["v1_general", "v2", "v2.1"])
+def test_v21_rescales_cfg_in_every_sampler(file: RestorerFile, variant: str) -> None:
+    header = replace(VARIANTS[variant], num_head_channels=16)
+    model = build_model(replace(file, header=header, cleaner={}), torch.float32)
+    sampling = model.model.model_sampling
+    x, cond, uncond = (torch.randn(1, 4, 8, 8) for _ in range(3))
+    for t in (0.0, 500.0, 999.0):
+        sigma = sampling.sigma(torch.tensor([t]))
+        found = comfy.samplers.cfg_function(model.model, cond, uncond, 6.0, x, sigma, model.model_options)
+        scale = rescaled_cfg(6.0, torch.tensor([t])) if variant == "v2.1" else torch.tensor([6.0])
+        expected = cfg_combine(cond, uncond, scale)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert scale == (1 if variant == "v2.1" else 6), "at the noisiest step"
+    alone = comfy.samplers.cfg_function(model.model, cond, 0 * cond, 1.0, x, sigma, model.model_options)
+    torch.testing.assert_close(alone, cond, rtol=0, atol=1e-5)
