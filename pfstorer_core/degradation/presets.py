@@ -203,8 +203,9 @@ faces, which is DifFace's too. `codeformer`: what DiffBIR's general cleaner lear
 control network for faces did, and Dual-Pivot Tuning. `light`, `heavy`: ours. `moderate`, `severe`: ReF-LDM's
 benchmark levels. Made for HQ of 512 px."""
 
-LARGE = 256
-"""Pixels of pictures from which on presets are applied to them as they are."""
+LARGE = 384
+"""Pixels of pictures from which on presets are applied to them as they are: kernels made for 512 leave
+nothing of a face of 256."""
 SMALL_AT = 448
 """Side to which smaller ones are enlarged first, since presets would leave nothing of them."""
 MILD = ("light",)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pfstorer_core.degradation import (
+    LARGE,
     PRESETS,
     Blur,
     Degradation,
@@ -214,7 +215,7 @@ def test_sizes_are_rounded_to_the_nearest_or_down() -> None:
             assert found.shape[-2:] == size
 
 
-@pytest.mark.parametrize("size", [32, 256])
+@pytest.mark.parametrize("size", [32, LARGE])
 def test_a_training_aims_at_the_target_of_its_preset(size: int) -> None:
     """StableSR's is sharpened, whether pictures are degraded at their own size or enlarged."""
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -222,10 +223,10 @@ def test_a_training_aims_at_the_target_of_its_preset(size: int) -> None:
     made = random_degradation("stablesr", size)
     hq, lq = made(image, [np.random.default_rng(0)])
     plain, _ = random_degradation("heavy", size)(image, [np.random.default_rng(0)])
-    if size == 256:
+    if size == LARGE:
         assert torch.equal(plain, image)
         assert torch.equal(hq, ground_truth(image, [Degradation((), (Sharpen(),))]))
-    assert (hq - plain).abs().max() > (0.01 if size == 256 else 1e-5)
+    assert (hq - plain).abs().max() > (0.01 if size == LARGE else 1e-5)
     assert not torch.equal(hq, lq)
     good, same = made(image, [np.random.default_rng(0)], 1.0)
     torch.testing.assert_close(same, good, rtol=0, atol=1e-6)
