@@ -9,7 +9,7 @@ their parameters, noise seeds included, is JSON by `to_json`, and may be written
 `Degradation((Blur(0.8, 0.8), Resize(1 / 4), GaussianNoise(2.0, seed=1), Jpeg(90)))`.
 """
 
-from .draw import draw
+from .draw import draw, draw_alike
 from .pipeline import Degradation, degrade, ground_truth
 from .presets import LARGE, PRESETS, SMALL_AT, Preset, applied_at, first_order
 from .sheet import degradation_sheet
@@ -29,6 +29,7 @@ from .steps import (
     Sinc,
     Step,
 )
+from .together import degrade_together
 
 __all__ = [
     "LARGE",
@@ -53,7 +54,9 @@ __all__ = [
     "applied_at",
     "degradation_sheet",
     "degrade",
+    "degrade_together",
     "draw",
+    "draw_alike",
     "first_order",
     "ground_truth",
 ]

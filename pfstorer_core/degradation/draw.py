@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -52,24 +53,41 @@ def draw(
     return [_draw(preset, np.random.default_rng(int(seed)), p_hq) for seed in seeds]
 
 
-def _draw(preset: Preset, rng: np.random.Generator, p_hq: float) -> Degradation:
-    gray = (Gray(),) if rng.random() < preset.gray else ()
+def draw_alike(preset: Preset, seeds: Sequence[int], p_hq: float = 0.0) -> list[Degradation]:
+    """Degradations, one a seed, of the same steps and sizes, which the first seed says; the strength of each
+    step is each one's own. What `degrade_together` carries out for all pictures at once.
+
+    Args:
+        p_hq: probability that the LQ pictures of all are HQ as it is.
+    """
+    return [
+        _draw(preset, np.random.default_rng(seed), p_hq, np.random.default_rng([seeds[0], 1]))
+        for seed in seeds
+    ]
+
+
+def _draw(
+    preset: Preset, rng: np.random.Generator, p_hq: float, plan: np.random.Generator | None = None
+) -> Degradation:
+    """Args: plan: draws the steps and the sizes; None for `rng`, which draws everything else."""
+    plan = plan or rng
+    gray = (Gray(),) if plan.random() < preset.gray else ()
     target = (*((Sharpen(),) if preset.sharpen_target else ()), *gray)
-    if rng.random() < p_hq:
+    if plan.random() < p_hq:
         return Degradation((), target)
-    lq_scale = 1 / _uniform(rng, preset.downsample)
+    lq_scale = 1 / _uniform(plan, preset.downsample)
     steps: list[Step] = []
     for round_ in preset.rounds[:-1]:
-        _add_round(steps, round_, 1.0, preset, rng)
+        _add_round(steps, round_, 1.0, preset, plan, rng)
         steps.append(_jpeg(round_, preset, rng))
     last = preset.rounds[-1]
-    _add_round(steps, last, lq_scale, preset, rng)
+    _add_round(steps, last, lq_scale, preset, plan, rng)
     compression = _jpeg(last, preset, rng)
-    early = rng.random() < 0.5
+    early = plan.random() < 0.5
     if early:
         steps.append(compression)
-    _add_resize(steps, lq_scale, preset, rng)
-    if rng.random() < preset.final_sinc:
+    _add_resize(steps, lq_scale, preset, plan)
+    if plan.random() < preset.final_sinc:
         steps.append(Sinc(_uniform(rng, (math.pi / 3, math.pi)), _odd(rng, last.kernels.sizes)))
     if not early:
         steps.append(compression)
@@ -78,19 +96,24 @@ def _draw(preset: Preset, rng: np.random.Generator, p_hq: float) -> Degradation:
 
 
 def _add_round(
-    steps: list[Step], round_: Round, base: float, preset: Preset, rng: np.random.Generator
+    steps: list[Step],
+    round_: Round,
+    base: float,
+    preset: Preset,
+    plan: np.random.Generator,
+    rng: np.random.Generator,
 ) -> None:
     """A round but its JPEG; `base` is the scale that its resizing is relative to."""
-    if rng.random() < round_.motion:
+    if plan.random() < round_.motion:
         steps.append(MotionBlur(_uniform(rng, round_.motion_length), _uniform(rng, (0, math.pi))))
-    if rng.random() < round_.blur:
+    if plan.random() < round_.blur:
         steps.append(_blur(round_.kernels, rng))
-    _add_resize(steps, base * _resize_factor(round_, rng), preset, rng)
-    if rng.random() < round_.isp:
+    _add_resize(steps, base * _resize_factor(round_, plan), preset, plan)
+    if plan.random() < round_.isp:
         steps.append(_isp(round_.cameras, rng))
     steps.append(_noise(round_.noise, rng))
-    if rng.random() < round_.median:
-        steps.append(MedianBlur(_odd(rng, round_.median_sizes)))
+    if plan.random() < round_.median:
+        steps.append(MedianBlur(_odd(plan, round_.median_sizes)))
 
 
 def _add_resize(steps: list[Step], scale: float, preset: Preset, rng: np.random.Generator) -> None:

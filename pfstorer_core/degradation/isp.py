@@ -14,6 +14,7 @@ from kornia.color import CFA, linear_rgb_to_rgb, rgb_to_linear_rgb, rgb_to_raw
 from torch import Tensor
 
 from .filters import filter2d
+from .noise import seeded
 
 BAYER = CFA.BG
 """RGGB, which kornia and OpenCV name by the second row and column."""
@@ -29,6 +30,7 @@ def isp_noise(
     blue_gain: float,
     crosstalk: tuple[float, ...],
     seed: int,
+    there: bool = False,
 ) -> Tensor:
     """Unprocess, add shot and read noise, develop.
 
@@ -37,7 +39,7 @@ def isp_noise(
         shot, read: the variance of a raw value x in [0, 1] is shot · x + read.
         red_gain, blue_gain: of the white balance, ≥ 1; green has 1.
         crosstalk: `color_matrix`'s.
-        seed: of the noise, which is drawn on the CPU.
+        seed: of the noise, which is drawn on the CPU; `there`: on the device of the picture.
     Returns:
         [B, 3, H, W] in [0, 1].
     """
@@ -47,7 +49,8 @@ def isp_noise(
     whole_cells = F.pad(image, (0, width % 2, 0, height % 2), mode="replicate")
 
     raw = rgb_to_raw(_mix(rgb_to_linear_rgb(whole_cells), to_camera) / gains, BAYER)
-    noise = torch.randn(raw.shape, generator=torch.Generator().manual_seed(seed)).to(raw)
+    generator = seeded(image, seed, there)
+    noise = torch.randn(raw.shape, generator=generator, device=generator.device).to(raw)
     # Black lies above 0 on a sensor, so that noise below it is not lost, which would tint shadows.
     raw = (raw + noise * (shot * raw + read).sqrt()).clamp(max=1)
 

@@ -100,18 +100,23 @@ def _carry_out(
     programs: Iterable[Iterable[Step]],
     on_step: Callable[[], object] = lambda: None,
 ) -> list[Tensor]:
+    check_pictures(images, degradations)
+    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        images = images.float()
+        full = (images.shape[-2], images.shape[-1])
+        pairs = zip(images.clamp(0, 1).split(1), programs, strict=True)
+        return [_run(image, program, full, on_step) for image, program in pairs]
+
+
+def check_pictures(images: Tensor, degradations: Sequence[Degradation]) -> None:
+    """Raise ValueError unless these are pictures in [0, 1], with a degradation each."""
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape or not images.is_floating_point():
         raise ValueError(f"expected float images [B, 3, H, W], got {images.dtype} {list(images.shape)}")
     if len(degradations) != len(images):
         raise ValueError(f"got {len(degradations)} degradations for {len(images)} images; pass one for each")
-    with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-        images = images.float()
-        low, high = torch.stack(images.aminmax()).tolist()
-        if not -TOLERANCE <= low <= high <= 1 + TOLERANCE:
-            raise ValueError(f"expected images in [0, 1], got values from {low:.4g} to {high:.4g}")
-        full = (images.shape[-2], images.shape[-1])
-        pairs = zip(images.clamp(0, 1).split(1), programs, strict=True)
-        return [_run(image, program, full, on_step) for image, program in pairs]
+    low, high = torch.stack(images.aminmax()).tolist()
+    if not -TOLERANCE <= low <= high <= 1 + TOLERANCE:
+        raise ValueError(f"expected images in [0, 1], got values from {low:.4g} to {high:.4g}")
 
 
 def _run(

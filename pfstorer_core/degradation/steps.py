@@ -35,8 +35,31 @@ class Step(ABC):
         """
 
 
+class Filter(Step):
+    """A step that is a blur kernel."""
+
+    @abstractmethod
+    def kernel(self) -> Tensor:
+        """[size, size], float64."""
+
+    def apply(self, image: Tensor, full: tuple[int, int]) -> Tensor:
+        return filter2d(image, self.kernel())
+
+
+class Noisy(Step):
+    """A step that draws random numbers from its seed."""
+
+    @abstractmethod
+    def noisy(self, image: Tensor, there: bool = False) -> Tensor:
+        """As `apply`; `there`: the numbers are drawn on the device of the picture, which is faster, and has
+        numbers of its own."""
+
+    def apply(self, image: Tensor, full: tuple[int, int]) -> Tensor:
+        return self.noisy(image)
+
+
 @dataclass(frozen=True)
-class Blur(Step):
+class Blur(Filter):
     """`kernels.blur_kernel`."""
 
     sigma_x: float
@@ -46,30 +69,30 @@ class Blur(Step):
     profile: str = "gaussian"
     beta: float = 1.0
 
-    def apply(self, image: Tensor, full: tuple[int, int]) -> Tensor:
-        return filter2d(image, blur_kernel(**asdict(self)))
+    def kernel(self) -> Tensor:
+        return blur_kernel(**asdict(self))
 
 
 @dataclass(frozen=True)
-class Sinc(Step):
+class Sinc(Filter):
     """`kernels.sinc_kernel`: ringing and overshoot."""
 
     cutoff: float
     size: int = 21
 
-    def apply(self, image: Tensor, full: tuple[int, int]) -> Tensor:
-        return filter2d(image, sinc_kernel(self.size, self.cutoff))
+    def kernel(self) -> Tensor:
+        return sinc_kernel(self.size, self.cutoff)
 
 
 @dataclass(frozen=True)
-class MotionBlur(Step):
+class MotionBlur(Filter):
     """`kernels.motion_kernel`."""
 
     length: float
     angle: float
 
-    def apply(self, image: Tensor, full: tuple[int, int]) -> Tensor:
-        return filter2d(image, motion_kernel(self.length, self.angle))
+    def kernel(self) -> Tensor:
+        return motion_kernel(self.length, self.angle)
 
 
 @dataclass(frozen=True)
@@ -96,31 +119,31 @@ class Resize(Step):
 
 
 @dataclass(frozen=True)
-class GaussianNoise(Step):
+class GaussianNoise(Noisy):
     """`noise.gaussian_noise`; `sigma` in grey levels."""
 
     sigma: float
     gray: bool = False
     seed: int = 0
 
-    def apply(self, image: Tensor, full: tuple[int, int]) -> Tensor:
-        return gaussian_noise(image, self.sigma, gray=self.gray, seed=self.seed)
+    def noisy(self, image: Tensor, there: bool = False) -> Tensor:
+        return gaussian_noise(image, self.sigma, gray=self.gray, seed=self.seed, there=there)
 
 
 @dataclass(frozen=True)
-class PoissonNoise(Step):
+class PoissonNoise(Noisy):
     """`noise.poisson_noise`."""
 
     scale: float
     gray: bool = False
     seed: int = 0
 
-    def apply(self, image: Tensor, full: tuple[int, int]) -> Tensor:
-        return poisson_noise(image, self.scale, gray=self.gray, seed=self.seed)
+    def noisy(self, image: Tensor, there: bool = False) -> Tensor:
+        return poisson_noise(image, self.scale, gray=self.gray, seed=self.seed, there=there)
 
 
 @dataclass(frozen=True)
-class IspNoise(Step):
+class IspNoise(Noisy):
     """`isp.isp_noise`."""
 
     shot: float
@@ -130,8 +153,8 @@ class IspNoise(Step):
     crosstalk: tuple[float, ...] = (0.15, 0.05, 0.1, 0.1, 0.05, 0.2)
     seed: int = 0
 
-    def apply(self, image: Tensor, full: tuple[int, int]) -> Tensor:
-        return isp_noise(image, **asdict(self))
+    def noisy(self, image: Tensor, there: bool = False) -> Tensor:
+        return isp_noise(image, **asdict(self), there=there)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..degradation import LARGE, PRESETS, Preset, applied_at, degrade, draw, ground_truth
+from ..degradation import (
+    LARGE,
+    PRESETS,
+    Preset,
+    applied_at,
+    degrade,
+    degrade_together,
+    draw,
+    draw_alike,
+    ground_truth,
+)
 from ..imaging.canvas import resize
 
 
@@ -46,6 +56,28 @@ class RandomDegradation:
             size = (round(height * scale), round(width * scale))
             hq = ground_truth(resize(images[row : row + 1], size).clamp(0, 1), [one])
             pairs.append([resize(image, (height, width)).clamp(0, 1) for image in (hq, degrade(hq, [one]))])
+        hq, lq = (torch.cat(images) for images in zip(*pairs, strict=True))
+        return hq, lq
+
+    def in_groups(
+        self, images: Tensor, rngs: list[np.random.Generator], p_hq: float, group: int
+    ) -> tuple[Tensor, Tensor]:
+        """As a call, but so many pictures after another share preset, steps and sizes, which the first one's
+        generator draws, and are degraded at once, with noise of their device: what a GPU wants."""
+        height, width = images.shape[-2:]
+        pairs = []
+        for first in range(0, len(images), group):
+            part = images[first : first + group]
+            drawn = [
+                (int(rng.integers(len(self.presets))), int(rng.integers(2**62)))
+                for rng in rngs[first : first + group]
+            ]
+            kind = drawn[0][0]
+            degradations = draw_alike(self.presets[kind], [seed for _, seed in drawn], p_hq)
+            scale = (self.at[kind] or min(height, width)) / min(height, width)
+            size = (round(height * scale), round(width * scale))
+            pair = degrade_together(resize(part, size).clamp(0, 1), degradations)
+            pairs.append([resize(image, (height, width)).clamp(0, 1) for image in pair])
         hq, lq = (torch.cat(images) for images in zip(*pairs, strict=True))
         return hq, lq
 
