@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,81 +14,35 @@ from ..degradation import LARGE
 from ..diffusion.schedule import PredictionType
 from ..restorers.convert import DTYPES, check_output
 from ..restorers.files import file_context, file_tensors, load_restorer, open_restorer
-from ..restorers.first_stage.train import AutoencoderTraining, load_autoencoder, train_autoencoder
+from ..restorers.first_stage.train import load_autoencoder, train_autoencoder
 from ..restorers.stablesr.cfw import CFWTraining, Perceptual, restored, train_cfw
 from ..restorers.stablesr.start import new_start, open_start
+from ..restorers.stablesr.tiny import SMALL_RESTORERS, TINY_LOOP, SmallRestorer
 from ..restorers.stablesr.train import BaseTraining, train_base
 from ..restorers.trainable import TrainableRestorer
-from ..training.data import Crops, Pictures, find_pictures, hold_back
+from ..training.data import Crops, hold_back
 from ..training.degradation import random_degradation
 from ..training.loop import LoopSettings, OnProgress
 from ..training.pairs import LatentPairs, latent_pairs
 from ..training.processes import launched_processes
 from ..training.progress import silent
+from ..training.settings import ENDLESS, finishing
+from ..training.state import STATE, kept_history
+from .settings import Changes, Data
 
-TINY_LOOP = LoopSettings(steps=3000, lr=8e-4)
-TINY_SIZE = 128
-"""Side in pixels of what a restorer that is made from nothing is trained on."""
+TOGETHER = 8
+"""Pictures that a GPU degrades at once."""
 WIDE = 256
 """Channels of a U-Net from which on it is trained as StableSR was."""
 
 
-@dataclass(frozen=True)
-class Data:
-    """What to train on.
-
-    Attributes:
-        paths: see `find_pictures`.
-        size: side of the crops in pixels; 0 for what suits the restorer.
-        degradation: name of a preset, or "" for what suits the size.
-    """
-
-    paths: Sequence[Path] = ()
-    size: int = 0
-    degradation: str = ""
-
-    def pictures(self) -> Pictures:
-        """Raises ValueError where no paths are given, and what `find_pictures` does."""
-        if not self.paths:
-            raise ValueError(
-                "No pictures to train on: name folders or WebDataset shards of them by --data. "
-                "`python -m lab draw-people FOLDER`, in a clone of the project, draws some to try with."
-            )
-        return find_pictures(self.paths)
-
-    def crops(self, pictures: Pictures, seed: int, size: int) -> tuple[Crops, Crops]:
-        """To train on, and to look at; raises ValueError where no crop can be made."""
-        size = self.size or size
-        train, held = hold_back(len(pictures))
-        crops = Crops(pictures, train, size, seed), Crops(pictures, held, size, seed)
-        crops[0][0]  # so that what is wrong with all pictures is said here, and once
-        return crops
-
-
-@dataclass(frozen=True)
-class Changes:
-    """Settings of the loop that differ from what suits the networks: `LoopSettings`, None for as it is."""
-
-    steps: int | None = None
-    lr: float | None = None
-    batch: int | None = None
-    accumulate: int | None = None
-    seed: int | None = None
-    bf16: bool | None = None
-    save_every: int | None = None
-    validate_every: int | None = None
-    workers: int | None = None
-
-    def to(self, loop: LoopSettings) -> LoopSettings:
-        given: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(loop, **{name: value for name, value in given.items() if value is not None})
-
-
-def run_autoencoder(folder: Path, data: Data, changes: Changes, on_progress: OnProgress = silent) -> None:
-    """Train an autoencoder from nothing, into `folder`."""
-    settings = AutoencoderTraining()
-    settings = replace(settings, loop=changes.to(settings.loop))
-    crops, held = data.crops(data.pictures(), settings.loop.seed, 64)
+def run_autoencoder(
+    folder: Path, data: Data, changes: Changes, on_progress: OnProgress = silent, network: str = "tiny"
+) -> None:
+    """Train an autoencoder from nothing, into `folder`; `network`: of `SMALL_RESTORERS`."""
+    sizes = small_restorer(network)
+    settings = replace(sizes.autoencoder, loop=changes.to(sizes.autoencoder.loop))
+    crops, held = data.crops(data.pictures(), settings.loop.seed, sizes.autoencoder_crop)
     train_autoencoder(crops, settings, folder, on_progress, held=held)
 
 
@@ -106,6 +59,11 @@ class BaseRun:
             0 encodes new ones in every step.
         crop: side of the crops of those latents; 0 for whole ones.
         dtype: of the result: fp16, bf16 or fp32.
+        network: of `SMALL_RESTORERS`, what is made without a source.
+        endless: the rate stays, and it goes on until it is stopped, or `loop.steps` are done.
+        finish: so many steps after now the rate has fallen to nothing, and it ends; where `loop.steps` are
+            given, so many before these. 0: as `network` or `endless` say.
+        group, compiled: see `BaseTraining`; None for what suits the device.
     """
 
     source: Path | None = None
@@ -121,6 +79,11 @@ class BaseRun:
     crop: int = 0
     checkpointing: bool = False
     dtype: str = "fp16"
+    network: str = "tiny"
+    endless: bool = False
+    finish: int = 0
+    group: int | None = None
+    compiled: bool | None = None
     data: Data = field(default_factory=Data)
     loop: Changes = field(default_factory=Changes)
 
@@ -144,6 +107,7 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
     )
     if train == "control":
         raise ValueError("train-base trains sft, unet or all: a control network is trained by train-control.")
+    sizes = small_restorer(run.network)
     if run.renew and not run.source:
         raise ValueError("There is nothing to renew without a restorer to start from (--from).")
     pictures, seed = run.data.pictures(), run.loop.seed or 0
@@ -152,9 +116,14 @@ def run_base(folder: Path, output: Path, run: BaseRun, on_progress: OnProgress =
         crops, held = run.data.crops(pictures, seed, start.restorer.header.image_size)
     else:
         autoencoder = load_autoencoder(folder)
-        crops, held = run.data.crops(pictures, seed, TINY_SIZE)
+        crops, held = run.data.crops(pictures, seed, sizes.size)
         start = new_start(
-            autoencoder, crops, train=train, prediction_type=run.prediction_type or "v", seed=seed
+            autoencoder,
+            crops,
+            train=train,
+            prediction_type=run.prediction_type or "v",
+            config=sizes.unet,
+            seed=seed,
         )
     header = run_stage(folder, run, start, settings, (crops, held), on_progress)
     if launched_processes().is_main:
@@ -181,8 +150,16 @@ def run_stage(
     large = settings.train == "control" and size >= LARGE
     degradation = random_degradation(run.data.degradation or ("diffbir" if large else ""), size)
     wide = start.restorer.unet.config.model_channels >= WIDE
-    loop = run.loop.to(settings.loop if wide else TINY_LOOP)
-    settings = replace(settings, degradation=degradation, loop=loop)
+    suited = small_restorer(run.network).loop if run.source is None else TINY_LOOP
+    loop = _ending(run, run.loop.to(settings.loop if wide else suited), folder / settings.stage)
+    on_gpu = launched_processes().device.type == "cuda"
+    settings = replace(
+        settings,
+        degradation=degradation,
+        loop=loop,
+        group=run.group or (TOGETHER if on_gpu else 1),
+        compiled=on_gpu if run.compiled is None else run.compiled,
+    )
     pairs: Crops | LatentPairs = samples
     if run.pairs:
         path = folder / "pairs.safetensors"
@@ -200,6 +177,26 @@ def run_stage(
         pairs = LatentPairs(hq, lq, captions, loop.batch, run.crop, seed=samples.seed)
     header = train_base(start, pairs, settings, folder, on_progress, held=held)
     return replace(header, image_size=size)
+
+
+def small_restorer(name: str) -> SmallRestorer:
+    """The one of that name; raises ValueError."""
+    if name not in SMALL_RESTORERS:
+        raise ValueError(f"No network named {name!r}; choose one of {', '.join(SMALL_RESTORERS)}.")
+    return SMALL_RESTORERS[name]
+
+
+def _ending(run: BaseRun, loop: LoopSettings, stage: Path) -> LoopSettings:
+    """When it ends, and how its rate does."""
+    if run.endless and run.finish:
+        raise ValueError("A training either goes on (--endless) or comes to its end (--finish): choose one.")
+    if run.endless:
+        return replace(loop, decay=False, finish=0, steps=run.loop.steps or ENDLESS)
+    if run.finish and run.loop.steps:
+        return replace(loop, decay=False, finish=run.finish)
+    if run.finish:
+        return finishing(kept_history(stage.with_name(stage.name + STATE)), loop, run.finish)
+    return loop
 
 
 def run_cfw(

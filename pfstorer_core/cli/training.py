@@ -50,11 +50,41 @@ Bf16 = Annotated[bool, typer.Option(help="Calculate in bf16.")]
 Dtype = Annotated[str, typer.Option(help="Of the result: fp16, bf16 or fp32.")]
 
 
+Network = Annotated[
+    str, typer.Option(help="What is made from nothing: tiny (128 pixels) or f8_z16 (256 pixels).")
+]
+Endless = Annotated[
+    bool, typer.Option("--endless", help="The rate stays: go on until you stop it; --finish ends it.")
+]
+Finish = Annotated[
+    int,
+    typer.Option(
+        help="Let the rate fall to nothing over so many steps from here on, and end; with --steps: over so "
+        "many at their end.",
+        min=0,
+    ),
+]
+Muon = Annotated[
+    float | None, typer.Option(help="Learning rate of Muon for hidden matrices; 0: AdamW for all.")
+]
+Group = Annotated[
+    int | None,
+    typer.Option(help="Pictures that are degraded at once, by the same steps. Default: 8 on a GPU, else 1."),
+]
+Compiled = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="Compile the U-Net by torch. Default: on a GPU."),
+]
+
+
 @app.command("train-autoencoder")
 def _train_autoencoder(
     folder: Folder,
     data: DataPaths = None,
-    size: Annotated[int, typer.Option(help="Side of the random crops in pixels.")] = 64,
+    size: Annotated[
+        int, typer.Option(help="Side of the random crops in pixels; 0: what suits the network.")
+    ] = 0,
+    network: Network = "tiny",
     steps: Steps = None,
     lr: Rate = None,
     batch: BatchSize = None,
@@ -68,7 +98,7 @@ def _train_autoencoder(
     """Train the autoencoder of a tiny restorer from nothing, into FOLDER."""
     changes = Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers)
     with bars() as show:
-        run_autoencoder(folder, Data(data or (), size), changes, show)
+        run_autoencoder(folder, Data(data or (), size), changes, show, network)
 
 
 @app.command("train-base")
@@ -108,6 +138,12 @@ def _train_base(
     pairs: PairCount = 0,
     crop: Crop = 0,
     checkpointing: Checkpointing = False,
+    network: Network = "tiny",
+    endless: Endless = False,
+    finish: Finish = 0,
+    muon: Muon = None,
+    group: Group = None,
+    compiled: Compiled = None,
     steps: Steps = None,
     lr: Rate = None,
     batch: BatchSize = None,
@@ -134,8 +170,13 @@ def _train_base(
         crop,
         checkpointing,
         dtype,
+        network,
+        endless,
+        finish,
+        group,
+        compiled,
         Data(data or (), size, degradation),
-        Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers),
+        Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers, muon),
     )
     with bars() as show:
         run_base(folder, output, run, show)

@@ -70,7 +70,8 @@ class ResBlock(Layer):
         out = self.in_layers(h)
         out = self.out_layers(out + self.emb_layers(given.emb)[:, :, None, None])
         if given.features is not None and self.spade is not None:
-            out = self.spade(out, given.features[self.level])
+            steered = self.spade(out, given.features[self.level])
+            out = steered if given.rows is None else torch.where(given.rows, steered, out)
         out = self.skip_connection(h) + out
         if not (site := given.sites.get(name)):
             return out

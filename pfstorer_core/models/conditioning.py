@@ -22,11 +22,14 @@ class Conditioning:
         residuals: of one control network or more, which are added to the features of the U-Net's blocks.
             The lists are not changed.
         channels: stand beside the noisy latent's own [B, C', H, W].
+        rows: bool [B, 1, 1, 1], those that the features have a part in; None for all. One graph for rows
+            with and without them is what a compiled training wants.
     """
 
     features: Sequence[Tensor] | None = None
     residuals: Sequence[Residuals] = ()
     channels: Tensor | None = None
+    rows: Tensor | None = None
 
 
 UNCONDITIONED = Conditioning()

@@ -59,6 +59,7 @@ class LayerInputs:
         features: for SFT, one map [b, F, h, w] a level, finest first; None leaves SFT out.
         sites: by the name of a layer ("output_blocks.4.1"), what replaces its tokens.
         size: (height, width) that an enlargement has to end with; None: twice that of its features.
+        rows: that SFT has a part in, see `Conditioning`.
     """
 
     emb: Tensor
@@ -67,6 +68,7 @@ class LayerInputs:
     sites: Mapping[str, Site] = field(default_factory=dict)
     hooks: BlockHooks = field(default_factory=lambda: NO_HOOKS)
     size: tuple[int, int] | None = None
+    rows: Tensor | None = None
 
     def for_block(self, block: str) -> LayerInputs:
         """What the block of this name sees."""

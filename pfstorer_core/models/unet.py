@@ -103,7 +103,7 @@ class UNet(UNetEncoder):
         emb = self.embed(timesteps, x)
         if hooks.emb:
             emb = hooks.emb(emb)
-        given = LayerInputs(emb, context, beside.features, sites, hooks)
+        given = LayerInputs(emb, context, beside.features, sites, hooks, rows=beside.rows)
 
         h = x if beside.channels is None else torch.cat([x, beside.channels], dim=1)
         skips: list[Tensor] = []

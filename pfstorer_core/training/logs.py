@@ -22,11 +22,12 @@ class LoggedObjective(Protocol):
 
     def __call__(self, batch: Batch) -> Tensor: ...
     def sheet(self, batch: Batch) -> Tensor: ...
+    def figures(self, batch: Batch) -> dict[str, float]: ...
 
 
 class Log:
-    """`STAGE.csv` (step, loss, learning rate), `sheets/STAGE-STEP.png`, and TensorBoard's logs in
-    `tensorboard/STAGE` where that library is installed.
+    """`STAGE.csv` (step, loss, learning rate), `STAGE.held.csv` (step, figure, value),
+    `sheets/STAGE-STEP.png`, and TensorBoard's logs in `tensorboard/STAGE` where that library is installed.
 
     Args:
         history: loss and rate of every step so far: what the file holds of others, or half of, is replaced.
@@ -37,6 +38,7 @@ class Log:
         self, folder: Path, stage: str, history: Sequence[tuple[float, float]], pictures: bool = True
     ) -> None:
         self.sheets, self.stage, self.pictures = folder / "sheets", stage, pictures
+        self.figures = folder / f"{stage}.held.csv"
         path = folder / f"{stage}.csv"
         with atomic_write(path) as temporary:
             rows = [_row(step, *done) for step, done in enumerate(history, 1)]
@@ -52,8 +54,10 @@ class Log:
 
     @torch.no_grad()
     def look(self, step: int, objective: LoggedObjective, batch: Batch) -> Tensor:
-        """Writes and returns the sheet."""
-        sheet = objective.sheet(batch)
+        """Writes and returns the sheet; also writes the figures that there are."""
+        sheet, figures = objective.sheet(batch), objective.figures(batch)
+        for name, value in figures.items():
+            self._note(step, name, value)
         if not self.pictures:
             return sheet
         loss = float(objective(batch))
@@ -62,6 +66,13 @@ class Log:
             self.board.add_scalar("held/loss", loss, step)
             self.board.add_image("held", sheet[0].float().cpu().clamp(0, 1), step)
         return sheet
+
+    def _note(self, step: int, name: str, value: float) -> None:
+        new = not self.figures.exists()
+        with self.figures.open("a") as file:
+            file.write(f"{'step,figure,value' + chr(10) if new else ''}{step},{name},{value:.6g}\n")
+        if self.board is not None:
+            self.board.add_scalar(f"held/{name}", value, step)
 
     def close(self) -> None:
         self.losses.close()

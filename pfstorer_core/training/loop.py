@@ -10,9 +10,8 @@ from __future__ import annotations
 import errno
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -24,69 +23,14 @@ from torch.utils.data import DataLoader
 from .average import follow, lent
 from .data import Batch, Samples, collate
 from .logs import Log
+from .muon import MUON, MuonAdamW
 from .processes import Processes, launched_processes
 from .progress import Progress, silent
 from .saving import Saving, kept_if_stopped
+from .settings import LoopSettings, learning_rate
 from .state import STATE, load_state, save_state
 
 OnProgress = Callable[[Progress], None]
-
-FREE = ("steps", "accumulate", "save_every", "save_seconds", "validate_every", "validate_at", "workers")
-"""Settings that a training may be resumed with other values of."""
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How to optimise.
-
-    Attributes:
-        lr: peak learning rate of AdamW; warms up linearly, then falls to `lr`/20 along a cosine, or
-            stays, without `decay`.
-        batch: samples a step, over all processes; `accumulate` parts of them run one after the other.
-        ema: decay of the average of the weights, which is what the training returns.
-        clip: norm that the gradients of all together are scaled down to; 0: they stay as they are.
-        bf16: bf16 autocast for the arithmetic; trained weights stay fp32.
-        save_every, validate_every: steps between checkpoints, and between looks at samples that were
-            held back (0: none); both are also done after the last step.
-        save_seconds: a state is saved besides when the last one is older, unless that takes much of the time.
-        validate_at: further steps after which to look, where there are any looks at all.
-        workers: processes that prepare samples, for each process that trains.
-    """
-
-    steps: int
-    lr: float
-    batch: int = 16
-    accumulate: int = 1
-    warmup: int = 100
-    decay: bool = True
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.99)
-    ema: float = 0.998
-    clip: float = 1.0
-    seed: int = 0
-    bf16: bool = True
-    save_every: int = 200
-    save_seconds: float = 60.0
-    validate_every: int = 0
-    validate_at: tuple[int, ...] = ()
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "lr", "batch", "accumulate", "save_every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
-
-    def saves(self, step: int) -> bool:
-        """Whether the state after `step` steps is saved, however long ago the last one was."""
-        return step % self.save_every == 0 or step == self.steps
-
-    def looks(self, step: int) -> bool:
-        """Whether samples are looked at after `step` steps."""
-        if not self.validate_every:
-            return False
-        return step in self.validate_at or (
-            step > 0 and (step % self.validate_every == 0 or step == self.steps)
-        )
 
 
 class Objective(nn.Module):
@@ -99,19 +43,30 @@ class Objective(nn.Module):
     some_idle = False
 
     def groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
-        """AdamW's parameter groups, each with its "scale", a factor on the learning rate."""
+        """The optimizer's parameter groups, each with its "scale", a factor on the learning rate."""
+        matrices = {id(p) for p in self.matrices()} if settings.muon else set()
         trained = [p for p in self.parameters() if p.requires_grad]
-        return [{"params": trained, "scale": 1.0, "weight_decay": settings.weight_decay}]
+        groups = [
+            {"params": [p for p in trained if id(p) not in matrices], "scale": 1.0, MUON: False},
+            {
+                "params": [p for p in trained if id(p) in matrices],
+                "scale": settings.muon / settings.lr,
+                MUON: True,
+            },
+        ]
+        return [{**group, "weight_decay": settings.weight_decay} for group in groups if group["params"]]
+
+    def matrices(self) -> Iterable[nn.Parameter]:
+        """The weights between hidden features, which Muon is for."""
+        return ()
+
+    def figures(self, batch: Batch) -> dict[str, float]:
+        """How well it does in numbers, by name."""
+        return {}
 
     def sheet(self, batch: Batch) -> Tensor:
         """A picture [1, 3, H, W] in [0, 1] that shows how well it does: a row a sample."""
         raise NotImplementedError
-
-
-def learning_rate(settings: LoopSettings, step: int) -> float:
-    warm = min(1.0, (step + 1) / max(1, settings.warmup))
-    cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps)) if settings.decay else 1.0
-    return settings.lr * warm * (0.05 + 0.95 * cosine)
 
 
 def fit(
@@ -154,12 +109,11 @@ def fit(
     rows = _rows(settings, processes.count)
     trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
     groups = objective.groups(settings)
-    optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
+    optimizer = MuonAdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
     model, stepper = processes.prepare(objective, optimizer)
     average = {name: p.detach().clone() for name, p in trained.items()}
     path = folder / f"{stage}{STATE}"
-    made_with = {key: value for key, value in asdict(settings).items() if key not in FREE}
-    made_with |= record or {}
+    made_with = settings.binding() | dict(record or {})
     first, broken, history = load_state(path, trained, average, optimizer, made_with)
     if not first:
         first, history = len(begun), list(begun)

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from ..checkpoints.errors import CheckpointError, StateDict
 from ..checkpoints.tensors import is_finite, read_checkpoint, write_safetensors
+from .muon import MOMENTUM
 
 Names = dict[str, str]
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""What AdamW keeps of a parameter, from its first gradient on."""
+MOMENTS = (("exp_avg", "exp_avg_sq", "step"), (MOMENTUM,))
+"""What AdamW, or Muon, keeps of a parameter, from its first gradient on."""
 STATE = ".state.safetensors"
 """What the name of a state ends with, after its stage."""
 HISTORY = "history"
@@ -98,8 +99,13 @@ def load_state(
 
 def kept_losses(path: Path) -> list[float]:
     """Of every step that the state in `path` has done; none where there is no state that can be read."""
+    return [loss for loss, _ in kept_history(path)]
+
+
+def kept_history(path: Path) -> list[tuple[float, float]]:
+    """Loss and rate of every step that the state in `path` has done; none where none can be read."""
     try:
-        return read_checkpoint(path)[0][HISTORY][:, 0].tolist()
+        return [(loss, rate) for loss, rate in read_checkpoint(path)[0][HISTORY].tolist()]
     except (FileNotFoundError, CheckpointError, LookupError):
         return []
 
@@ -130,9 +136,11 @@ def _fault(tensors: StateDict, trained: Mapping[str, nn.Parameter], step: int) -
         expected |= {f"trained.{name}": value, f"average.{name}": value}
     expected[HISTORY] = torch.empty(step, 2, dtype=torch.float64, device="meta")
     for name, value in trained.items():
-        own = [f"optimizer.{name}.{entry}" for entry in MOMENTS]
-        if any(key in tensors for key in own):
-            expected |= dict(zip(own, (value, value, torch.empty((), device="meta")), strict=True))
+        for entries in MOMENTS:
+            own = {entry: f"optimizer.{name}.{entry}" for entry in entries}
+            if any(key in tensors for key in own.values()):
+                one = torch.empty((), device="meta")
+                expected |= {key: one if entry == "step" else value for entry, key in own.items()}
     for what, keys in (
         ("lacks", [key for key in expected if key not in tensors]),
         ("has a strange", [key for key in tensors if key not in expected]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,10 @@ from ..base import UNCONDITIONAL, Restorer
 from ..trainable import TrainableRestorer, contexts
 
 SHEET_STEPS = 20
+LOOKED_AT = (999, 700, 400, 150)
+"""Time steps at which the loss on held-back pictures is written down."""
+AT_THE_RIM = re.compile(r"(\w+\.)?(input_blocks\.0|out|zero_convs|middle_block_out)\.")
+"""Layers of a U-Net, or of one that reads the LQ latent for it, whose matrices Muon is not for."""
 
 NULL_LQ = {"sft": 0.0, "unet": 1.0, "all": 0.15, "control": 0.0}
 EMPTY_PROMPT = {"sft": 1.0, "unet": 0.1, "all": 0.5, "control": 1.0}
@@ -42,6 +47,9 @@ class BaseTraining:
         shift: draws time steps nearer to pure noise where above 1 (Stable Diffusion 3, equation 23), which
             suits a small network that samples in few steps; 1 draws them uniformly.
         checkpointing: recompute activations in the backward pass, for the sake of memory.
+        group: so many pictures share the steps of their degradation and are degraded at once, see
+            `RandomDegradation.in_groups`; 1: each one alone.
+        compiled: rows with and without an LQ picture are one graph, which torch compiles.
     """
 
     train: str = "sft"
@@ -51,6 +59,8 @@ class BaseTraining:
     p_hq: float = 0.03
     shift: float = 1.0
     checkpointing: bool = False
+    group: int = 1
+    compiled: bool = False
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
             steps=10_000, lr=5e-5, batch=192, decay=False, betas=(0.9, 0.999), weight_decay=0.01, ema=0.9999
@@ -61,6 +71,8 @@ class BaseTraining:
         if self.train not in NULL_LQ:
             raise ValueError(f"No training of {self.train!r}; choose one of {', '.join(NULL_LQ)}.")
         check_shares(null_lq=self.null_lq, empty_prompt=self.empty_prompt, p_hq=self.p_hq)
+        if self.group < 1:
+            raise ValueError(f"group must be 1 or above, got {self.group}.")
         if not self.shift > 0:
             raise ValueError(f"shift must be above 0, got {self.shift}.")
         if self.train != "all" and self.null_lq not in (None, NULL_LQ[self.train]):
@@ -68,6 +80,11 @@ class BaseTraining:
                 f"null_lq is {NULL_LQ[self.train]:g} where {self.train} is trained: what has no part in a "
                 "sample cannot learn from it. Choose a share for `all` only."
             )
+
+    @property
+    def stage(self) -> str:
+        """Names the files of its run."""
+        return f"base-{self.train}"
 
     @property
     def no_lq(self) -> float:
@@ -87,6 +104,7 @@ def denoising_loss(
     t: Tensor,
     context: Tensor,
     null_lq: Tensor,
+    evaluate: Evaluate | None = None,
 ) -> Tensor:
     """Mean squared error against the prediction type's target (StableSR section 3.1).
 
@@ -94,8 +112,13 @@ def denoising_loss(
         x0, lq_latent, noise: [B, C, H, W], latents scaled as the U-Net sees them.
         t: time steps [B]. context: [B, M, context_dim].
         null_lq: bool [B], the rows that SFT has no part in.
+        evaluate: does all rows at once, see `evaluated`; None: those with and those without an LQ picture
+            one after the other, which takes less arithmetic.
     """
     x, target = restorer.noised(x0, t, noise), restorer.target(x0, t, noise)
+    if evaluate is not None:
+        output = evaluate(restorer, x, t, context, lq_latent, ~null_lq[:, None, None, None])
+        return F.mse_loss(output.float(), target)
     error = x.new_zeros(())
     for rows, guided in ((~null_lq, True), (null_lq, False)):
         if rows.any():
@@ -103,6 +126,20 @@ def denoising_loss(
             output = restorer.denoise(x[rows], t[rows], condition, context[rows])
             error = error + F.mse_loss(output.float(), target[rows], reduction="sum")
     return error / target.numel()
+
+
+Evaluate = Callable[[Restorer, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(restorer, x, t, context, LQ latent, rows that it is for) -> the network's answer."""
+
+
+def evaluated(
+    restorer: Restorer, x: Tensor, t: Tensor, context: Tensor, lq_latent: Tensor, guided: Tensor
+) -> Tensor:
+    """`Restorer.denoise` of rows with and without an LQ picture as one graph; `guided`: bool [B, 1, 1, 1]."""
+    empty = restorer.header.control_prompt == "empty"
+    read = restorer.null_context.expand(len(x), -1, -1) if empty else context
+    given = restorer.unet.conditioning(lq_latent, x, t, read)
+    return restorer.unet(x, t, context, replace(given, rows=guided))
 
 
 class DenoisingLoss(Objective):
@@ -117,6 +154,8 @@ class DenoisingLoss(Objective):
         self.register_buffer("null_context", self.start.null_context, persistent=False)
         self.some_idle = 0 < settings.no_lq < 1
         self.unet.checkpoint_gradients(settings.checkpointing)
+        at_once = settings.compiled and settings.train != "unet"
+        self.evaluate: Evaluate | None = torch.compile(evaluated, dynamic=False) if at_once else None
 
     @property
     def restorer(self) -> Restorer:
@@ -144,7 +183,12 @@ class DenoisingLoss(Objective):
             t=t,
             context=self._contexts(captions, hq),
             null_lq=null_lq,
+            evaluate=self.evaluate,
         )
+
+    def matrices(self) -> list[torch.nn.Parameter]:
+        """All of the U-Net's but those next to latents and the zero convolutions of a control network."""
+        return [p for name, p in self.unet.named_parameters() if p.ndim > 1 and not AT_THE_RIM.match(name)]
 
     def _time_step(self, rng: np.random.Generator) -> int:
         total, shift = len(self.start.schedule), self.settings.shift
@@ -154,7 +198,11 @@ class DenoisingLoss(Objective):
     def _moments(self, batch: Batch, rngs: list[np.random.Generator]) -> tuple[Tensor, Tensor]:
         if "hq" in batch:
             return batch["hq"], batch["lq"]
-        pair = self.settings.degradation(batch["image"].float() / 255, rngs, self.settings.p_hq)
+        images, s = batch["image"].float() / 255, self.settings
+        if s.group > 1:
+            pair = s.degradation.in_groups(images, rngs, s.p_hq, s.group)
+        else:
+            pair = s.degradation(images, rngs, s.p_hq)
         return pair_moments(self.autoencoder, *pair, self.start.cleaner)
 
     def _mode(self, moments: Tensor) -> Tensor:
@@ -165,6 +213,19 @@ class DenoisingLoss(Objective):
 
     def _contexts(self, captions: list[str], like: Tensor) -> Tensor:
         return contexts(self.restorer, captions).to(like.device)
+
+    @torch.no_grad()
+    def figures(self, batch: Batch) -> dict[str, float]:
+        """The loss at the time steps `LOOKED_AT`, on the empty prompt, with the LQ pictures."""
+        rngs, restorer = generators(batch), self.restorer
+        hq, lq = (self._mode(m) for m in self._moments(batch, rngs))
+        condition = UNCONDITIONAL if self.settings.train == "unet" else restorer.condition(lq)
+        noise, context = normal(hq, rngs), self._contexts([""] * len(hq), hq)
+        found = {}
+        for t in LOOKED_AT:
+            at = torch.full((len(hq),), min(t, len(restorer.schedule) - 1), device=hq.device)
+            found[f"loss at {t}"] = float(restorer.denoising_error(hq, at, noise, condition, context))
+        return found
 
     @torch.no_grad()
     def sheet(self, batch: Batch) -> Tensor:
@@ -199,11 +260,12 @@ def train_base(
     """
     objective = DenoisingLoss(start, settings)
     made = {**asdict(settings), "null_lq": settings.no_lq, "empty_prompt": settings.no_prompt}
-    del made["loop"], made["checkpointing"]
+    del made["loop"], made["checkpointing"], made["compiled"]
+    if settings.group == 1:
+        del made["group"]
     if "hq" in samples[0]:
         del made["degradation"], made["p_hq"]
-    stage = f"base-{settings.train}"
-    fit(stage, objective, samples, settings.loop, folder, on_progress, held=held, record=made)
+    fit(settings.stage, objective, samples, settings.loop, folder, on_progress, held=held, record=made)
     start.restorer.unet.checkpoint_gradients(False)
     before = dict(start.restorer.header.training)
     history = [*before.pop("stages", [before] if before else []), {**made, **asdict(settings.loop)}]

@@ -1,0 +1,63 @@
+"""What trainings are told alike: which pictures, and what differs from the loop's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..training.data import Crops, Pictures, find_pictures, hold_back
+from ..training.loop import LoopSettings
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to train on.
+
+    Attributes:
+        paths: see `find_pictures`.
+        size: side of the crops in pixels; 0 for what suits the restorer.
+        degradation: name of a preset, or "" for what suits the size.
+    """
+
+    paths: Sequence[Path] = ()
+    size: int = 0
+    degradation: str = ""
+
+    def pictures(self) -> Pictures:
+        """Raises ValueError where no paths are given, and what `find_pictures` does."""
+        if not self.paths:
+            raise ValueError(
+                "No pictures to train on: name folders or WebDataset shards of them by --data. "
+                "`python -m lab draw-people FOLDER`, in a clone of the project, draws some to try with."
+            )
+        return find_pictures(self.paths)
+
+    def crops(self, pictures: Pictures, seed: int, size: int) -> tuple[Crops, Crops]:
+        """To train on, and to look at; raises ValueError where no crop can be made."""
+        size = self.size or size
+        train, held = hold_back(len(pictures))
+        crops = Crops(pictures, train, size, seed), Crops(pictures, held, size, seed)
+        crops[0][0]  # so that what is wrong with all pictures is said here, and once
+        return crops
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Settings of the loop that differ from what suits the networks: `LoopSettings`, None for as it is."""
+
+    steps: int | None = None
+    lr: float | None = None
+    batch: int | None = None
+    accumulate: int | None = None
+    seed: int | None = None
+    bf16: bool | None = None
+    save_every: int | None = None
+    validate_every: int | None = None
+    workers: int | None = None
+    muon: float | None = None
+
+    def to(self, loop: LoopSettings) -> LoopSettings:
+        given: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(loop, **{name: value for name, value in given.items() if value is not None})
