@@ -47,7 +47,11 @@ class MuonAdamW(torch.optim.AdamW):
             steps = []
             for parameter in parameters:
                 state = self.state[parameter]
-                momentum = state.setdefault(MOMENTUM, torch.zeros_like(parameter))
+                if not state:
+                    state["step"] = torch.zeros((), device=parameter.device)  # AdamW asks all for theirs
+                    state[MOMENTUM] = torch.zeros_like(parameter)
+                state["step"] += 1
+                momentum = state[MOMENTUM]
                 momentum.mul_(DECAY).add_(parameter.grad)
                 steps.append((parameter.grad + DECAY * momentum).reshape(rows, columns))
             scale = max(1.0, rows / columns) ** 0.5

@@ -15,8 +15,10 @@ from ..checkpoints.tensors import is_finite, read_checkpoint, write_safetensors
 from .muon import MOMENTUM
 
 Names = dict[str, str]
-MOMENTS = (("exp_avg", "exp_avg_sq", "step"), (MOMENTUM,))
-"""What AdamW, or Muon, keeps of a parameter, from its first gradient on."""
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+"""What AdamW keeps of a parameter, from its first gradient on."""
+MUONS = (MOMENTUM, "step")
+"""What Muon does."""
 STATE = ".state.safetensors"
 """What the name of a state ends with, after its stage."""
 HISTORY = "history"
@@ -136,11 +138,12 @@ def _fault(tensors: StateDict, trained: Mapping[str, nn.Parameter], step: int) -
         expected |= {f"trained.{name}": value, f"average.{name}": value}
     expected[HISTORY] = torch.empty(step, 2, dtype=torch.float64, device="meta")
     for name, value in trained.items():
-        for entries in MOMENTS:
-            own = {entry: f"optimizer.{name}.{entry}" for entry in entries}
-            if any(key in tensors for key in own.values()):
-                one = torch.empty((), device="meta")
-                expected |= {key: one if entry == "step" else value for entry, key in own.items()}
+        by_muon = f"optimizer.{name}.{MOMENTUM}" in tensors
+        by_muon &= f"optimizer.{name}.{MOMENTS[0]}" not in tensors
+        own = {f"optimizer.{name}.{entry}": entry for entry in (MUONS if by_muon else MOMENTS)}
+        if any(key in tensors for key in own):
+            one = torch.empty((), device="meta")
+            expected |= {key: one if entry == "step" else value for key, entry in own.items()}
     for what, keys in (
         ("lacks", [key for key in expected if key not in tensors]),
         ("has a strange", [key for key in tensors if key not in expected]),
