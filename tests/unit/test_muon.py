@@ -83,7 +83,7 @@ class Layers(Objective):
         self.last = nn.Linear(8, 1)
 
     def matrices(self) -> list[nn.Parameter]:
-        return [self.second.weight]
+        return [self.second.get_parameter("weight")]
 
     def forward(self, batch: Batch) -> Tensor:
         x = batch["x"]
