@@ -164,6 +164,20 @@ def test_what_it_was_taken_for_is_said(file: RestorerFile) -> None:
     assert described(file) == f"Taken for diffbir v1_face: eps, faces brought to {SIDE} pixels, own cleaner."
 
 
+def test_that_there_is_no_cleaner_is_said(
+    file: RestorerFile, model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert cleaning.cleaner_of(model, None) is not None
+    assert not caplog.records
+    bare = model.clone()
+    bare.remove_attachments(cleaning.KEY)
+    assert cleaning.cleaner_of(bare, None) is None
+    (record,) = caplog.records
+    assert record.getMessage().startswith("No cleaner: ")
+    assert "connect a SwinIR by Load Upscale Model" in record.getMessage()
+    assert described(replace(file, cleaner={})).endswith(" pixels, no cleaner.")
+
+
 def test_weights_of_the_control_network_are_changed_and_given_back(restorer: Restorer, model: Any) -> None:
     before = restorer.unet.get_parameter(CONTROL).detach()
     change = torch.randn(before.shape, generator=torch.Generator().manual_seed(2))
