@@ -10,6 +10,7 @@ from . import (  # noqa: F401 - they register their verbs
     personalizing,
     restoring,
     training,
+    verifying,
 )
 from .app import app, run
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -89,11 +90,16 @@ def prediction_named(name: str | None) -> PredictionType | None:
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[Progress], None]]:
-    """One progress bar a stage; yields what a training calls after each step."""
+def bars(stderr: bool = False) -> Iterator[Callable[[Progress], None]]:
+    """One progress bar a stage; yields what a training calls after each step.
+
+    Args:
+        stderr: show them there, since what is written to stdout is a result.
+    """
     tasks: dict[str, TaskID] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, TimeRemainingColumn(), TextColumn("{task.fields[loss]}")) as bars:
+    loss = TextColumn("{task.fields[loss]}")
+    with Bars(*columns, TimeRemainingColumn(), loss, console=Console(stderr=stderr)) as bars:
 
         def show(progress: Progress) -> None:
             if progress.stage not in tasks:

@@ -164,6 +164,9 @@ def test_convert(tmp_path: Path) -> None:
         (("degrade", PICTURE, "out.xyz"), "out.xyz"),
         (("degrade", PICTURE, ROOT), "has to end in"),
         (("inspect", ROOT), "is a folder"),
+        (("verify", TINY, "--steps", "0"), "steps must be 1 or more"),
+        (("verify", TINY, "--report", ROOT), "is a folder"),
+        (("verify", "none.safetensors"), "none.safetensors"),
         (("convert", "out.ckpt", TINY), "out.ckpt"),
         (("convert", "out.safetensors", TINY, "--prediction-type", "x0"), "'x0'; choose eps or v"),
         (("convert", "out.safetensors", TINY, "--addon", TINY), "not an add-on"),
@@ -176,6 +179,20 @@ def test_what_is_wrong_is_said_in_one_line(arguments: tuple, named: str) -> None
     assert result.stderr.count("\n") == 1
     assert named in result.stderr
     assert not (ROOT / "out.safetensors").exists()
+
+
+def test_verify_writes_a_report_without_names_and_its_status_is_the_verdict(tmp_path: Path) -> None:
+    """Nothing but the report is in the output, to be pasted or piped."""
+    result = run("verify", TINY, "--quick", "--report", tmp_path / "report.md")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("### PFStorer verify: 5 checks passed")
+    assert result.stdout == (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert TINY.name not in result.stdout
+    assert str(ROOT) not in result.stdout
+    assert "checks" in result.stderr, "progress is told elsewhere"
+    result = run("verify", ROOT / "README.md", "--device", "cpu", "--dtype", "bf16", "--steps", "1")
+    assert result.returncode == 1
+    assert "| files of known kinds | file 1 " in result.stdout
 
 
 def test_degrade_says_what_it_did_and_can_do_it_again(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from harness import ROOT
 CORE, NODES, LAB = "pfstorer_core", "nodes", "lab"
 HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "node_helpers", "server"}
 LONGEST_EXECUTE, LONGEST_MODULE = 40, 300
-MOST_ENTRIES = 10
+MOST_ENTRIES = 11
 FLOORS = (
     {"cli"},
+    {"verification"},
     {"restore"},
     {"personalization"},
     {"restorers"},
