@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import comfy.model_management as mm
@@ -52,6 +53,11 @@ def cleaner_of(model: ModelPatcher, chosen: Any | None) -> Any | None:
             "expects a cleaned picture: connect a SwinIR by Load Upscale Model (face_swinir_v1.ckpt)."
         )
     return cleaner
+
+
+def without_host(cleaner: Any) -> Cleaner:
+    """An UPSCALE_MODEL as the core knows cleaners."""
+    return Cleaner(partial(clean, cleaner), 1, torch.device("cpu"), torch.float32)
 
 
 def clean(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from ...pfstorer_core.restorers.fingerprint import fingerprint, same_base
 from ...pfstorer_core.training.formats import calculates_bf16, training_dtype
 from ...pfstorer_core.training.progress import Progress
 from .adapters import IdentityAdapterType
-from .cleaning import clean, cleaner_of
+from .cleaning import cleaner_of, without_host
 from .conditioning import restorer_of
 from .folders import adapter_file
 from .images import to_image
@@ -150,7 +149,7 @@ def training_copy(model: ModelPatcher, cleaner: Any = None) -> Restorer:
         source.path, *source.addons, device=device, dtype=training_dtype(model.model.get_dtype(), device),
         prediction_type=source.prediction_type, variant=source.variant, text=True,
     )  # fmt: skip
-    return restorer if cleaner is None else replace(restorer, cleaner=partial(clean, cleaner))
+    return restorer if cleaner is None else replace(restorer, cleaner=without_host(cleaner))
 
 
 def loss_map(adapter: Adapter) -> dict[str, list[float]]:

@@ -98,6 +98,8 @@ def test_steps_of_both_pivots() -> None:
     assert [both.text_steps(pivots) for pivots in ("both", "text", "model")] == [2500, 3300, 0]
     assert replace(both, steps=4000).steps_text == 2500, "more steps go on from fewer"
     assert DualPivotTraining(steps=100).text_steps("both") == 76
+    alone = DualPivotTraining(pivots="text", steps=5)
+    assert replace(alone, steps=9) == DualPivotTraining(pivots="text", steps=9), "so does one pivot alone"
 
 
 @pytest.mark.parametrize(
@@ -232,6 +234,16 @@ def test_data_of_the_model_pivot(
     assert {int(sample["photo"]) for sample in drawn} == kinds
     held = pivot.pairs(pivot.photos, 1, 1, 0, 0.0, never)
     assert int(held[0]["photo"]) in (0, 1), "previews are of the person"
+
+
+def test_named_pictures_are_looked_for_before_the_first_pivot(
+    diffbir: Restorer, photos: list[Tensor], tmp_path: Path
+) -> None:
+    named = {"pictures": str(tmp_path / "none")}
+    with pytest.raises(FileNotFoundError, match=r"No pictures at .*none"):
+        pivot_of(TextPivot, diffbir, photos, data="mixed", **named)
+    for unused in ({"data": "personal"}, {"data": "mixed", "pivots": "text"}):
+        assert pivot_of(TextPivot, diffbir, photos, **named, **unused).generic is None
 
 
 def test_generic_pictures_have_the_prompt_of_the_class(

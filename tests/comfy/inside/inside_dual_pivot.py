@@ -124,8 +124,12 @@ def learned(loaded: Any, name: str, **settings: Any) -> Any:
         "lr_model": 0.01, **settings,
     }  # fmt: skip
     photo = torch.rand(1, 40, 40, 3, generator=torch.Generator().manual_seed(0))
+    face = torch.zeros(1, 40, 40)
+    face[:, 5:30, 5:30] = 1
     with torch.inference_mode():
-        return cls.execute({"photo_0": [photo]}, None, **{key: [value] for key, value in given.items()})
+        return cls.execute(
+            {"photo_0": [photo]}, {"face_0": [face]}, **{key: [value] for key, value in given.items()}
+        )
 
 
 def conditions(model: Any, x: Tensor, hint: Tensor, context: Tensor) -> dict[str, Any]:
@@ -267,6 +271,7 @@ def test_it_is_learned_in_the_host_s_inference_mode(
         "model_pivot": found.header.losses[1:],
     }  # fmt: skip
     assert all(change.up.any() for change in found.text.values() if isinstance(change, LowRank))
+    assert "no eyes and mouth were found" in output.ui.as_dict()["text"][0], "it is not aligned"
     kind = request.getfixturevalue("dynamic")
     with torch.inference_mode():
         streamed = LoadBaseRestorer.execute(NAME, dtype="fp32").args
