@@ -11,10 +11,13 @@ from torch import Tensor
 from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.checkpoints.layouts import with_prefixes
 from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, SWINIR, UNET
+from pfstorer_core.models import ControlConfig
+from pfstorer_core.restorers.diffbir.start import new_control
 from pfstorer_core.restorers.diffbir.variants import VARIANTS
 from pfstorer_core.restorers.files import RestorerFile, file_tensors, open_restorer
 
 from . import diffbir, golden
+from .networks import chosen
 
 NAME = "diffbir_assembly"
 INPUTS = golden.metadata(NAME)["inputs"]
@@ -125,3 +128,24 @@ def test_the_combined_file_of_the_release_loads(
         ours, theirs = getattr(file, name), getattr(assembled, name)
         assert {*ours} == {*theirs}
         assert all(torch.equal(value, theirs[key]) for key, value in ours.items()), name
+
+
+def test_a_new_control_network_comes_from_the_u_net(given: dict[str, dict[str, Tensor]]) -> None:
+    """Its encoder, without a look at the hint, and nothing that would reach the U-Net."""
+    header, sums = golden.metadata(NAME), golden.group(NAME, "control_from_unet")
+    sizes = header["config"]
+    channels = {"in_channels": sizes["in_channels"] + sizes["hint_channels"]}
+    unet = UNET.of(given["sd"])
+    found = new_control(unet, ControlConfig(**chosen(sizes, ControlConfig) | channels))
+    shapes = dict(header["control_from_unet_keys"])
+    assert {key: list(value.shape) for key, value in found.items()} == shapes
+    for key, expected in zip(shapes, sums["sums"], strict=True):
+        value = found[key]
+        assert_sums(value, expected, key)
+        kind = header["control_from_unet_kind"][key]
+        if kind == "zero":
+            assert not value.any(), key
+        elif kind == "copied":
+            assert torch.equal(value, unet[key]), key
+        else:
+            assert torch.equal(value, sums["first_conv"]), kind
