@@ -8,7 +8,7 @@ from pfstorer_core.checkpoints.files import atomic_write
 
 from ..evaluation.scoreboard import Scoreboard
 
-UNLEARNED = ("input", "autoencoder", "base")
+UNLEARNED = ("input", "autoencoder", "base", "diffbir")
 """Methods without a person."""
 
 

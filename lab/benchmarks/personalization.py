@@ -1,12 +1,15 @@
 """What personalization brings: every way to learn a person, on drawn people that no network has seen.
 
 `python -m lab benchmark personalization --json FILE [--people 6] [--photos 6] [--methods base,pfstorer,…]
-[--preset heavy light] [--seed 0] [--gamma 1] [--steps 500] [--draws 4] [--sheet FILE.png] [--plot FILE.png]`
+[--preset heavy light] [--seed 0] [--gamma 1] [--steps 500] [--draws 4] [--sheet FILE.png] [--plot FILE.png]
+[--control FILE] [--pivot-steps 3300]`
 
 Each person is learned from `--references` clean photos and restored on further, damaged ones. What was
 learned is kept in a folder beside FILE, person by person, so that a run that was stopped goes on. The LoRA is
 of all layers as in ComfyUI's own training, of as many parameters and the same rate, without L_Gen. A method
 may carry its strength (`pfstorer@0.5`); `other:pfstorer` is the next person's adapter on this one's picture.
+`--control` puts a control network on the restorer: `diffbir` is what it makes without a person, `text_pivot`,
+`model_pivot` and `dual_pivot` are Dual-Pivot Tuning's pivots, alone and both.
 `--plot` draws the differences from the base, `--frontier FILE.png` identity against PSNR over the strengths.
 """
 
@@ -15,30 +18,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from pfstorer_core.checkpoints.files import atomic_write
-from pfstorer_core.personalization.base import Adapter
-from pfstorer_core.personalization.identity import Identity
-from pfstorer_core.personalization.lora.train import LoRATraining, trained_layers
-from pfstorer_core.personalization.objective import PersonTraining
-from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
-from pfstorer_core.personalization.pfstorer.sites import default_sites, new_blocks
+from pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
 from pfstorer_core.personalization.pfstorer.train import AdapterTraining
-from pfstorer_core.personalization.photos import Photos
-from pfstorer_core.personalization.registry import load_identity_adapter
-from pfstorer_core.personalization.training import train_identity_adapter
-from pfstorer_core.restore import restore
-from pfstorer_core.restorers.base import Restorer
 from pfstorer_core.restorers.files import load_restorer
 
 from ..evaluation import CaseSettings, EvaluationSettings, draw_case, evaluate, load_judges
@@ -47,125 +35,9 @@ from ..evaluation.cases import Case
 from ..evaluation.commands import JUDGES, RESTORER
 from ..evaluation.figures import tables, write_plot, write_sheet
 from ..evaluation.judges import Judges
-from ..evaluation.methods import Method, standard_methods
+from ..evaluation.methods import Method
 from .frontier import UNLEARNED, write_frontier
-
-Whose = Callable[[Case], Case]
-"""Whose adapter is taken for a case's pictures."""
-
-
-@dataclass(frozen=True)
-class Learned:
-    """Adapters of people, learned when they are asked for."""
-
-    restorer: Restorer
-    cases: CaseSettings
-    settings: AdapterTraining
-    folder: Path
-    sampling_steps: int
-
-    def owner_note(self, method: str, preset: str, person: object) -> Path:
-        """Where it is kept how much a row's pictures look like the owner of another person's adapter."""
-        sampled = self.folder / f"{self.sampling_steps}_steps_{self.cases.draws}_draws"
-        return sampled / f"{method.replace(':', '-')}-{preset}-{person}.owner"
-
-    def adapter(self, name: str, settings: PersonTraining, case: Case) -> Adapter:
-        path = self.folder / f"{name}-{case.person}.safetensors"
-        if not path.exists():
-            with learning(path) as work:
-                photos = list(case.references)
-                train_identity_adapter(self.restorer, photos, settings, folder=work).save(path)
-        return load_identity_adapter(path)
-
-    def restored(self, case: Case, adapter: Adapter, gamma: float) -> Tensor:
-        return restore(
-            self.restorer,
-            case.lq,
-            upscale=1,
-            steps=self.sampling_steps,
-            seed=case.seed,
-            identities=[Identity(adapter, gamma)],
-        )
-
-    def neighbour(self, case: Case) -> Case:
-        """The next person, under the same preset."""
-        return draw_case(self.cases, case.person ^ 1, case.preset)
-
-
-@contextmanager
-def learning(path: Path) -> Iterator[Path]:
-    """A folder to train in for the file `path`, beside which the seconds are noted, all tries together."""
-    work, note, start = path.with_suffix(".unfinished"), path.with_suffix(".seconds"), time.perf_counter()
-    before = float(note.read_text()) if note.exists() else 0.0
-    try:
-        yield work
-    finally:
-        note.write_text(f"{before + time.perf_counter() - start:.1f}")
-    shutil.rmtree(work, ignore_errors=True)
-
-
-def lora_of_equal_size(restorer: Restorer, settings: AdapterTraining) -> LoRATraining:
-    """The same training of a LoRA with about as many parameters as the blocks have."""
-    sites = list(settings.sites) or default_sites(restorer.unet)
-    blocks = new_blocks(restorer.unet, sites, 0).values()
-    parameters = sum(p.numel() for block in blocks for p in block.parameters())
-    per_rank = sum(len(w) + w[0].numel() for w in trained_layers(restorer.unet, "all").values())
-    shared = {field.name: getattr(settings, field.name) for field in fields(PersonTraining)}
-    return LoRATraining(**shared, rank=max(1, round(parameters / per_rank)), targets="all", lambda_gen=0.0)
-
-
-def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
-    """All rows by name, at one strength; `other:` rows take the next person's adapter."""
-    own = learned.settings
-    variants: dict[str, PersonTraining] = {
-        "lora": lora_of_equal_size(learned.restorer, own),
-        "token": replace(own, blocks=False, gradients="full"),
-        "vico": replace(own, gamma=False),
-        "pfstorer_no_gen": replace(own, lambda_gen=0.0),
-        "pfstorer": own,
-        "pfstorer_same": replace(own, reference_timestep="same"),
-        "pfstorer_noised": replace(own, reference_timestep="noised"),
-    }
-
-    def personal(name: str, whose: Whose, case: Case) -> Tensor:
-        return learned.restored(case, learned.adapter(name, variants[name], whose(case)), gamma)
-
-    def wrong_refs(case: Case) -> Tensor:
-        """Another person's photos as references of the person's own blocks."""
-        other = draw_case(learned.cases, case.person + 1000, case.preset)
-        latents = Photos.of(learned.restorer, list(other.references)).latents
-        return learned.restored(case, replace(own_adapter(case), references=latents), gamma)
-
-    def no_refs(case: Case) -> Tensor:
-        adapter = own_adapter(case)
-        return learned.restored(case, replace(adapter, references=adapter.references[:0]), gamma)
-
-    def own_adapter(case: Case) -> IdentityAdapter:
-        adapter = learned.adapter("pfstorer", own, case)
-        assert isinstance(adapter, IdentityAdapter)
-        return adapter
-
-    rows: dict[str, Method] = {"wrong_refs": wrong_refs, "no_refs": no_refs}
-    for prefix, whose in (("", itself), ("other:", learned.neighbour)):
-        rows |= {f"{prefix}{name}": partial(personal, name, whose) for name in variants}
-    return {**standard_methods(learned.restorer, learned.sampling_steps), **rows}
-
-
-def itself(case: Case) -> Case:
-    return case
-
-
-def method_named(learned: Learned, name: str, gamma: float) -> Method:
-    """A row; `pfstorer@0.5` is `pfstorer` at that strength.
-
-    Raises:
-        ValueError: no such row.
-    """
-    kind, _, strength = name.partition("@")
-    known = methods_of(learned, float(strength) if strength else gamma)
-    if kind not in known:
-        raise ValueError(f"no method {kind!r}; choose from {', '.join(known)}")
-    return known[kind]
+from .learned import Learned, method_named
 
 
 def watched(learned: Learned, judges: Judges, name: str, method: Method) -> Method:
@@ -204,6 +76,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=AdapterTraining().steps)
     parser.add_argument("--sampling-steps", type=int, default=20)
     parser.add_argument("--restorer", type=Path, default=RESTORER)
+    parser.add_argument("--control", type=Path, help="a control network for --restorer, with its cleaner")
+    parser.add_argument("--pivot-steps", type=int, default=DualPivotTraining().steps, help="of both pivots")
     parser.add_argument("--judges", type=Path, default=JUDGES)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -225,10 +99,14 @@ def main() -> None:
     size = restorer.header.image_size
     once = CaseSettings(options.photos, options.references, size=size, seed=options.seed)
     cases = replace(once, draws=options.draws)
+    diffbir = load_restorer(options.restorer, options.control, text=True) if options.control else None
+    pivots = DualPivotTraining(steps=options.pivot_steps, seed=options.seed, preview_every=0)
     what = f"{restorer.fingerprint} {settings} {once}"
+    if diffbir:
+        what += f" {diffbir.fingerprint} {pivots}"
     folder = options.json.with_suffix("") / hashlib.sha256(what.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
-    learned = Learned(restorer, cases, settings, folder, options.sampling_steps)
+    learned = Learned(restorer, cases, settings, folder, options.sampling_steps, diffbir, pivots)
     methods: dict[str, Method] = {}
     noted: dict[str, Method] = {}
     for name in names:
@@ -242,6 +120,8 @@ def main() -> None:
         f"{restorer.fingerprint}, gamma {options.gamma:g}, {options.sampling_steps} sampling steps, "
         f"judges {hashlib.sha256(options.judges.read_bytes()).hexdigest()[:12]}, {settings}"
     )
+    if diffbir:
+        about += f", {diffbir.fingerprint}, {pivots}"
     board = evaluate(
         noted,
         judges,

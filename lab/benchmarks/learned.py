@@ -1,0 +1,173 @@
+"""Ways to learn a person, and what was learned already: the rows of the benchmark of personalization."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from pfstorer_core.personalization.base import Adapter
+from pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
+from pfstorer_core.personalization.identity import Identity
+from pfstorer_core.personalization.lora.train import LoRATraining, trained_layers
+from pfstorer_core.personalization.objective import PersonTraining
+from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
+from pfstorer_core.personalization.pfstorer.sites import default_sites, new_blocks
+from pfstorer_core.personalization.pfstorer.train import AdapterTraining
+from pfstorer_core.personalization.photos import Photos
+from pfstorer_core.personalization.registry import load_identity_adapter
+from pfstorer_core.personalization.training import train_identity_adapter
+from pfstorer_core.restore import restore
+from pfstorer_core.restorers.base import Restorer
+
+from ..evaluation import CaseSettings, draw_case
+from ..evaluation.cases import Case
+from ..evaluation.methods import Method, standard_methods
+
+Whose = Callable[[Case], Case]
+"""Whose adapter is taken for a case's pictures."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Adapters of people, learned when they are asked for."""
+
+    restorer: Restorer
+    cases: CaseSettings
+    settings: AdapterTraining
+    folder: Path
+    sampling_steps: int
+    diffbir: Restorer | None = None
+    """The restorer under a control network, for Dual-Pivot Tuning."""
+    pivots: DualPivotTraining = field(default_factory=DualPivotTraining)
+
+    def base_of(self, method: str) -> Restorer:
+        """What a method's adapters change; raises ValueError where it is not there."""
+        if method != DualPivotTraining.method:
+            return self.restorer
+        if self.diffbir is None:
+            raise ValueError("Dual-Pivot Tuning needs a control network: name one by --control.")
+        return self.diffbir
+
+    def owner_note(self, method: str, preset: str, person: object) -> Path:
+        """Where it is kept how much a row's pictures look like the owner of another person's adapter."""
+        sampled = self.folder / f"{self.sampling_steps}_steps_{self.cases.draws}_draws"
+        return sampled / f"{method.replace(':', '-')}-{preset}-{person}.owner"
+
+    def adapter(self, name: str, settings: PersonTraining, case: Case) -> Adapter:
+        path = self.folder / f"{name}-{case.person}.safetensors"
+        if not path.exists():
+            with learning(path) as work:
+                photos = list(case.references)
+                restorer = self.base_of(settings.method)
+                train_identity_adapter(restorer, photos, settings, folder=work).save(path)
+        return load_identity_adapter(path)
+
+    def restored(self, case: Case, adapter: Adapter, gamma: float) -> Tensor:
+        return restore(
+            self.base_of(adapter.header.method),
+            case.lq,
+            upscale=1,
+            steps=self.sampling_steps,
+            seed=case.seed,
+            identities=[Identity(adapter, gamma)],
+        )
+
+    def neighbour(self, case: Case) -> Case:
+        """The next person, under the same preset."""
+        return draw_case(self.cases, case.person ^ 1, case.preset)
+
+
+@contextmanager
+def learning(path: Path) -> Iterator[Path]:
+    """A folder to train in for the file `path`, beside which the seconds are noted, all tries together."""
+    work, note, start = path.with_suffix(".unfinished"), path.with_suffix(".seconds"), time.perf_counter()
+    before = float(note.read_text()) if note.exists() else 0.0
+    try:
+        yield work
+    finally:
+        note.write_text(f"{before + time.perf_counter() - start:.1f}")
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def lora_of_equal_size(restorer: Restorer, settings: AdapterTraining) -> LoRATraining:
+    """The same training of a LoRA with about as many parameters as the blocks have."""
+    sites = list(settings.sites) or default_sites(restorer.unet)
+    blocks = new_blocks(restorer.unet, sites, 0).values()
+    parameters = sum(p.numel() for block in blocks for p in block.parameters())
+    per_rank = sum(len(w) + w[0].numel() for w in trained_layers(restorer.unet, "all").values())
+    shared = {one.name: getattr(settings, one.name) for one in fields(PersonTraining)}
+    return LoRATraining(**shared, rank=max(1, round(parameters / per_rank)), targets="all", lambda_gen=0.0)
+
+
+def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
+    """All rows by name, at one strength; `other:` rows take the next person's adapter."""
+    own = learned.settings
+    variants: dict[str, PersonTraining] = {
+        "lora": lora_of_equal_size(learned.restorer, own),
+        "token": replace(own, blocks=False, gradients="full"),
+        "vico": replace(own, gamma=False),
+        "pfstorer_no_gen": replace(own, lambda_gen=0.0),
+        "pfstorer": own,
+        "pfstorer_same": replace(own, reference_timestep="same"),
+        "pfstorer_noised": replace(own, reference_timestep="noised"),
+    }
+
+    if learned.diffbir:
+        variants |= {
+            "text_pivot": replace(learned.pivots, pivots="text", steps=learned.pivots.text_steps("both")),
+            "model_pivot": replace(
+                learned.pivots,
+                pivots="model",
+                steps=learned.pivots.steps - learned.pivots.text_steps("both"),
+            ),
+            "dual_pivot": replace(learned.pivots, pivots="both"),
+        }
+
+    def personal(name: str, whose: Whose, case: Case) -> Tensor:
+        return learned.restored(case, learned.adapter(name, variants[name], whose(case)), gamma)
+
+    def wrong_refs(case: Case) -> Tensor:
+        """Another person's photos as references of the person's own blocks."""
+        other = draw_case(learned.cases, case.person + 1000, case.preset)
+        latents = Photos.of(learned.restorer, list(other.references)).latents
+        return learned.restored(case, replace(own_adapter(case), references=latents), gamma)
+
+    def no_refs(case: Case) -> Tensor:
+        adapter = own_adapter(case)
+        return learned.restored(case, replace(adapter, references=adapter.references[:0]), gamma)
+
+    def own_adapter(case: Case) -> IdentityAdapter:
+        adapter = learned.adapter("pfstorer", own, case)
+        assert isinstance(adapter, IdentityAdapter)
+        return adapter
+
+    rows: dict[str, Method] = {"wrong_refs": wrong_refs, "no_refs": no_refs}
+    for prefix, whose in (("", itself), ("other:", learned.neighbour)):
+        rows |= {f"{prefix}{name}": partial(personal, name, whose) for name in variants}
+    if learned.diffbir:
+        rows["diffbir"] = standard_methods(learned.diffbir, learned.sampling_steps)["base"]
+    return {**standard_methods(learned.restorer, learned.sampling_steps), **rows}
+
+
+def itself(case: Case) -> Case:
+    return case
+
+
+def method_named(learned: Learned, name: str, gamma: float) -> Method:
+    """A row; `pfstorer@0.5` is `pfstorer` at that strength.
+
+    Raises:
+        ValueError: no such row.
+    """
+    kind, _, strength = name.partition("@")
+    known = methods_of(learned, float(strength) if strength else gamma)
+    if kind not in known:
+        raise ValueError(f"no method {kind!r}; choose from {', '.join(known)}")
+    return known[kind]
