@@ -70,8 +70,8 @@ class HostUNet(UNet):
         options.update(original_shape=list(x.shape), transformer_index=0)
         given = {"x": x, "timesteps": timesteps, "context": context, "y": y}
         patched = block_hooks(options, self.config.model_channels, given)
-        read = context if condition_context is None else condition_context
-        condition = self.conditioning(lq_latent if condition is None else condition, x, timesteps, read)
+        condition = lq_latent if condition is None else condition
+        condition = self.conditioning(condition, x, timesteps, context, condition_context)
         if control:
             condition = replace(condition, residuals=[*condition.residuals, control])
         until = hooks.until if hooks else ""

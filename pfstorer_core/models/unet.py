@@ -97,8 +97,7 @@ class UNet(UNetEncoder):
         Returns:
             [B, out_channels, H, W]; with `hooks.until` that block's features.
         """
-        read = context if condition_context is None else condition_context
-        beside = self.conditioning(condition, x, timesteps, read)
+        beside = self.conditioning(condition, x, timesteps, context, condition_context)
         residuals = [{part: list(each) for part, each in given.items()} for given in beside.residuals]
         emb = self.embed(timesteps, x)
         if hooks.emb:
@@ -139,7 +138,12 @@ class UNet(UNetEncoder):
         return self.lq_encoder or self.control_model or Concatenation(self.config.in_channels)
 
     def conditioning(
-        self, condition: Tensor | Conditioning | None, x: Tensor, timesteps: Tensor, context: Tensor | None
+        self,
+        condition: Tensor | Conditioning | None,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None,
+        condition_context: Tensor | None = None,
     ) -> Conditioning:
         """What `forward` makes of its condition, for several evaluations of the same x and time steps.
 
@@ -150,7 +154,8 @@ class UNet(UNetEncoder):
             return UNCONDITIONED
         if isinstance(condition, Conditioning):
             return condition
-        return self.conditioner.conditioning(condition, x, timesteps, context)
+        read = context if condition_context is None else condition_context
+        return self.conditioner.conditioning(condition, x, timesteps, read)
 
     def checkpoint_gradients(self, on: bool = True) -> None:
         """Trade a second forward pass of every block, the control network's among them, for the memory of its

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 from ..checkpoints.errors import StateDict
 from ..checkpoints.tensors import write_safetensors
@@ -82,3 +83,10 @@ class Adapter(ABC):
     def save(self, path: Path | str) -> None:
         """Write it in fp16; see `write_safetensors` for the errors."""
         write_safetensors(path, self.tensors(), self.header.to_metadata(), torch.float16)
+
+
+def context_faults(context: Tensor, unet: UNet, name: str) -> list[str]:
+    """What is wrong with a text context [B, L, D] for a U-Net, which errors call by that name."""
+    width = unet.config.context_dim
+    found = context.shape[-1]
+    return [] if found == width else [f"its context is {found} wide, but {width} in {name}"]

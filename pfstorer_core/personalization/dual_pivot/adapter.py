@@ -16,7 +16,7 @@ from ...checkpoints.words import plain
 from ...diffusion.schedule import Schedule
 from ...models import UNet
 from ...restorers.changes import Changes
-from ..base import Adapter
+from ..base import Adapter, context_faults
 from ..weights import Full, LowRank, factor_at, feature_scale
 from .header import DualPivotHeader
 
@@ -73,10 +73,7 @@ class DualPivotAdapter(Adapter):
                 faults.append(f"{name} has no {parameter}")
             elif not change.fits(weights[parameter]):
                 faults.append(f"{parameter} is of another size in {name} ({list(weights[parameter].shape)})")
-        if self.context.shape[-1] != unet.config.context_dim:
-            faults.append(
-                f"its context is {self.context.shape[-1]} wide, but {unet.config.context_dim} in {name}"
-            )
+        faults += context_faults(self.context, unet, name)
         if faults:
             raise ValueError(
                 f"This Dual-Pivot adapter does not fit: {faults[0]}. Load the restorer that it was trained "

@@ -13,7 +13,7 @@ from ...checkpoints.errors import StateDict
 from ...checkpoints.tensors import load_exactly
 from ...diffusion.schedule import Schedule
 from ...models import Backend, UNet
-from ..base import Adapter
+from ..base import Adapter, context_faults
 from .apply import BoundBlocks
 from .block import PersonalizationBlock
 from .header import LATENTS, PFStorerHeader, check_tensors
@@ -67,10 +67,7 @@ class IdentityAdapter(Adapter):
                 f"its references are {list(self.references.shape)}, but {name} has latents of "
                 f"{unet.config.in_channels} channels, and pictures of {image_size} pixels"
             )
-        if self.context.shape[-1] != unet.config.context_dim:
-            faults.append(
-                f"its context is {self.context.shape[-1]} wide, but {unet.config.context_dim} in {name}"
-            )
+        faults += context_faults(self.context, unet, name)
         if faults:
             raise ValueError(
                 f"This identity adapter does not fit: {faults[0]}. Load the restorer that it was trained "

@@ -203,7 +203,7 @@ def test_each_area_is_pulled_to_its_own_picture(model: Any) -> None:
     conds = []
     for lq, extra in (
         (left, {"area": (12, 4, 0, 0)}),
-        (right, {"area": (12, 4, 0, 4)}),
+        (right, {"area": (12, 4, 0, 4), "strength": 0.5}),
         (past, {"end_percent": 0.0, "start_percent": 0.0}),
     ):
         (prompt,) = with_lq(prompts_for(model.model, None), lq)
