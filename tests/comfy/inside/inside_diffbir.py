@@ -15,6 +15,7 @@ import torch
 from comfy.cldm.cldm import ControlNet
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy_extras import nodes_model_merging as merging
+from pfstorer.nodes import load as loading
 from pfstorer.nodes.condition import RestorationConditioning
 from pfstorer.nodes.host import cleaning
 from pfstorer.nodes.host.model import build_model
@@ -22,7 +23,7 @@ from pfstorer.nodes.host.notes import described
 from pfstorer.nodes.host.vae import build_vae
 from pfstorer.nodes.host.weights import weight_patches, with_weights
 from pfstorer.nodes.sample import TiledSRSampler
-from pfstorer.pfstorer_core import restore
+from pfstorer.pfstorer_core import RestorerHeader, restore
 from pfstorer.pfstorer_core.checkpoints.parts import SWINIR
 from pfstorer.pfstorer_core.diffusion.guidance import cfg_combine, rescaled_cfg
 from pfstorer.pfstorer_core.imaging.tiling import TileGrid
@@ -30,6 +31,7 @@ from pfstorer.pfstorer_core.models import (
     Autoencoder,
     AutoencoderConfig,
     ControlConfig,
+    LQEncoderConfig,
     SwinIR,
     SwinIRConfig,
     UNet,
@@ -40,6 +42,7 @@ from pfstorer.pfstorer_core.restorers.base import Condition, Restorer
 from pfstorer.pfstorer_core.restorers.diffbir.cleaner import Cleaner
 from pfstorer.pfstorer_core.restorers.diffbir.variants import VARIANTS
 from pfstorer.pfstorer_core.restorers.files import RestorerFile, open_restorer, save_restorer
+from pfstorer.pfstorer_core.restorers.trainable import TrainableRestorer
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -150,6 +153,33 @@ def test_a_face_is_brought_to_its_size_cleaned_and_restored(
     bare.remove_attachments(cleaning.KEY)
     assert not torch.equal(restored, sampled(bare, vae)), "the cleaner of the file had no effect"
     assert torch.equal(restored, sampled(bare, vae, cleaner=model.get_attachment(cleaning.KEY)))
+
+
+def test_a_control_network_goes_on_top_of_a_stablesr_restorer(
+    restorer: Restorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `train-control --alone` makes it: the node takes it, and the restorer's own SFT rests."""
+    torch.manual_seed(3)
+    lq_encoder = LQEncoderConfig(model_channels=32, out_channels=32, channel_mult=(1, 1, 1))
+    steered = UNet(UNetConfig(sft_channels=32, sft_hidden=16, lq_encoder=lq_encoder, **SHARED)).eval()
+    header = RestorerHeader(image_size=SIDE, num_head_channels=16)
+    base = Restorer(steered, restorer.autoencoder, restorer.null_context, header)
+    save_restorer(base, tmp_path / "base.safetensors", torch.float32)
+    made = replace(VARIANTS["v1_general"], variant="", image_size=SIDE, num_head_channels=16)
+    TrainableRestorer(restorer, {}, {}, {}).write_control(tmp_path / "own.safetensors", made, torch.float32)
+    monkeypatch.setattr(loading, "restorer_path", lambda name: str(tmp_path / name))
+    monkeypatch.setattr(
+        loading, "addon_paths", lambda *names: [str(tmp_path / n) for n in names if n != "none"]
+    )
+    model, _, vae = loading.LoadBaseRestorer.execute("base.safetensors", "own.safetensors", dtype="fp32").args
+    assert model.model.header == made
+    kept = model.model.diffusion_model.state_dict()
+    assert not [key for key in kept if ".spade." in key or key.startswith("lq_encoder.")]
+    control = restorer.unet.get_parameter(CONTROL)
+    assert torch.equal(kept[CONTROL], control)
+    assert torch.equal(kept["out.2.weight"], steered.state_dict()["out.2.weight"])
+    assert torch.isfinite(sampled(model, vae)).all()
+    assert model.get_attachment(cleaning.KEY) is not None
 
 
 def test_sampling_starts_from_noise_alone(file: RestorerFile, model: Any) -> None:
