@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..training.data import Crops, Pictures, find_pictures, hold_back
+from ..training.degradation import check_shares
 from ..training.loop import LoopSettings
+from ..training.mixing import FaceMixture
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,13 @@ class Data:
         paths: see `find_pictures`.
         size: side of the crops in pixels; 0 for what suits the restorer.
         degradation: name of a preset, or "" for what suits the size.
+        mix: share of the pictures that get the face of another, see `FaceMixture`.
     """
 
     paths: Sequence[Path] = ()
     size: int = 0
     degradation: str = ""
+    mix: float = 0.0
 
     def pictures(self) -> Pictures:
         """Raises ValueError where no paths are given, and what `find_pictures` does."""
@@ -38,7 +42,9 @@ class Data:
         """To train on, and to look at; raises ValueError where no crop can be made."""
         size = self.size or size
         train, held = hold_back(len(pictures))
-        crops = Crops(pictures, train, size, seed), Crops(pictures, held, size, seed)
+        check_shares(mix=self.mix)
+        mix = FaceMixture(pictures, train, self.mix) if self.mix else None
+        crops = Crops(pictures, train, size, seed, mix), Crops(pictures, held, size, seed)
         crops[0][0]  # so that what is wrong with all pictures is said here, and once
         return crops
 

@@ -53,6 +53,10 @@ Dtype = Annotated[str, typer.Option(help="Of the result: fp16, bf16 or fp32.")]
 Network = Annotated[
     str, typer.Option(help="What is made from nothing: tiny (128 pixels) or f8_z16 (256 pixels).")
 ]
+Mix = Annotated[
+    float,
+    typer.Option(help="Share of pictures that get another one's face: many people from photos of few."),
+]
 Endless = Annotated[
     bool, typer.Option("--endless", help="The rate stays: go on until you stop it; --finish ends it.")
 ]
@@ -139,6 +143,7 @@ def _train_base(
     crop: Crop = 0,
     checkpointing: Checkpointing = False,
     network: Network = "tiny",
+    mix: Mix = 0.0,
     endless: Endless = False,
     finish: Finish = 0,
     muon: Muon = None,
@@ -175,7 +180,7 @@ def _train_base(
         finish,
         group,
         compiled,
-        Data(data or (), size, degradation),
+        Data(data or (), size, degradation, mix),
         Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers, muon),
     )
     with bars() as show:

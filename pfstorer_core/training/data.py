@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -192,12 +192,14 @@ class Crops:
     Attributes:
         indices: of the pictures to use.
         size: side of the crops in pixels.
+        mix: makes another picture of one (of this number) before it is cropped; None leaves all as they are.
     """
 
     pictures: Pictures
     indices: Sequence[int]
     size: int
     seed: int = 0
+    mix: Callable[[Image.Image, int, np.random.Generator], Image.Image] | None = None
 
     def __post_init__(self) -> None:
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
@@ -212,7 +214,9 @@ class Crops:
         for _ in range(TRIES):
             index = self.indices[place]
             try:
-                image = random_crop(self.pictures.read(index), self.size, rng)
+                picture = self.pictures.read(index)
+                picture = self.mix(picture, index, rng) if self.mix else picture
+                image = random_crop(picture, self.size, rng)
             except Exception as error:  # what a damaged file leads to has no limits
                 broken.append((self.pictures.name(index), str(error) or type(error).__name__))
                 place = int(rng.integers(len(self)))

@@ -94,6 +94,8 @@ def latent_pairs(
     Raises what `Crops` and `write_safetensors` do.
     """
     settings: list[Any] = [count, asdict(degradation), p_hq]
+    if crops.mix is not None:
+        settings.append(["mix", getattr(crops.mix, "share", None)])
     if cleaner is not None:
         first = cleaner(crops[0]["image"][None].float() / 255)
         settings.append(round(first.double().abs().sum().item(), 2))
