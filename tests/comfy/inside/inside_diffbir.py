@@ -20,12 +20,15 @@ from pfstorer.nodes.condition import RestorationConditioning
 from pfstorer.nodes.host import cleaning
 from pfstorer.nodes.host.model import build_model
 from pfstorer.nodes.host.notes import described
+from pfstorer.nodes.host.sampling import MARGIN, plan_tiles
+from pfstorer.nodes.host.tiles import Tiles
 from pfstorer.nodes.host.vae import build_vae
 from pfstorer.nodes.host.weights import weight_patches, with_weights
 from pfstorer.nodes.sample import TiledSRSampler
 from pfstorer.pfstorer_core import RestorerHeader, restore
 from pfstorer.pfstorer_core.checkpoints.parts import SWINIR
 from pfstorer.pfstorer_core.diffusion.guidance import cfg_combine, rescaled_cfg
+from pfstorer.pfstorer_core.imaging.canvas import Canvas
 from pfstorer.pfstorer_core.imaging.tiling import TileGrid
 from pfstorer.pfstorer_core.models import (
     Autoencoder,
@@ -339,3 +342,13 @@ def test_v21_rescales_cfg_in_every_sampler(file: RestorerFile, variant: str) -> 
     assert scale == (1 if variant == "v2.1" else 6), "at the noisiest step"
     alone = comfy.samplers.cfg_function(model.model, cond, 0 * cond, 1.0, x, sigma, model.model_options)
     torch.testing.assert_close(alone, cond, rtol=0, atol=1e-5)
+
+
+def test_a_mask_lies_on_the_picture_and_not_on_the_black_beside_it() -> None:
+    canvas = Canvas(torch.zeros(1, 3, 256, 64), (77, 64), (77, 64))
+    mask = torch.zeros(1, 1, 77, 64)
+    mask[..., 68:72, :] = 1  # row 17 of the latent cells
+    ((tiles, _),) = plan_tiles(canvas, mask, 4, 1, Tiles(16, 0, 1))
+    assert tiles.wanted is not None
+    rows = tiles.wanted.any(1).nonzero()[:, 0].tolist()
+    assert rows == list(range(17 - MARGIN, 18 + MARGIN + 1)), "the cell, and one that it reaches into"
