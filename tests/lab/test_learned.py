@@ -12,7 +12,8 @@ from lab.evaluation import CaseSettings, draw_case
 from pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
 from pfstorer_core.personalization.pfstorer.train import AdapterTraining
 from pfstorer_core.personalization.registry import load_identity_adapter
-from tests.unit.small import small_diffbir, small_restorer
+
+from ..unit.small import small_diffbir, small_restorer
 
 CASES = CaseSettings(photos=1, references=2, size=32, damage_at=32)
 PIVOTS = DualPivotTraining(steps=3, class_pictures=1, rank=1, preview_every=0)
