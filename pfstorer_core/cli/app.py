@@ -99,12 +99,18 @@ def bars(stderr: bool = False) -> Iterator[Callable[[Progress], None]]:
     tasks: dict[str, TaskID] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     loss = TextColumn("{task.fields[loss]}")
-    with Bars(*columns, TimeRemainingColumn(), loss, console=Console(stderr=stderr)) as bars:
+    bars = Bars(*columns, TimeRemainingColumn(), loss, console=Console(stderr=stderr))
 
-        def show(progress: Progress) -> None:
-            if progress.stage not in tasks:
-                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.steps, loss="")
-            loss = "" if progress.loss is None else f"loss {progress.loss:.4f}"
-            bars.update(tasks[progress.stage], completed=progress.step, loss=loss)
+    def show(progress: Progress) -> None:
+        if not tasks:
+            bars.start()  # not before: without a task it would leave an empty line, ahead of an error
+        if progress.stage not in tasks:
+            tasks[progress.stage] = bars.add_task(progress.stage, total=progress.steps, loss="")
+        loss = "" if progress.loss is None else f"loss {progress.loss:.4f}"
+        bars.update(tasks[progress.stage], completed=progress.step, loss=loss)
 
+    try:
         yield show
+    finally:
+        if tasks:
+            bars.stop()
