@@ -46,6 +46,11 @@ class Learned:
     diffbir: Restorer | None = None
     """The restorer under a control network, for Dual-Pivot Tuning."""
     pivots: DualPivotTraining = field(default_factory=DualPivotTraining)
+    find: Callable[[int, str], Case] | None = None
+    """Person of a number, under a preset; None draws them."""
+
+    def case(self, person: int, preset: str) -> Case:
+        return self.find(person, preset) if self.find else draw_case(self.cases, person, preset)
 
     def base_of(self, method: str) -> Restorer:
         """What a method's adapters change; raises ValueError where it is not there."""
@@ -81,7 +86,7 @@ class Learned:
 
     def neighbour(self, case: Case) -> Case:
         """The next person, under the same preset."""
-        return draw_case(self.cases, case.person ^ 1, case.preset)
+        return self.case(case.person ^ 1, case.preset)
 
 
 @contextmanager
@@ -135,7 +140,7 @@ def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
 
     def wrong_refs(case: Case) -> Tensor:
         """Another person's photos as references of the person's own blocks."""
-        other = draw_case(learned.cases, case.person + 1000, case.preset)
+        other = learned.case(case.person + 1000, case.preset)
         latents = Photos.of(learned.restorer, list(other.references)).latents
         return learned.restored(case, replace(own_adapter(case), references=latents), gamma)
 
