@@ -16,7 +16,6 @@ from .diffusion.restoration_guidance import GuidanceSettings, RestorationGuidanc
 from .diffusion.sampling import SamplerStep
 from .imaging.canvas import canvas_for
 from .imaging.color import COLOR_FIXES
-from .imaging.resizing import resize
 from .imaging.tile_setting import TileSetting
 from .imaging.tiling import TileGrid
 from .personalization.identity import Identity, each_in_its_area, personal_context
@@ -95,7 +94,7 @@ def restore(
     condition = restorer.condition(latent)
     grid = TileGrid.of(latent, *tiles.diffusion)
     placed = {
-        k: resize(area.float(), (grid.height, grid.width)).to(latent).expand(len(latent), -1, -1, -1)
+        k: canvas.area(area, (grid.height, grid.width)).to(latent).expand(len(latent), -1, -1, -1)
         for k, area in enumerate(areas)
         if area is not None
     }

@@ -46,6 +46,16 @@ class Canvas:
         height, width = self.content
         return resize(restored[..., :height, :width], self.target, self.on_strip).clamp_(0, 1)
 
+    def area(self, mask: Tensor, cells: tuple[int, int]) -> Tensor:
+        """What covers the whole bad picture [B, 1, h, w], of any size, in the cells [B, 1, *cells] of the
+        picture with its padding, which continues what is beside it."""
+        height, width = (
+            max(1, round(count * part / whole))
+            for count, part, whole in zip(cells, self.content, self.picture.shape[-2:], strict=True)
+        )
+        padding = (0, cells[1] - width, 0, cells[0] - height)
+        return F.pad(resize(mask.float(), (height, width)), padding, mode="replicate")
+
     def enlarged(self) -> Tensor:
         """The bad picture [B, 3, *target] in [0, 1]."""
         height, width = self.content

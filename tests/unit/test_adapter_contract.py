@@ -125,10 +125,10 @@ def restored(restorer: Restorer, *identities: Identity) -> Tensor:
 
 
 def first_x0(restorer: Restorer, *identities: Identity) -> Tensor:
-    """What the first step takes the clean latent for [1, C, 8, 12]."""
+    """What the first step takes the clean latent for [1, C, 8, 12], without DiffBIR's padding."""
     seen: list[Tensor] = []
     pf.restore(restorer, LQ, upscale=4, steps=2, identities=identities, on_step=lambda s: seen.append(s.x0))
-    return seen[0]
+    return seen[0][..., :8, :12]
 
 
 def state(restorer: Restorer) -> dict[str, Tensor]:

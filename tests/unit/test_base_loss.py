@@ -243,6 +243,8 @@ def test_checkpointing_is_for_the_training_alone(tmp_path: Path, start: Trainabl
 class Pieces:
     """Samples one after the other, again and again."""
 
+    mix = None
+
     def __init__(self, pieces: Sequence[dict[str, Any]], size: int = 32, seed: int = 0) -> None:
         self.pieces, self.size, self.seed = pieces, size, seed
 
