@@ -7,11 +7,11 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
+from ..checkpoints.version import VERSION
 from ..checkpoints.words import bytes_in_words, plain
 from .given import GivenFile
 from .settings import Settings
@@ -85,7 +85,7 @@ class Report:
         told += [] if s.prediction_type is None else [f"--prediction-type {s.prediction_type}"]
         how = "quick" if s.quick else f"{s.steps} steps in {str(s.dtype).removeprefix('torch.')}"
         lines = [
-            f"- pack {pack_version()}, torch {torch.__version__}, Python {platform.python_version()}, "
+            f"- pack {VERSION}, torch {torch.__version__}, Python {platform.python_version()}, "
             f"{platform.system()} {platform.machine()}",
             f"- {device_name(s.device)}; {', '.join([how, *told])}; {self.seconds:.0f} s; "
             f"peak of memory: {', '.join(peaks) or 'unknown'}",
@@ -107,16 +107,6 @@ def without_places(text: str, paths: Sequence[Path]) -> str:
         whole = rf"(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)"
         text = re.sub(whole, f"file {called[name]}", text)
     return FOLDERS.sub("…", text)
-
-
-def pack_version() -> str:
-    """Of the installed library, or of the folder that it lies in as a node pack; "unknown" otherwise."""
-    try:
-        return metadata.version("pfstorer")
-    except metadata.PackageNotFoundError:
-        about = Path(__file__).parents[2] / "pyproject.toml"
-        found = about.is_file() and re.search(r'^version = "([\w.+-]+)"', about.read_text("utf-8"), re.M)
-        return found[1] if found else "unknown"
 
 
 def device_name(device: torch.device) -> str:

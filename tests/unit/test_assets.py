@@ -10,13 +10,19 @@ from harness import ROOT
 from harness.person import REFERENCES
 from harness.shipped.person import DRAWN_PERSON
 from lab.evaluation import load_judges
-from pfstorer_core import load_restorer
+from pfstorer_core import load_restorer, restore
+from pfstorer_core.checkpoints.version import VERSION
+from pfstorer_core.imaging.pictures import read_picture
+from pfstorer_core.imaging.resizing import resize
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from pfstorer_core.personalization.registry import load_identity_adapter
 
 ASSETS = ROOT / "assets"
 PERSON = f"identity_adapters/{DRAWN_PERSON}.safetensors"
-MEGABYTES = {"pfstorer_tiny.safetensors": 40, "pfstorer_judges.safetensors": 5, PERSON: 5}
+MEGABYTES = {
+    "pfstorer_tiny.safetensors": 40, "pfstorer_256.safetensors": 41, "pfstorer_judges.safetensors": 5,
+    PERSON: 5,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MEGABYTES)
@@ -33,6 +39,17 @@ def test_the_tiny_restorer_has_every_part() -> None:
     assert [stage["train"] for stage in stages[:2]] == ["unet", "all"]
 
 
+def test_the_restorer_of_photographs_keeps_a_good_one() -> None:
+    restorer = load_restorer(ASSETS / "pfstorer_256.safetensors", text=True)
+    assert restorer.context("a photo of a face").shape == restorer.null_context.shape
+    assert restorer.header.preview
+    photo = read_picture(ROOT / "pfstorer_core" / "verification" / "data" / "good.jpg")
+    side = restorer.header.image_size
+    photo = resize(photo, (side, side)).clamp(0, 1)
+    restored = restore(restorer, photo, upscale=1, steps=2)
+    assert -10 * (restored - photo).square().mean().log10() > 22
+
+
 def test_the_registry_s_pictures_have_its_sizes() -> None:
     icon, banner = (Image.open(ASSETS / "registry" / f"{name}.png").size for name in ("icon", "banner"))
     assert icon[0] == icon[1] <= 400
@@ -43,6 +60,7 @@ def test_the_wheel_has_all_of_the_core_and_nothing_else() -> None:
     """Files that are no modules are in it where package-data names them; what the core needs lies in it."""
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert 'include = ["pfstorer_core*"]' in project
+    assert f'version = "{VERSION}"' in project
     packages = re.findall(r'^"([\w.]+)" = \["data/\*"\]', project, re.MULTILINE)
     named = {ROOT.joinpath(*package.split("."), "data") for package in packages}
     files = [
