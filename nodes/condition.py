@@ -13,6 +13,7 @@ from .host.cleaning import clean, cleaner_of
 from .host.conditioning import Conditioning, check_size, prompts_for, restorer_of, start_of, with_lq
 from .host.images import from_image
 from .host.pixels import encode
+from .host.placement import frame_of
 
 
 class RestorationConditioning(io.ComfyNode):
@@ -65,9 +66,12 @@ class RestorationConditioning(io.ComfyNode):
                 f"{vae.downscale_ratio} pixels. Enlarge it to the size of the result first."
             )
         check_size(restorer.header, pixels)
+        given = pixels.shape[-2:]
         pixels = vae.vae_encode_crop_pixels(pixels.movedim(1, -1)).movedim(-1, 1)
+        corner = [(whole - part) // 2 for whole, part in zip(given, pixels.shape[-2:], strict=True)]
+        frame = frame_of(given, pixels.shape[-2:], corner)
         stop = mm.throw_exception_if_processing_interrupted
         pixels = clean(cleaner_of(model, cleaner), pixels, on_tile=stop)
         lq_latent = encode(vae, pixels, on_tile=stop)
         start = start_of(restorer.header, lq_latent)
-        return io.NodeOutput(*with_lq(prompts, lq_latent), {"samples": start})
+        return io.NodeOutput(*with_lq(prompts, lq_latent, frame), {"samples": start})

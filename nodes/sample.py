@@ -21,6 +21,7 @@ from .host.cleaning import clean, cleaner_of, pixel_tiles
 from .host.conditioning import Conditioning, prompts_for, restorer_of, start_of, with_lq
 from .host.images import from_image
 from .host.pixels import check_fidelity, decode, encode
+from .host.placement import frame_of
 from .host.progress import TileBar
 from .host.sampling import apply_mask, check_noise_levels, check_samples, plan_tiles, prepare_mask
 from .host.tiles import Tiles, with_tiles
@@ -108,13 +109,14 @@ class TiledSRSampler(io.ComfyNode):
         setting = setting.on(canvas.picture, header.size_rule)
         shown = None if shown is None else resize(shown, canvas.target, stop).clamp(0, 1)
         plans = plan_tiles(canvas, shown, factor, together, Tiles(*setting.diffusion, tile_batch))
+        frame = frame_of(canvas.content, canvas.picture.shape[-2:])
         bar = TileBar(model, pixel_tiles(cleaner, canvas.picture, setting), steps, [n for _, n in plans])
         seen = replace(canvas, picture=clean(cleaner, canvas.picture, setting.cleaner, bar.on_pixel_tile))
         lq_latent = encode(vae, seen.picture, setting.autoencoder, bar.on_pixel_tile)
 
         def sample(number: int, start: Tensor) -> Tensor:
             noise = comfy.sample.prepare_noise(start, seed)
-            positive, negative = with_lq(prompts, start, number * together, count)
+            positive, negative = with_lq(prompts, start, frame, number * together, count)
             bar.begin(number)
             return comfy.sample.sample(
                 with_tiles(model, replace(plans[number][0], on_tiles=bar.on_tiles)), noise, steps, cfg,

@@ -23,7 +23,7 @@ from ...pfstorer_core.personalization.identity import (
     personal_context,
 )
 from ...pfstorer_core.restorers.changes import Changes, together
-from .placement import Placement
+from .placement import FRAME, WHOLE, Placement
 from .weights import weight_patches, weights_state, with_weights
 
 PATCH = "pfstorer_identity"
@@ -121,7 +121,8 @@ def identity_conds(
     conds: dict[str, Any] = {NAMED: comfy.conds.CONDRegular(torch.tensor([[float(free)]]))}
     for number, patch in enumerate(patches):
         if (area := patch.identity.area) is not None:
-            conds[f"{AREA}{number}"] = comfy.conds.CONDNoiseShape(placement.of(area, "area").to(noise))
+            placed = placement.of(area, "area", values.get(FRAME, WHOLE))
+            conds[f"{AREA}{number}"] = comfy.conds.CONDNoiseShape(placed.to(noise))
     return conds
 
 

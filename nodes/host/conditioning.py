@@ -13,6 +13,7 @@ from ...pfstorer_core.checkpoints.header import RestorerHeader
 from .adapters import NULL_PROMPT
 from .images import finite
 from .model import LQ_LATENT, PICTURES, RestorerModel
+from .placement import FRAME, WHOLE, Frame
 
 Conditioning = list[list[Any]]
 
@@ -74,15 +75,20 @@ def start_of(header: RestorerHeader, lq_latent: Tensor) -> Tensor:
 
 
 def with_lq(
-    prompts: list[Conditioning], lq_latent: Tensor, first: int = 0, total: int | None = None
+    prompts: list[Conditioning],
+    lq_latent: Tensor,
+    frame: Frame = WHOLE,
+    first: int = 0,
+    total: int | None = None,
 ) -> list[Conditioning]:
     """The prompts with the LQ latent [B, C, h, w] (unscaled) that steers the restoration.
 
     Args:
+        frame: what of the pictures was encoded; masks cover the whole of them.
         first: number of its first picture among the `total` that masks may be given for.
     """
     # On the negative too: without it the host would run two passes, one of them without structure.
-    values: dict[str, Any] = {LQ_LATENT: lq_latent}
+    values: dict[str, Any] = {LQ_LATENT: lq_latent, FRAME: frame}
     if total is not None:
         values[PICTURES] = (first, total)
     return [node_helpers.conditioning_set_values(prompt, values) for prompt in prompts]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import comfy.utils
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .images import finite
@@ -14,16 +15,24 @@ from .images import finite
 CANDIDATES = 64
 """Places that are looked at for a cut, of those where the first cell agrees."""
 
+Span = tuple[float, float]
+Frame = tuple[Span, Span]
+"""From where to where, in parts of a picture's height and of its width, an encoded picture reaches: less than
+the whole where it was cut to the size of cells, more where it was padded."""
+WHOLE: Frame = ((0.0, 1.0), (0.0, 1.0))
+FRAME = "pfstorer_frame"
+"""Of the LQ latent in a conditioning's values."""
+
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the rows of a latent are on a batch of pictures. Sizes (height, width) in latent cells.
+    """Where the rows of a latent are on a batch of encoded pictures. Sizes (height, width) in latent cells.
 
     Attributes:
         rows: number of the picture that each row shows.
         total: of the pictures.
         size: of the latent.
-        corner: (y, x) and `whole` the size of the picture that it was cut from; None for no cut.
+        corner: (y, x) and `whole` the size of the encoded picture that it was cut from; None for no cut.
     """
 
     rows: Sequence[int]
@@ -32,13 +41,14 @@ class Placement:
     corner: tuple[int, int] | None = None
     whole: tuple[int, int] = (0, 0)
 
-    def of(self, canvas: Tensor, method: str) -> Tensor:
+    def of(self, canvas: Tensor, method: str, frame: Frame = WHOLE) -> Tensor:
         """What lies on the pictures [total, …] or on all alike [1, …] -> the same on the latent. As many as
         the latent has rows are taken to be in its order already.
 
         Args:
             canvas: [B, C, H, W] of any size; it covers the whole pictures.
             method: of the host's resizing.
+            frame: what of the pictures was encoded.
         Raises:
             ValueError: as many as there are neither pictures nor rows.
         """
@@ -49,9 +59,18 @@ class Placement:
                 f"{len(canvas)} masks do not fit {self.total} pictures: give one, or one for each."
             )
         if self.corner is None:
-            return _resized(canvas, self.size, method)
+            return _framed(canvas, self.size, method, frame)
         (y, x), (height, width) = self.corner, self.size
-        return _resized(canvas, self.whole, method)[..., y : y + height, x : x + width]
+        return _framed(canvas, self.whole, method, frame)[..., y : y + height, x : x + width]
+
+
+def frame_of(picture: Sequence[int], encoded: Sequence[int], corner: Sequence[int] = (0, 0)) -> Frame:
+    """The frame of an encoded picture that begins at this pixel (y, x) of a picture; sizes in pixels."""
+    height, width = (
+        (first / whole, (first + part) / whole)
+        for first, part, whole in zip(corner, encoded, picture, strict=True)
+    )
+    return height, width
 
 
 def check_latent(latent: Tensor, channels: int, name: str) -> None:
@@ -129,6 +148,18 @@ def _enlarged(size: tuple[int, int], of: tuple[int, int]) -> bool:
     factors = [((side - 0.5) / length, (side + 1) / length) for side, length in zip(size, of, strict=True)]
     larger = all(side > length for side, length in zip(size, of, strict=True))
     return larger and max(low for low, _ in factors) < min(high for _, high in factors)
+
+
+def _framed(canvas: Tensor, size: tuple[int, int], method: str, frame: Frame) -> Tensor:
+    """What covers a picture, in the cells of what was encoded of it; padding continues what is beside it."""
+    seen, cells = list[slice](), list[int]()
+    for (first, last), side, count in zip(frame, canvas.shape[-2:], size, strict=True):
+        end = min(last, 1.0)
+        start = min(round(first * side), side - 1)
+        seen.append(slice(start, max(round(end * side), start + 1)))
+        cells.append(max(round(count * (end - first) / (last - first)), 1))
+    shown = _resized(canvas[..., seen[0], seen[1]], (cells[0], cells[1]), method)
+    return F.pad(shown, (0, size[1] - cells[1], 0, size[0] - cells[0]), mode="replicate")
 
 
 def _resized(canvas: Tensor, size: tuple[int, int], method: str) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from comfy.cldm.cldm import ControlNet
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy_extras import nodes_model_merging as merging
+from inside_identity import applied, stand_in
 from pfstorer.nodes import load as loading
 from pfstorer.nodes.condition import RestorationConditioning
 from pfstorer.nodes.host import cleaning
@@ -352,3 +353,20 @@ def test_a_mask_lies_on_the_picture_and_not_on_the_black_beside_it() -> None:
     assert tiles.wanted is not None
     rows = tiles.wanted.any(1).nonzero()[:, 0].tolist()
     assert rows == list(range(17 - MARGIN, 18 + MARGIN + 1)), "the cell, and one that it reaches into"
+
+
+def test_a_person_s_mask_lies_on_the_picture_and_not_on_the_black_beside_it(
+    restorer: Restorer, file: RestorerFile, model: Any
+) -> None:
+    """Enlarged to 77 x 64 pixels, which are padded to 128 x 64: 19 of 32 rows of cells."""
+    mask = torch.zeros(1, 48, 40)
+    mask[:, 24:36] = 1
+    vae, settings = build_vae(file), {"upscale": 1.0, "steps": 1, "cfg": 1.0, "seed": 5}
+    settings |= {"sampler_name": "euler", "scheduler": "normal"}
+
+    def latents(model: Any) -> torch.Tensor:
+        return TiledSRSampler.execute(model, vae, bad(), **settings).args[1]["samples"]
+
+    masked = applied(model, stand_in(restorer), mask=mask)
+    change = (latents(masked) - latents(model)).abs().amax((0, 1, 3))
+    assert (change > 1e-6).nonzero()[:, 0].tolist() == list(range(9, 15))

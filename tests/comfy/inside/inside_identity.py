@@ -28,6 +28,11 @@ def model(path: Path) -> Any:  # noqa: F811
 
 @pytest.fixture(scope="module")
 def adapter(restorer: Restorer) -> IdentityAdapter:  # noqa: F811
+    return stand_in(restorer)
+
+
+def stand_in(restorer: Restorer) -> IdentityAdapter:  # noqa: F811
+    """Of a person that nobody has learned."""
     sites = default_sites(restorer.unet)
     blocks = new_blocks(restorer.unet, sites, seed=1)
     generator = torch.Generator().manual_seed(3)
@@ -38,7 +43,7 @@ def adapter(restorer: Restorer) -> IdentityAdapter:  # noqa: F811
         base=restorer.fingerprint,
         sites=sites,
         heads=[block.attn1.heads for block in blocks.values()],
-        prediction_type="v",
+        prediction_type=restorer.header.prediction_type,
         prompt="a photo of *",
         person=1,
         end=2,

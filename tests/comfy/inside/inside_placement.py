@@ -13,6 +13,7 @@ from inside_identity import (
     applied,
 )
 from inside_model import HEADER, path, restorer  # noqa: F401 - fixtures
+from pfstorer.nodes.condition import RestorationConditioning
 from pfstorer.nodes.host.conditioning import prompts_for, with_lq
 from pfstorer.nodes.host.model import build_model
 from pfstorer.nodes.host.tiles import Tiles, with_tiles
@@ -181,3 +182,25 @@ def test_the_sampler_keeps_each_frame_s_mask(model: Any, adapter: Any, path: Pat
     thirds = [c[::2] for c in changes(run(model), run(applied(model, adapter, mask=masks)))]
     assert thirds == [[True, False], [False, True], [False, False]]
     assert HEADER.image_size == 64
+
+
+def test_a_mask_is_cut_with_the_picture(model: Any, adapter: Any, path: Path) -> None:
+    """67 x 94 pixels lose 1 above and 2 below, 1 on the left and 1 on the right: cells have 4 x 4. Masks of
+    other sizes are cut in proportion."""
+    vae, pictures = build_vae(open_restorer(path)), torch.rand(2, 67, 94, 3)
+    mask = torch.zeros(1, 67, 94)
+    mask[:, 1:5, 89:93] = 1  # the first row of cells, the last column
+
+    def run(model: Any) -> Tensor:
+        positive, negative, latent = RestorationConditioning.execute(model, vae, pictures).args
+        noise = NOISE[..., :16, :23].expand(2, -1, -1, -1)
+        return comfy.sample.sample(
+            model, noise, 1, 1.0, "euler", "normal", positive, negative, latent["samples"], seed=0,
+            disable_pbar=True,
+        )  # fmt: skip
+
+    base = run(model)
+    for size in (1, 3):
+        larger = mask.repeat_interleave(size, 1).repeat_interleave(size, 2)
+        change = (run(applied(model, adapter, mask=larger)) - base).abs().amax((0, 1)) > 1e-6
+        assert change.nonzero().tolist() == [[0, 22]]
