@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .checkpoints.tensors import is_finite
 from .diffusion.guidance import PromptGuidance, with_cfg
-from .diffusion.restoration_guidance import GuidanceSettings, RestorationGuidance
+from .diffusion.restoration_guidance import GuidanceSettings, RestorationGuidance, posterior_target
 from .diffusion.sampling import SamplerStep
 from .imaging.canvas import canvas_for
 from .imaging.color import COLOR_FIXES
@@ -61,7 +61,8 @@ def restore(
         identities: whom it shows; see `Identity`. An area covers the whole picture.
         fidelity: CFW's w, see `Autoencoder.decode`.
         color_fix: "wavelet", "adain" or "none".
-        guidance: towards the picture, as the cleaner made it; None for none.
+        guidance: towards the picture as the cleaner made it, or, in latents, towards draws from the
+            distribution of its latent, as in DiffBIR; None for none.
         tile: side of a tile in pixels of the result, of the cleaner, diffusion and the autoencoder; 0 leaves
             each its own, see `TileSetting`.
         overlap: pixels that neighbouring tiles share; -1 leaves each its own.
@@ -128,7 +129,7 @@ def restore(
         joint.cache_clear()
         return guided(x, t)
 
-    towards = _towards(restorer, guidance, canvas.picture, latent, steps, pixel_tiles)
+    towards = _towards(restorer, guidance, canvas.picture, seed, steps, pixel_tiles)
 
     def guide(x0: Tensor, timestep: int) -> Tensor:
         for k, change in enumerate(changes):
@@ -167,19 +168,23 @@ def _towards(
     restorer: Restorer,
     settings: GuidanceSettings | None,
     picture: Tensor,
-    latent: Tensor,
+    seed: int,
     steps: int,
     tiles: dict[str, Any],
 ) -> RestorationGuidance | None:
-    """Guidance towards a picture [B, 3, H, W] in [0, 1], or its latent."""
+    """Guidance towards a picture [B, 3, H, W] in [0, 1], or draws of its latent."""
     if settings is None:
         return None
-    target = latent if settings.space == "latent" else 2 * picture - 1
+
+    def shown(*_: int) -> Tensor:
+        return 2 * picture - 1
 
     def decode(latents: Tensor) -> Tensor:
         return 2 * restorer.decode(latents, **tiles) - 1
 
-    return RestorationGuidance(settings, restorer.schedule.respaced(steps), lambda *_: target, decode)
+    drawn = settings.space == "latent"
+    target = posterior_target(*restorer.posterior(picture, **tiles), seed) if drawn else shown
+    return RestorationGuidance(settings, restorer.schedule.respaced(steps), target, decode)
 
 
 def _checked(values: Tensor, what: str, dtype: torch.dtype) -> Tensor:

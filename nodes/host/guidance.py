@@ -112,6 +112,11 @@ class GradientDecoder:
 class Guide:
     """The host's post-CFG function: moves x0 towards the LQ latent that the conditioning holds, or towards
     what that decodes to. It is a function of what the host gives; what it keeps is let go after a sampling.
+
+    DiffBIR, and `restore`, draw the latent anew each time, and compare with the picture itself. The latent is
+    what a conditioning has, and areas, crops, batches and enlarged latents all know what to do with it; to
+    carry the deviation and the picture as well would change results by less than half a level of 255 (mean,
+    embedded restorer, 8 steps: 0.1 for the draws, 0.2 to 0.5 for the picture).
     """
 
     def __init__(self, settings: GuidanceSettings, decoder: GradientDecoder | None = None) -> None:

@@ -119,6 +119,21 @@ class Restorer:
         latents = encode_tiled(encode, pictures, self.downscale, tile=tile, overlap=overlap, on_tile=on_tile)
         return self.header.scale_factor * latents
 
+    def posterior(self, pictures: Tensor, *, tile: int = TILE, overlap: int = -1) -> tuple[Tensor, Tensor]:
+        """Mean, which is `encode`'s mode, and standard deviation of the latents of pictures, as there. Of an
+        autoencoder that tells no distribution the deviation is 0."""
+        if not self.autoencoder.config.double_z:
+            mean = self.encode(pictures, tile=tile, overlap=overlap)
+            return mean, torch.zeros_like(mean)
+
+        def encode(piece: Tensor) -> Tensor:
+            mean, logvar = self.autoencoder.moments((2 * piece - 1).to(self.null_context))
+            return torch.cat([mean.float(), (0.5 * logvar.float()).exp()], 1)
+
+        found = encode_tiled(encode, pictures, self.downscale, tile=tile, overlap=overlap)
+        mean, std = (self.header.scale_factor * found).chunk(2, 1)
+        return mean, std
+
     def draw_latent(self, moments: Tensor, noise: Tensor) -> Tensor:
         """A draw from the distribution of a latent, which is what trainings see.
 

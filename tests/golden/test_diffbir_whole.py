@@ -82,13 +82,19 @@ def drawn(*noises: Tensor) -> Iterator[None]:
 
 
 def run(restorer: Restorer, name: str, picture: Tensor, **settings: Any) -> tuple[Tensor, Tensor]:
-    """The result, and the states after each step."""
+    """The result, and the states after each step. Guidance in latents draws its targets in between."""
     given, states = golden.group(name, "in"), list[Tensor]()
+    guidance: GuidanceSettings | None = settings.get("guidance")
+    noises = [given["x_T"]]
 
     def keep(step: SamplerStep) -> None:
         states.append(step.x)
 
-    with drawn(given["x_T"], *given["noise"]):
+    for step, noise in enumerate(given["noise"]):
+        if guidance and guidance.space == "latent" and guidance.acts(PIPELINE["timesteps"][-1 - step]):
+            noises += given["target_noise"][step, : guidance.repeats]
+        noises.append(noise)
+    with drawn(*noises):
         restored = restore(
             restorer, picture, steps=len(given["noise"]), upscale=1.0, on_step=keep, **settings
         )
@@ -106,21 +112,20 @@ def assert_levels(found: Tensor, key: str) -> None:
     assert (off > 0).float().mean() <= OUTSIDE
 
 
-IN_PIXELS: dict[str, Any] = PIPELINE["guidance_rgb"]
+def first_generation(entry: str) -> GuidanceSettings:
+    given = PIPELINE[entry]
+    return GuidanceSettings(
+        given["scale"], given["space"], "mse", "v1", given["repeat"], given["t_start"], given["t_stop"]
+    )
+
+
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "the release": ("out", {}),
     "weaker control": ("strength", {}),
     "no cleaner": ("no_cleaner", {}),
-    "guided in pixels": (
-        "guided_v1_rgb",
-        {
-            "guidance": GuidanceSettings(
-                IN_PIXELS["scale"], IN_PIXELS["space"], "mse", "v1", IN_PIXELS["repeat"],
-                IN_PIXELS["t_start"], IN_PIXELS["t_stop"],
-            )
-        },
-    ),
-}  # fmt: skip
+    "guided in pixels": ("guided_v1_rgb", {"guidance": first_generation("guidance_rgb")}),
+    "guided in latents": ("guided_v1", {"guidance": first_generation("guidance")}),
+}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -299,3 +299,24 @@ def test_fidelity_fuses_the_bad_picture(restorer: Restorer) -> None:
         torch.testing.assert_close(given, 2 * lq - 1)
     assert not torch.equal(pictures[0], pictures[1])
     assert not torch.equal(pictures[1], pictures[2])
+
+
+@torch.no_grad()
+def test_a_latent_s_distribution(restorer: Restorer) -> None:
+    """Also in tiles; an autoencoder that tells none has the latent alone."""
+    pictures = torch.rand(2, 3, 32, 48)
+    mean, std = restorer.posterior(pictures)
+    own, logvar = restorer.autoencoder.moments(2 * pictures - 1)
+    assert torch.equal(mean, restorer.encode(pictures))
+    torch.testing.assert_close(mean, HEADER.scale_factor * own)
+    torch.testing.assert_close(std, HEADER.scale_factor * (logvar / 2).exp())
+    tiled, spread = restorer.posterior(pictures, tile=8, overlap=2)
+    torch.testing.assert_close(tiled, restorer.encode(pictures, tile=8, overlap=2))
+    assert spread.shape == std.shape
+    assert 0 < (spread - std).abs().max() < std.max()
+    config = replace(AUTOENCODER, double_z=False, cfw=False)
+    single = replace(restorer, autoencoder=Autoencoder(config).eval())
+    latent, none = single.posterior(pictures)
+    assert torch.equal(latent, single.encode(pictures))
+    assert none.shape == latent.shape
+    assert not none.any()
