@@ -10,6 +10,11 @@ from server import PromptServer
 
 from ...pfstorer_core.restorers.files import RestorerFile
 
+CLEANER_APART = (
+    "Its cleaner is a file of its own: connect Load Upscale Model (face_swinir_v1.ckpt for faces) to the "
+    "sampler's input cleaner. face_full_v1.ckpt has one inside."
+)
+
 
 def show_text(node: str, text: str) -> None:
     """Show a text below the node of that id."""
@@ -26,9 +31,11 @@ def show_notes(node: str, notes: Sequence[str]) -> ui.PreviewText:
 
 
 def described(file: RestorerFile) -> str:
-    """What an opened restorer was taken for, in a sentence."""
+    """What an opened restorer was taken for, and what it still needs."""
     header = file.header
     what = " ".join(filter(None, (header.architecture, header.variant)))
     rule = "faces brought to" if header.size_rule == "fixed" else "tiles of"
-    cleaner = "" if header.condition != "control" else ", own cleaner" if file.cleaner else ", no cleaner"
-    return f"Taken for {what}: {header.prediction_type}, {rule} {header.image_size} pixels{cleaner}."
+    taken = f"Taken for {what}: {header.prediction_type}, {rule} {header.image_size} pixels"
+    if header.condition != "control":
+        return f"{taken}."
+    return f"{taken}, own cleaner." if file.cleaner else f"{taken}. {CLEANER_APART}"

@@ -164,7 +164,12 @@ def _restorer_file(tensors: StateDict, header: RestorerHeader) -> RestorerFile:
     check_joints(sizes, autoencoder_sizes)
     for network in (unet, autoencoder, TEXT.weights(text)):
         check_numbers(network)
-    context, cleaner = tensors.get(NULL_CONTEXT), SWINIR.of(tensors) if sizes.control else {}
+    context, cleaner = tensors.get(NULL_CONTEXT), SWINIR.of(tensors)
+    if cleaner and not sizes.control:
+        raise CheckpointError(
+            "there is a cleaner, but not DiffBIR's control network, with which it goes: add that or leave "
+            "the cleaner out. To clean pictures for this restorer choose it by --cleaner or in the samplers."
+        )
     return RestorerFile(unet, autoencoder, text, context, sizes, autoencoder_sizes, header, cleaner=cleaner)
 
 
@@ -245,8 +250,7 @@ def _file_context(file: RestorerFile, name: str) -> Tensor:
         return file.null_context.float()
     if not file.text:
         raise CheckpointError(
-            f"{name} carries neither {NULL_CONTEXT} nor a text tower: the context of the empty prompt is "
-            "missing."
+            f"{name} carries neither {NULL_CONTEXT} nor a text tower to make the empty prompt's context."
         )
     return null_context(file.text)
 

@@ -147,7 +147,7 @@ class Subject:
             variant=s.variant,
         )
         given = self.of_role(CLEANS)
-        if given and loaded.header.condition == "control":
+        if given:
             loaded = replace(loaded, cleaner=load_cleaner(given[0].path, s.device, dtype))
         return loaded
 

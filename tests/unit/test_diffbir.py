@@ -18,7 +18,7 @@ from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, SWINIR, TEXT, 
 from pfstorer_core.diffusion.guidance import PromptGuidance
 from pfstorer_core.models import SwinIR, SwinIRConfig
 from pfstorer_core.restorers.base import Condition
-from pfstorer_core.restorers.diffbir.cleaner import Cleaner
+from pfstorer_core.restorers.diffbir.cleaner import Cleaner, load_cleaner
 from pfstorer_core.restorers.diffbir.variants import GUIDANCE, VARIANTS, published
 from pfstorer_core.restorers.files import load_restorer, open_restorer, save_restorer
 from pfstorer_core.restorers.inspection import inspect_checkpoint
@@ -132,6 +132,25 @@ def test_what_to_do_with_a_file_of_another_kind_is_said_first(name: str) -> None
     tensors, told = STRANGE[name]
     with pytest.raises(CheckpointError, match=rf"^{name} is .*{told}.*\. Expected StableSR's or DiffBIR's"):
         identify(with_prefixes(tensors), name)
+
+
+def test_a_cleaner_is_used_or_refused(full: dict[str, Tensor], tmp_path: Path) -> None:
+    """A StableSR restorer has nothing that reads cleaned pictures, so that one in its files would rest; one
+    that is chosen for it cleans."""
+    cleaner = write(tmp_path / "face_swinir_v1.safetensors", SWINIR.of(full))
+    stablesr, control = tmp_path / "stablesr.safetensors", tmp_path / "v1_face.safetensors"
+    save_restorer(small.small_restorer(), stablesr)
+    write(control, CONTROL.of(full))
+    assert load_restorer(stablesr, control, cleaner).cleaner is not None
+    assert load_restorer(stablesr, cleaner, control).cleaner is not None
+    with pytest.raises(CheckpointError, match=r"^stablesr.*face_swinir_v1.*: there is a cleaner, but not D"):
+        load_restorer(stablesr, cleaner)
+    model, lq = load_restorer(stablesr), torch.rand(1, 3, 24, 32)
+    plain, cleaned = (
+        restore(each, lq, upscale=1.0, steps=1)
+        for each in (model, replace(model, cleaner=load_cleaner(cleaner)))
+    )
+    assert (plain - cleaned).abs().max() > 0.01
 
 
 def test_a_full_file_loads_and_what_is_written_loads_again(

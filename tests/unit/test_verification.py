@@ -180,6 +180,14 @@ def test_a_cleaner_of_another_architecture(tmp_path: Path, monkeypatch: pytest.M
         assert outcomes(verify([path], CPU))["cleaner keeps the good picture"] == FAILED
 
 
+def test_a_cleaner_cleans_for_stablesr_too(diffbir: Tensors, tmp_path: Path) -> None:
+    """As `restore --cleaner` does it."""
+    restorer = write(tmp_path / "stablesr.safetensors", small.published(small.small_restorer()))
+    cleaner = write(tmp_path / "face_swinir_v1.ckpt", SWINIR.of(diffbir))
+    subject = Subject([files.read_given(path, lambda: None) for path in (restorer, cleaner)], CPU, print)
+    assert subject.restorer(torch.float32).cleaner is not None
+
+
 @pytest.fixture(scope="module", params=[*methods()])
 def person(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A restorer and an adapter of each method that acts, as files."""

@@ -196,6 +196,10 @@ def test_sampling_starts_from_noise_alone(file: RestorerFile, model: Any) -> Non
 
 def test_what_it_was_taken_for_is_said(file: RestorerFile) -> None:
     assert described(file) == f"Taken for diffbir v1_face: eps, faces brought to {SIDE} pixels, own cleaner."
+    apart = described(replace(file, cleaner={}))
+    assert f" {SIDE} pixels. Its cleaner is a file of its own: connect Load Upscale Model " in apart
+    stablesr = replace(file, header=RestorerHeader(), cleaner={})
+    assert described(stablesr) == "Taken for stablesr: eps, tiles of 512 pixels."
 
 
 def test_that_there_is_no_cleaner_is_said(
@@ -209,7 +213,6 @@ def test_that_there_is_no_cleaner_is_said(
     (record,) = caplog.records
     assert record.getMessage().startswith("No cleaner: ")
     assert "connect a SwinIR by Load Upscale Model" in record.getMessage()
-    assert described(replace(file, cleaner={})).endswith(" pixels, no cleaner.")
 
 
 def test_weights_of_the_control_network_are_changed_and_given_back(restorer: Restorer, model: Any) -> None:
