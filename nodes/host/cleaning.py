@@ -95,7 +95,8 @@ def pixel_tiles(cleaner: Any | None, pictures: Tensor, setting: TileSetting) -> 
 
 
 def _cleaner(cleaner: Any) -> Cleaner:
-    """An UPSCALE_MODEL for the core."""
+    """An UPSCALE_MODEL for the core. What networks leave outside of [0, 1] spandrel cuts off; of a SwinIR it
+    stays until the end, as in DiffBIR and in the core."""
     multiple = max(CELL, cleaner.size_requirements.multiple_of)
-    device = cleaner.patcher.load_device
-    return Cleaner(lambda piece: cleaner(piece).clone(), multiple, device, torch.float32)
+    network = cleaner.model if cleaner.architecture.id == "SwinIR" else cleaner
+    return Cleaner(lambda piece: network(piece).clone(), multiple, cleaner.patcher.load_device, torch.float32)

@@ -11,7 +11,9 @@ import folder_paths
 import pytest
 import torch
 from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel, UpscaleModelLoader
+from pfstorer.nodes.host.cleaning import build_cleaner, clean
 from pfstorer.pfstorer_core.checkpoints.errors import CheckpointError
+from pfstorer.pfstorer_core.imaging.tile_setting import TileSize
 from pfstorer.pfstorer_core.models import Backend, SwinIR, SwinIRConfig
 from pfstorer.pfstorer_core.restorers.diffbir.cleaner import load_cleaner
 from safetensors.torch import save_file
@@ -56,6 +58,20 @@ def test_a_swinir_is_the_same_there(folder: Path, scale: int, odd: tuple[int, in
     shown = ImageUpscaleWithModel.execute(found, image).args[0]
     cleaned = load_cleaner(folder / "cleaner.safetensors").clean(image.movedim(-1, 1)).clamp(0, 1)
     torch.testing.assert_close(shown.movedim(-1, 1), cleaned, rtol=0, atol=1e-5)
+
+
+def test_host_and_core_clean_alike(folder: Path) -> None:
+    """A SwinIR by any way into the host, also what lies outside of [0, 1], which DiffBIR does not cut off."""
+    torch.manual_seed(0)
+    network = SwinIR(SwinIRConfig(24, (2, 1), (2, 3), 8, 2, 16)).eval().requires_grad_(False)
+    network.conv_last.bias += 1
+    save_file(network.state_dict(), folder / "cleaner.safetensors")
+    picture = torch.rand(2, 3, 70, 90)
+    expected = load_cleaner(folder / "cleaner.safetensors").clean(picture, 64)
+    assert expected.max() > 1.1
+    with torch.inference_mode():
+        for found in (native("cleaner.safetensors"), build_cleaner(network.state_dict())):
+            torch.testing.assert_close(clean(found, picture, TileSize(64, -1)), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["basic", "split", "sub_quad", "pytorch"])
