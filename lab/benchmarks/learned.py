@@ -71,7 +71,9 @@ class Learned:
             with learning(path) as work:
                 photos = list(case.references)
                 restorer = self.base_of(settings.method)
-                train_identity_adapter(restorer, photos, settings, folder=work).save(path)
+                # Pictures of the class are the same for everybody.
+                shared = self.folder
+                train_identity_adapter(restorer, photos, settings, folder=work, shared=shared).save(path)
         return load_identity_adapter(path)
 
     def restored(self, case: Case, adapter: Adapter, gamma: float) -> Tensor:

@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--restorer", type=Path, default=RESTORER)
     parser.add_argument("--control", type=Path, help="a control network for --restorer, with its cleaner")
     parser.add_argument("--pivot-steps", type=int, default=DualPivotTraining().steps, help="of both pivots")
+    parser.add_argument("--class-pictures", type=int, default=DualPivotTraining().class_pictures)
     parser.add_argument("--judges", type=Path, default=JUDGES)
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -100,7 +101,9 @@ def main() -> None:
     once = CaseSettings(options.photos, options.references, size=size, seed=options.seed)
     cases = replace(once, draws=options.draws)
     diffbir = load_restorer(options.restorer, options.control, text=True) if options.control else None
-    pivots = DualPivotTraining(steps=options.pivot_steps, seed=options.seed, preview_every=0)
+    pivots = DualPivotTraining(
+        steps=options.pivot_steps, class_pictures=options.class_pictures, seed=options.seed, preview_every=0
+    )
     what = f"{restorer.fingerprint} {settings} {once}"
     if diffbir:
         what += f" {diffbir.fingerprint} {pivots}"

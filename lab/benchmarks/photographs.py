@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--preset", default="heavy")
     parser.add_argument("--steps", type=int, default=AdapterTraining().steps, help="of a training")
     parser.add_argument("--pivot-steps", type=int, default=DualPivotTraining().steps)
+    parser.add_argument("--class-pictures", type=int, default=DualPivotTraining().class_pictures)
     parser.add_argument("--sampling-steps", type=int, default=2)
     parser.add_argument("--gamma", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -136,7 +137,9 @@ def main() -> None:
     restorer = load_restorer(options.restorer, text=True)
     diffbir = load_restorer(options.restorer, options.control, text=True) if options.control else None
     settings = AdapterTraining(steps=options.steps, seed=options.seed, preview_every=0)
-    pivots = DualPivotTraining(steps=options.pivot_steps, seed=options.seed, preview_every=0)
+    pivots = DualPivotTraining(
+        steps=options.pivot_steps, class_pictures=options.class_pictures, seed=options.seed, preview_every=0
+    )
     people = [path.name for path in sorted(options.people.iterdir()) if path.is_dir()]
     bases = [base.fingerprint for base in (restorer, diffbir) if base]
     what = f"{bases} {settings} {pivots} {photographs} {people}"
