@@ -26,7 +26,7 @@ from . import ROOT, demo, person
 from .client import ComfyClient
 from .console import run_main, say
 from .host import ComfyServer
-from .person import API, BAD_SIDE, drawn_image, of_type
+from .person import API, BAD_SIDE, SIDE, drawn_image, of_type
 from .picture import decode, encode, side_by_side, write_png
 
 DOCS = ROOT / "docs"
@@ -68,7 +68,8 @@ def restored_pictures(client: ComfyClient) -> Image.Image:
 
 def restored_group(client: ComfyClient) -> Image.Image:
     """The shipped workflow `Restore a group` on three drawn people whose places are known."""
-    cases = [draw_case(CaseSettings(photos=1, seed=GROUP_SEED), number, "moderate") for number in GROUP]
+    settings = CaseSettings(photos=1, size=SIDE, seed=GROUP_SEED)
+    cases = [draw_case(settings, number, "moderate") for number in GROUP]
     bad = drawn_image(torch.cat([case.lq[0] for case in cases], -1)).resize(
         (BAD_SIDE * len(GROUP), BAD_SIDE), 3
     )
@@ -81,9 +82,6 @@ def restored_group(client: ComfyClient) -> Image.Image:
         node["inputs"].update({name: int(value) for name, value in box.items()})
     for node in of_type(prompt, "ApplyPersonalization"):
         node["inputs"]["gamma"] = 0.0  # the workflow's adapter is of none of these people
-    for node in of_type(prompt, "TiledSRSampler"):
-        node["inputs"]["upscale"] = demo.UPSCALE
-    of_type(prompt, "ImageScaleBy")[0]["inputs"]["scale_by"] = demo.UPSCALE
     restored = decode(client.view(client.run(prompt, timeout=demo.PATIENCE).images()[0]))
     return side_by_side(
         [
@@ -104,7 +102,7 @@ def learned_person() -> Image.Image:
     """The demo's person: a bad picture, the true one, and the photos to learn from."""
     case = person.case()
     bad, truth, *photos = (
-        drawn_image(p).resize((128, 128), 1) for p in (case.lq[0], case.hq[0], *case.references)
+        drawn_image(p).resize((SIDE, SIDE), 1) for p in (case.lq[0], case.hq[0], *case.references)
     )
     return side_by_side(
         [("bad", bad), ("truth", truth), *((f"photo {n}", photo) for n, photo in enumerate(photos))]

@@ -24,15 +24,13 @@ SEED, PERSON, PHOTOS, REFERENCES = 100, 1, 6, 5
 """Of the drawing; the seed is none of `evaluate`'s, and no training draws these people."""
 BAD = 0
 """Which of the photos is restored: one on which an identity does more than on most, and can be seen."""
-BAD_SIDE = 64
-"""Pixels along a side of the bad picture."""
-SHOWN_SIDE = 256
-"""Pixels along a side of each picture of the gamma sheet."""
+SIDE, BAD_SIDE = 256, 128
+"""Pixels along a side of the true picture, as of all on the gamma sheet, and of the bad one."""
 GAMMA_SHEET = "person_gamma_sheet.png"
 
 
 def case() -> Case:
-    settings = CaseSettings(photos=PHOTOS, references=REFERENCES, seed=SEED)
+    settings = CaseSettings(photos=PHOTOS, references=REFERENCES, size=SIDE, seed=SEED)
     return draw_case(settings, PERSON, "heavy").only(BAD)
 
 
@@ -100,7 +98,7 @@ def sheets(
     ]
     panels = [(f"bad picture, {bad.width} x {bad.height}", bad), *pictures]
     panels.append(("the person", drawn_image(drawn.hq[0])))
-    size = (SHOWN_SIDE, SHOWN_SIDE)
+    size = (SIDE, SIDE)
     made = {GAMMA_SHEET: side_by_side([(label, p.resize(size, 3)) for label, p in panels])}
     made["person_photos.png"] = side_by_side(
         [(f"photo {n + 1}", photo) for n, photo in enumerate(photos(drawn))]

@@ -46,8 +46,8 @@ LEARN_A_PERSON = Workflow(
             "2 · While it runs",
             "The time that is left is shown on the node. The picture below it is a damaged photo, what the "
             "base makes of it, what it makes of it so far with the person, and the photo.\n\n"
-            "With `pfstorer_tiny` and no graphics card 500 steps take some minutes. For real people use "
-            "StableSR's weights with Stable Diffusion 2.1 and a graphics card.",
+            "With `pfstorer_tiny` and no graphics card 500 steps take a quarter of an hour. For real people "
+            "use StableSR's weights with Stable Diffusion 2.1 and a graphics card.",
         ),
         Node("preview", "SaveImage", (920, 40), (560, 320), "The last preview",
              {"filename_prefix": "PFStorer_learned"}),

@@ -16,8 +16,8 @@ RESTORE_AND_UPSCALE = Workflow(
             "**Restores a bad picture of a face and enlarges it.**\n\n"
             "Choose your picture in *Load Image*, then press **Run**.\n\n"
             "`pfstorer_tiny` comes with the pack so that everything runs at once, also without a graphics "
-            "card. It is a demonstration, trained on drawn faces. For real photographs get StableSR's "
-            "weights: the README says which, and where they go.",
+            "card. It is a small demonstration, trained on drawn faces and the photographs of six people. "
+            "For real use get StableSR's weights: the README says which, and where they go.",
         ),
         Node("image", "LoadImage", (40, 340), (400, 420), "Load Image: the bad picture", {"image": EXAMPLE}),
         Node("restorer", "LoadBaseRestorer", (480, 40), (400, 120)),
@@ -34,10 +34,10 @@ RESTORE_AND_UPSCALE = Workflow(
             (480, 250),
             "2 · The settings that matter",
             "- **upscale**: how many times larger the result is, 1 to 20.\n"
-            "- **steps**: 2 to 4 for the tiny restorer (more draw more, and stray further); StableSR wants "
-            "20 to 200.\n"
+            "- **steps**: 2 for the tiny restorer (more add grain); StableSR wants 20 to 200.\n"
             "- **seed**: every seed invents other details.\n"
-            "- **fidelity**: raise it if the result strays from the picture.\n"
+            "- **fidelity**: raise it if the result strays from the picture. It needs StableSR's CFW "
+            "autoencoder; the tiny restorer has none.\n"
             "- **color_fix**: leave it on *wavelet*.\n\n"
             "Large results are worked on tile by tile, so memory does not run out. Without a graphics card "
             "begin with a picture of at most 200 pixels: the time grows with the area of the result.",

@@ -26,7 +26,7 @@ NEEDED = {
     "pfstorer_core/models/data/clip_merges.LICENSE.txt",
 }  # fmt: skip
 UNWANTED = (
-    "tests/*", "harness/*", "lab/*", ".*", "assets/*judges*", "assets/*256*", "docs/*.png", "docs/*.json",
+    "tests/*", "harness/*", "lab/*", ".*", "assets/*judges*", "docs/*.png", "docs/*.json",
     "assets/registry/*", "Makefile", "requirements-dev.txt", "*.pyc",
 )  # fmt: skip
 MEGABYTES = 42

@@ -38,14 +38,14 @@ def sampled(model: list[Any], **settings: Any) -> dict[str, Any]:
 
 
 def graph(picture: str) -> dict[str, Any]:
-    """Tiles with fidelity, a prompt, the native sampler, a known person, two learned there and then, and
+    """Tiles, fidelity, a prompt, the native sampler, a known person, two learned there and then, and
     guidance, which needs gradients."""
     model, vae = ["restorer", 0], ["restorer", 2]
     learning = {"lr": 0.01, "gamma_lr": 0.3, "steps": 3, "seed": 0, "batch": 1}
     prompt = {
         "image": node("LoadImage", image=picture),
         "restorer": node("LoadBaseRestorer", checkpoint="pfstorer_tiny.safetensors"),
-        "tiles": sampled(model, fidelity=0.5),
+        "tiles": sampled(model),
         "text": node("CLIPTextEncode", clip=["restorer", 1], text="an old photo"),
         "prompted": sampled(model, positive=["text", 0]),
         "lq": node("RestorationConditioning", model=model, vae=vae, image=["image", 0]),
@@ -67,7 +67,9 @@ def graph(picture: str) -> dict[str, Any]:
         "learned": node("ApplyPersonalization", model=["small", 0], identity_adapter=["train", 0], gamma=1.0),
     }  # fmt: skip
     prompt["met"] = sampled(["learned", 0])
-    prompt["met"]["inputs"]["vae"] = ["small", 2]
+    prompt["faithful"] = sampled(["small", 0], fidelity=0.5)
+    for name in ("met", "faithful"):
+        prompt[name]["inputs"]["vae"] = ["small", 2]
     for name in ("small", "diffbir"):
         prompt[f"pulled {name}"] = node(
             "RestorationGuidance", model=[name, 0], scale=0.05, space="rgb", vae=[name, 2]
@@ -77,7 +79,8 @@ def graph(picture: str) -> dict[str, Any]:
     prompt["file"] = node(
         "CheckpointSave", filename_prefix="streamed", model=model, clip=["restorer", 1], vae=vae
     )
-    for name in ("tiles", "prompted", "native", "personal", "met", "guided small", "guided diffbir"):
+    names = ("tiles", "prompted", "native", "personal", "met", "faithful", "guided small", "guided diffbir")
+    for name in names:
         prompt[f"save {name}"] = node("SaveImage", images=[name, 0], filename_prefix=name)
     prompt["save pivots"] = node("SaveImage", images=["pivots", 2], filename_prefix="pivots")
     return prompt
@@ -105,7 +108,7 @@ def test_pictures_are_the_same(server: ComfyServer, streaming: ComfyServer) -> N
     unlike = [key for key in first if not torch.equal(first[key].float(), second[key].float())]
     assert not unlike
     static, streamed = results
-    assert len(static) == 8
+    assert len(static) == 9
     for name, picture in static.items():
         assert picture.std() > 2, f"{name} shows nothing"
         assert np.abs(picture - streamed[name]).max() <= 1, name

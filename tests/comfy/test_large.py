@@ -12,18 +12,22 @@ import torch
 from PIL import Image
 from skimage.data import astronaut
 
+from harness import ROOT
 from harness.client import ComfyClient, Event, ExecutionInterrupted
 from harness.host import ComfyServer
 from harness.picture import decode
+from pfstorer_core import load_restorer
 from pfstorer_core.imaging.tile_setting import TileSetting
 from pfstorer_core.imaging.tiled_autoencoder import pixel_grid
 from pfstorer_core.imaging.tiling import TileGrid
 
 from .prompts import node, png
 
-SOURCE, FACTOR = 512, 4
-"""Side of the bad picture; pixels along a cell of the embedded restorer's latents."""
-TILE, OVERLAP = 128, 16
+SOURCE = 512
+"""Side of the bad picture."""
+EMBEDDED = load_restorer(ROOT / "assets" / "pfstorer_tiny.safetensors")
+FACTOR, TILE = EMBEDDED.downscale, EMBEDDED.header.image_size
+OVERLAP = TILE // 8
 PICTURES = 4
 """Pictures in fp32 that a result may be there as: enlarged, decoded, in the right colours, and weights or the
 like. (At 10,240 pixels 4.0 were seen, the rest included.)"""

@@ -16,10 +16,15 @@ from harness.host import ComfyServer
 from lab.people import draw_person, draw_shot, photograph
 from pfstorer_core.degradation import Blur, Degradation, GaussianNoise, Jpeg, Resize, degrade
 from pfstorer_core.restorers.convert import convert
+from pfstorer_core.restorers.files import open_restorer
+
+from .prompts import add_small_restorer
 
 SHIPPED = json.loads((ROOT / "workflows" / "api" / "restore_and_upscale.json").read_text(encoding="utf-8"))
 SAMPLER = next(name for name, node in SHIPPED.items() if node["class_type"] == "TiledSRSampler")
-SIZE = (44, 36)
+TINY = ROOT / "assets" / "pfstorer_tiny.safetensors"
+TILE = open_restorer(TINY).header.image_size
+SIZE = (11 * TILE // 32, 9 * TILE // 32)
 """Width and height of the bad picture."""
 TILES = 4
 """Of it, enlarged four times."""
@@ -28,8 +33,8 @@ TILES = 4
 @pytest.fixture(scope="module")
 def bad_picture() -> bytes:
     rng = np.random.default_rng(5)
-    image = photograph(draw_person(rng), draw_shot(rng, yaw=5.0, fill=0.8), 176).image
-    tensor = torch.from_numpy(image[:144]).permute(2, 0, 1)[None]
+    image = photograph(draw_person(rng), draw_shot(rng, yaw=5.0, fill=0.8), 4 * SIZE[0]).image
+    tensor = torch.from_numpy(image[: 4 * SIZE[1]]).permute(2, 0, 1)[None]
     degradation = Degradation((Blur(1.0, 1.0), Resize(1 / 4), GaussianNoise(2.0, seed=0), Jpeg(90)))
     pixels = degrade(tensor, [degradation], keep_size=False)[0].permute(1, 2, 0).numpy()
     file = BytesIO()
@@ -82,11 +87,22 @@ def test_same_seed_same_bytes(client: ComfyClient, bad: str) -> None:
 
 
 @pytest.mark.parametrize("settings", [{"fidelity": 0.7}, {"color_fix": "none"}, {"tile": 64}])
-def test_settings_act(client: ComfyClient, bad: str, settings: dict[str, Any]) -> None:
-    plain, changed = (
-        picture(client.view(client.run(shipped(bad, **given)).images()[0])) for given in ({}, settings)
-    )
-    assert (plain != changed).any()
+def test_settings_act(server: ComfyServer, client: ComfyClient, bad: str, settings: dict[str, Any]) -> None:
+    """On a restorer with CFW, which the embedded one has not."""
+    add_small_restorer(server, "with_cfw.safetensors")
+
+    def restored(**given: Any) -> np.ndarray:
+        prompt = shipped(bad, **given)
+        (restorer,) = (made for made in prompt.values() if made["class_type"] == "LoadBaseRestorer")
+        restorer["inputs"]["checkpoint"] = "with_cfw.safetensors"
+        return picture(client.view(client.run(prompt).images()[0]))
+
+    assert (restored() != restored(**settings)).any()
+
+
+def test_the_embedded_restorer_says_that_it_has_no_fidelity(client: ComfyClient, bad: str) -> None:
+    with pytest.raises(ExecutionFailed, match=r"fidelity 0\.5 needs .* CFW"):
+        client.run(shipped(bad, fidelity=0.5))
 
 
 def test_progress_moves_with_every_tile_and_cancelling_stops_there(client: ComfyClient, bad: str) -> None:
@@ -243,7 +259,7 @@ def test_a_prompt_of_one_s_own_acts(client: ComfyClient, bad: str) -> None:
 def test_a_prompt_without_a_text_tower_says_what_to_do(server: ComfyServer, client: ComfyClient) -> None:
     folder = server.base / "models" / "restorers"
     folder.mkdir(parents=True, exist_ok=True)
-    convert(folder / "silent.safetensors", ROOT / "assets" / "pfstorer_tiny.safetensors", text=False)
+    convert(folder / "silent.safetensors", TINY, text=False)
     prompt = {
         "restorer": node("LoadBaseRestorer", checkpoint="silent.safetensors"),
         "text": node("CLIPTextEncode", clip=["restorer", 1], text="a face"),

@@ -26,7 +26,10 @@ from lab.evaluation.traits import trait_names
 from lab.people import LANDMARKS
 from pfstorer_core import load_restorer, restore
 from pfstorer_core.imaging.canvas import resize
+from pfstorer_core.restorers.files import save_restorer
 from pfstorer_core.training.loop import LoopSettings
+
+from ..unit.small import small_restorer
 
 TINY = ROOT / "assets" / "pfstorer_tiny.safetensors"
 CASES = CaseSettings(photos=2, size=64, damage_at=64)
@@ -310,13 +313,18 @@ def test_evaluate_as_a_command(judges: Judges, tmp_path: Path) -> None:
     assert set(rows) == {(p, m) for p in ("heavy", "clean") for m in ("input", "autoencoder", "base")}
     assert rows["heavy", "autoencoder"]["psnr"] > rows["heavy", "input"]["psnr"]
     assert rows["clean", "input"]["psnr"] == 100
-    for other in (["--steps", "2"], ["--steps", "1", "--fidelity", "1"]):
+    small = tmp_path / "small.safetensors"
+    save_restorer(small_restorer(), small)  # the embedded one has no CFW
+    faithful = ["--restorer", str(small), "--size", "64", "--json", str(tmp_path / "faithful.json")]
+    given = [*words.split(), "--steps", "1", *faithful]
+    assert CliRunner().invoke(app, given, catch_exceptions=False).exit_code == 0
+    for other in ([*words.split(), "--steps", "2", *files], [*given, "--fidelity", "1"]):
         with pytest.raises(ValueError, match="other settings"):
-            CliRunner().invoke(app, [*words.split(), *other, *files], catch_exceptions=False)
+            CliRunner().invoke(app, other, catch_exceptions=False)
 
 
 def test_the_base_is_judged_at_a_fidelity() -> None:
-    restorer, case = load_restorer(TINY), draw_case(CASES, 0, "light")
+    restorer, case = small_restorer(), draw_case(CASES, 0, "light")
     plain, faithful = (standard_methods(restorer, 1, w)["base"](case) for w in (0.0, 1.0))
     assert not torch.equal(plain, faithful)
     expected = restore(restorer, case.lq, upscale=1, steps=1, fidelity=1.0, seed=case.seed)

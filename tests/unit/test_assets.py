@@ -20,8 +20,7 @@ from pfstorer_core.personalization.registry import load_identity_adapter
 ASSETS = ROOT / "assets"
 PERSON = f"identity_adapters/{DRAWN_PERSON}.safetensors"
 MEGABYTES = {
-    "pfstorer_tiny.safetensors": 40, "pfstorer_256.safetensors": 41, "pfstorer_judges.safetensors": 5,
-    PERSON: 5,
+    "pfstorer_tiny.safetensors": 41, "pfstorer_judges.safetensors": 5, PERSON: 5,
 }  # fmt: skip
 
 
@@ -30,19 +29,20 @@ def test_it_is_small(name: str) -> None:
     assert (ASSETS / name).stat().st_size <= MEGABYTES[name] * 1e6
 
 
-def test_the_tiny_restorer_has_every_part() -> None:
+def test_the_tiny_restorer_has_what_it_says() -> None:
     restorer = load_restorer(ASSETS / "pfstorer_tiny.safetensors", text=True)
     assert restorer.unet.lq_encoder is not None
-    assert restorer.autoencoder.config.cfw
     assert restorer.context("a photo of a face").shape == restorer.null_context.shape
-    stages = restorer.header.training["stages"]
-    assert [stage["train"] for stage in stages[:2]] == ["unet", "all"]
+    header = restorer.header
+    assert header.preview
+    assert len(header.preview) == restorer.autoencoder.config.embed_dim + 1
+    assert [stage["train"] for stage in header.training["stages"][:2]] == ["autoencoder", "all"]
+    with pytest.raises(ValueError, match="CFW"):
+        restorer.autoencoder.check_fidelity(0.5)
 
 
-def test_the_restorer_of_photographs_keeps_a_good_one() -> None:
-    restorer = load_restorer(ASSETS / "pfstorer_256.safetensors", text=True)
-    assert restorer.context("a photo of a face").shape == restorer.null_context.shape
-    assert restorer.header.preview
+def test_the_tiny_restorer_keeps_a_good_photograph() -> None:
+    restorer = load_restorer(ASSETS / "pfstorer_tiny.safetensors")
     photo = read_picture(ROOT / "pfstorer_core" / "verification" / "data" / "good.jpg")
     side = restorer.header.image_size
     photo = resize(photo, (side, side)).clamp(0, 1)

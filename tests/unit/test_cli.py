@@ -1,7 +1,6 @@
 """The command line, as a user meets it."""
 
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -94,7 +93,7 @@ def test_the_text_tower_is_loaded_where_there_are_words(
 def test_inspect_tells_what_a_file_is(tmp_path: Path) -> None:
     """Also where the name looks like markup, and on one line each, however narrow the terminal."""
     path = tmp_path / "a rather long name in [bold]brackets[red].safetensors"
-    shutil.copy(TINY, path)
+    save_restorer(small_restorer(), path)
     result = run("inspect", path)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
@@ -102,9 +101,9 @@ def test_inspect_tells_what_a_file_is(tmp_path: Path) -> None:
     assert lines[0].endswith("a full StableSR checkpoint or PFStorer restorer")
     for name in ("U-Net", "SFT layers", "LQ encoder", "autoencoder", "CFW layers", "text tower", "float16"):
         assert name in result.stdout
-    assert any(line.startswith("predicts v (by header), pictures of 128 pixels, latent") for line in lines)
+    assert any(line.startswith("predicts v (by header), pictures of 32 pixels, latent") for line in lines)
     assert not any(line.startswith("missing") for line in lines)
-    assert f"fingerprint {load_restorer(TINY).fingerprint}" in result.stdout
+    assert f"fingerprint {load_restorer(path).fingerprint}" in result.stdout
 
 
 def test_the_largest_face_is_restored_aligned_and_the_rest_only_enlarged(tmp_path: Path) -> None:

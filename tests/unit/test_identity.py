@@ -311,9 +311,10 @@ def test_two_people_in_their_places() -> None:
     changes in its own."""
     restorer = pf.load_restorer(ROOT / "assets" / "pfstorer_tiny.safetensors")
     adapter = load_identity_adapter(ROOT / "assets" / "identity_adapters" / "drawn_person.safetensors")
-    lq = torch.nn.functional.avg_pool2d(bad_case().lq, 4)
-    left, everywhere = torch.zeros(1, 1, 16, 16), torch.ones(1, 1, 16, 16)
-    left[..., :8] = 1
+    bad = bad_case().lq
+    lq, cells = torch.nn.functional.avg_pool2d(bad, 4), bad.shape[-1] // restorer.downscale
+    left, everywhere = torch.zeros(1, 1, cells, cells), torch.ones(1, 1, cells, cells)
+    left[..., : cells // 2] = 1
     one, other = Identity(adapter, area=left), Identity(adapter, area=1 - left)
     base, whole, first, second, both = (
         restored(restorer, lq, *people)

@@ -28,7 +28,7 @@ from ...training.loop import LoopSettings, Objective, fit
 from ...training.progress import Progress, silent
 
 TINY_SWINIR = SwinIRConfig(embed_dim=64, depths=(4, 4), num_heads=(4, 4), img_size=16)
-"""Of the embedded restorer, for pictures of 128 pixels: 1.8 MB in fp16, most of it in convolutions whose
+"""For small restorers: 1.8 MB in fp16, most of it in convolutions whose
 width SwinIR does not let one choose, and in the buffers that its files carry."""
 
 UNCLIPPED = 1e12
@@ -80,7 +80,7 @@ class CleanerTraining:
 
         Args:
             preset: name of a degradation; "" for what the published cleaner of this objective learned from,
-                and for small crops for what the embedded restorer did.
+                and for small crops for what the small restorers did.
         """
         settings = cls(objective)
         name = preset or (DEGRADATIONS[objective] if size >= LARGE else "")

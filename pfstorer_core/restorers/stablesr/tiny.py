@@ -29,7 +29,7 @@ TINY = UNetConfig(
         norm_groups=8,
     ),
 )
-"""The U-Net of the embedded restorer."""
+"""The U-Net of the smallest restorer, which sees pictures of 128 pixels."""
 
 TINY_TEXT = TextTowerConfig(width=TINY.context_dim, heads=1, layers=3)
 """Its text tower: narrow, because CLIP's table has 49,408 rows. The last block is Stable Diffusion 2's,
@@ -96,4 +96,4 @@ F8_Z16 = SmallRestorer(
 """Latents of 16 channels, an eighth of a side: 13.2 M parameters, which see pictures of 256 pixels."""
 
 SMALL_RESTORERS = {"tiny": SmallRestorer(TINY, 128, TINY_LOOP, 64), "f8_z16": F8_Z16}
-"""By name; `tiny` is the embedded one."""
+"""By name; `f8_z16` is the embedded one."""
