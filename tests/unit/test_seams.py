@@ -25,7 +25,7 @@ GRIDS: tuple[Grid, Grid] = (16, 8), (16, 6)
 NO_OVERLAP: tuple[Grid, Grid] = (16, 0), (12, 6)
 SEAM = 0.02
 """Share by which the energy of the gradient may differ at borders."""
-SAMPLES = 2
+SAMPLES = 4
 """Times that a picture is restored, each with noise of its own: where it shows nothing, the texture that the
 restorer draws differs by more than a seam would."""
 SHIFT = 0.005
@@ -71,7 +71,7 @@ def pixels(restorer: Restorer, grid: Grid) -> Grid:
 def tiled(restorer: Restorer, canvas: Canvas, grid: Grid) -> Tensor:
     lq = torch.nn.functional.avg_pool2d(shown(restorer, canvas), UPSCALE).expand(SAMPLES, -1, -1, -1)
     tile, overlap = pixels(restorer, grid)
-    return restore(restorer, lq, upscale=UPSCALE, steps=2, tile=tile, overlap=overlap)
+    return restore(restorer, lq, upscale=UPSCALE, steps=4, tile=tile, overlap=overlap)
 
 
 def borders(side: int, grid: Grid) -> set[int]:
