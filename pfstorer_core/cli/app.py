@@ -90,11 +90,12 @@ def prediction_named(name: str | None) -> PredictionType | None:
 
 
 @contextmanager
-def bars(stderr: bool = False) -> Iterator[Callable[[Progress], None]]:
+def bars(stderr: bool = False, stopped: str = "") -> Iterator[Callable[[Progress], None]]:
     """One progress bar a stage; yields what a training calls after each step.
 
     Args:
         stderr: show them there, since what is written to stdout is a result.
+        stopped: said where the user stops it after a first step (Ctrl-C).
     """
     tasks: dict[str, TaskID] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -109,8 +110,23 @@ def bars(stderr: bool = False) -> Iterator[Callable[[Progress], None]]:
         loss = "" if progress.loss is None else f"loss {progress.loss:.4f}"
         bars.update(tasks[progress.stage], completed=progress.step, loss=loss)
 
+    said = ""
     try:
         yield show
+    except KeyboardInterrupt:
+        said = stopped if tasks else ""
+        raise
     finally:
         if tasks:
             bars.stop()
+        if said:
+            sys.stderr.write(f"{said}\n")
+
+
+def kept_in(folder: Path, then: str = "") -> str:
+    """What is said where a training in that folder is stopped.
+
+    Args:
+        then: how else one may go on.
+    """
+    return f"Stopped. What was trained so far is in {folder}: the same command goes on from there{then}."

@@ -24,7 +24,7 @@ from ..restorers.diffbir.train_cleaner import (
 from ..training.loop import OnProgress
 from ..training.processes import launched_processes
 from ..training.progress import silent
-from .app import Device, Folder, app, bars, device_named, dtype_named
+from .app import Device, Folder, app, bars, device_named, dtype_named, kept_in
 from .runs import Changes, Data
 from .training import (
     Accumulate,
@@ -146,7 +146,7 @@ def _train_cleaner(
 ) -> None:
     """Train the cleaner of a DiffBIR restorer, which is an upscale model of ComfyUI's as well."""
     changes = Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers)
-    with bars() as show:
+    with bars(stopped=kept_in(folder)) as show:
         run_cleaner(
             folder,
             output,

@@ -15,7 +15,7 @@ from ..restorers.diffbir.train_control import control_training
 from ..training.loop import OnProgress
 from ..training.processes import launched_processes
 from ..training.progress import silent
-from .app import Addons, Folder, Prediction, Variant, app, bars, prediction_named
+from .app import Addons, Folder, Prediction, Variant, app, bars, kept_in, prediction_named
 from .runs import BaseRun, Changes, Data, run_stage
 from .training import (
     Accumulate,
@@ -43,6 +43,7 @@ from .training import (
     Untouched,
     ValidateEvery,
     Workers,
+    ending,
 )
 
 
@@ -175,5 +176,5 @@ def _train_control(
         aligned=aligned,
         alone=alone,
     )
-    with bars() as show:
+    with bars(stopped=kept_in(folder, ending(run, output))) as show:
         run_control(folder, output, run, show)

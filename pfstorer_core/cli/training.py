@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .app import Addons, Folder, Prediction, app, bars, prediction_named
+from .app import Addons, Folder, Prediction, app, bars, kept_in, prediction_named
 from .runs import BaseRun, Changes, Data, run_autoencoder, run_base, run_cfw
 
 Result = Annotated[Path, typer.Argument(help="The restorer to write (.safetensors).")]
@@ -81,6 +81,13 @@ Compiled = Annotated[
 ]
 
 
+def ending(run: BaseRun, output: Path) -> str:
+    """How a training comes to its result once it was stopped."""
+    if not run.endless:
+        return f", and writes {output.name} at the end"
+    return f", and --finish 1500 in place of --endless ends it in so many steps and writes {output.name}"
+
+
 @app.command("train-autoencoder")
 def _train_autoencoder(
     folder: Folder,
@@ -101,7 +108,7 @@ def _train_autoencoder(
 ) -> None:
     """Train the autoencoder of a tiny restorer from nothing, into FOLDER."""
     changes = Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers)
-    with bars() as show:
+    with bars(stopped=kept_in(folder)) as show:
         run_autoencoder(folder, Data(data or (), size), changes, show, network)
 
 
@@ -183,7 +190,7 @@ def _train_base(
         Data(data or (), size, degradation, mix),
         Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers, muon),
     )
-    with bars() as show:
+    with bars(stopped=kept_in(folder, ending(run, output))) as show:
         run_base(folder, output, run, show)
 
 
@@ -215,7 +222,7 @@ def _train_cfw(
 ) -> None:
     """Train CFW, which `--fidelity` needs: L1 of the pictures and their gradients, and LPIPS if asked for."""
     changes = Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers)
-    with bars() as show:
+    with bars(stopped=kept_in(folder)) as show:
         run_cfw(
             folder,
             output,

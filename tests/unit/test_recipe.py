@@ -1,5 +1,6 @@
 """The recipe of a small restorer: one graph for all rows, degradation in groups, one command."""
 
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from pfstorer_core import load_restorer
 from pfstorer_core.checkpoints.tensors import write_safetensors
-from pfstorer_core.cli import app
+from pfstorer_core.cli import app, cleaning, controlling, training
 from pfstorer_core.cli.runs import BaseRun, Changes, Data, run_autoencoder, run_base
 from pfstorer_core.models import Autoencoder, AutoencoderConfig, Backend, LQEncoderConfig, UNet
 from pfstorer_core.restorers.base import Condition
@@ -27,6 +28,7 @@ from pfstorer_core.restorers.stablesr.train import (
 )
 from pfstorer_core.training.data import collate
 from pfstorer_core.training.degradation import random_degradation
+from pfstorer_core.training.progress import Progress
 
 from .small import SIZES, small_diffbir
 from .test_base_loss import SCALE, images, latents, start  # noqa: F401 - a fixture
@@ -162,3 +164,41 @@ def test_bad_settings_are_refused(tmp_path: Path, pictures: Path) -> None:  # no
         run_base(tmp_path, output, BaseRun(network="huge", data=data))
     with pytest.raises(ValueError, match="No network named 'huge'"):
         run_autoencoder(tmp_path, data, Changes(), network="huge")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (
+            ["train-base", "a", "out.safetensors", "--endless"],
+            "--finish 1500 in place of --endless ends it in",
+        ),
+        (["train-base", "a", "out.safetensors"], "from there, and writes out.safetensors at the end."),
+        (["train-control", "a", "out.safetensors", "--from", "b", "--endless"], "and writes out.safetensors"),
+        (["train-cleaner", "a", "out.safetensors"], "the same command goes on from there."),
+        (["train-cfw", "a", "out.safetensors", "--from", "b"], "the same command goes on from there."),
+        (["train-autoencoder", "a"], "the same command goes on from there."),
+    ],
+)
+def test_stopped_it_says_how_to_go_on(command: list[str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line; not before there is anything to go on from."""
+    steps = 1
+
+    def stopped(*given: Any, on_progress: Any = None, **_: Any) -> None:
+        show = on_progress or next(each for each in given if inspect.isfunction(each))
+        for step in range(steps):
+            show(Progress("base", step + 1, 10))
+        raise KeyboardInterrupt
+
+    for module, kinds in {
+        training: "base cfw autoencoder",
+        controlling: "control",
+        cleaning: "cleaner",
+    }.items():
+        for kind in kinds.split():
+            monkeypatch.setattr(module, f"run_{kind}", stopped)
+    lines = CliRunner().invoke(app, command).stderr.splitlines()
+    (said,) = [line for line in lines if line.startswith("Stopped. What was trained so far is in a: ")]
+    assert says in said
+    steps = 0
+    assert "Stopped" not in CliRunner().invoke(app, command).stderr
