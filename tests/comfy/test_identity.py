@@ -144,7 +144,7 @@ def test_two_people_keep_to_their_halves(client: ComfyClient) -> None:
         prompt[name] = node("ApplyPersonalization", **applied)
     models = ("restorer", *masks)
     for name in models:
-        prompt[f"sample {name}"] = sampler([name, 0], upscale=2.0)
+        prompt[f"sample {name}"] = sampler([name, 0], upscale=4.0)
         prompt[f"save {name}"] = node("SaveImage", images=[f"sample {name}", 0], filename_prefix="halves")
     execution = client.run(prompt)
     base, first, second, both = (pixels(client, execution, f"save {name}") for name in models)
