@@ -21,6 +21,8 @@ from .prompts import add_small_diffbir, add_small_restorer, node
 PACK = Path(__file__).parent / "dynamic_vram"
 """Switches DynamicVRAM on, as far as a CPU goes."""
 SMALL, DIFFBIR = "small.safetensors", "small_diffbir.safetensors"
+SIDE = 64
+"""Pixels along a side of the bad picture: the small restorers see 32 at once."""
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +96,7 @@ def test_pictures_are_the_same(server: ComfyServer, streaming: ComfyServer) -> N
         add_small_diffbir(running, DIFFBIR)
         connected = running.client()
         connected.free()
-        prompt = graph(connected.upload_image(encode(bad_picture(case())), "bad.png"))
+        prompt = graph(connected.upload_image(encode(bad_picture(case()).resize((SIDE, SIDE))), "bad.png"))
         execution = connected.run(prompt)
         results.append(
             {
