@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,21 +25,8 @@ from ..training.loop import OnProgress
 from ..training.processes import launched_processes
 from ..training.progress import silent
 from .app import Device, Folder, app, bars, device_named, dtype_named, kept_in
-from .runs import Changes, Data
-from .training import (
-    Accumulate,
-    BatchSize,
-    Bf16,
-    DataPaths,
-    DegradationName,
-    Dtype,
-    Rate,
-    SaveEvery,
-    Seed,
-    Steps,
-    ValidateEvery,
-    Workers,
-)
+from .options import DataPaths, DegradationName, Dtype, gathers, loop_options
+from .settings import Changes, Data
 
 
 @app.command("clean")
@@ -102,6 +89,7 @@ def run_cleaner(
 
 
 @app.command("train-cleaner")
+@gathers(loop=loop_options)
 def _train_cleaner(
     folder: Folder,
     output: Annotated[Path, typer.Argument(help="The cleaner to write (.safetensors).")],
@@ -133,25 +121,16 @@ def _train_cleaner(
     heads: Annotated[
         int, typer.Option(help="Of a new network: attention heads. DiffBIR has 6.")
     ] = TINY_SWINIR.num_heads[0],
-    steps: Steps = None,
-    lr: Rate = None,
-    batch: BatchSize = None,
-    accumulate: Accumulate = None,
-    seed: Seed = 0,
-    save_every: SaveEvery = None,
-    validate_every: ValidateEvery = None,
-    workers: Workers = None,
-    bf16: Bf16 = True,
+    loop: Any = None,
     dtype: Dtype = "fp16",
 ) -> None:
     """Train the cleaner of a DiffBIR restorer, which is an upscale model of ComfyUI's as well."""
-    changes = Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers)
     with bars(stopped=kept_in(folder)) as show:
         run_cleaner(
             folder,
             output,
             Data(data or (), size, degradation),
-            changes,
+            loop,
             source=source,
             sizes=replace(
                 TINY_SWINIR, embed_dim=embed_dim, depths=(depth,) * groups, num_heads=(heads,) * groups

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,36 +15,10 @@ from ..restorers.diffbir.train_control import control_training
 from ..training.loop import OnProgress
 from ..training.processes import launched_processes
 from ..training.progress import silent
-from .app import Addons, Folder, Prediction, Variant, app, bars, kept_in, prediction_named
-from .runs import BaseRun, Changes, Data, run_stage
-from .training import (
-    Accumulate,
-    BatchSize,
-    Bf16,
-    Captionless,
-    Checkpointing,
-    Compiled,
-    Crop,
-    DataPaths,
-    DegradationName,
-    Dtype,
-    Endless,
-    Finish,
-    Group,
-    Mix,
-    Muon,
-    PairCount,
-    Rate,
-    SaveEvery,
-    Seed,
-    Shift,
-    Size,
-    Steps,
-    Untouched,
-    ValidateEvery,
-    Workers,
-    ending,
-)
+from .app import Addons, Folder, Variant, app, bars, kept_in
+from .options import Mix, Muon, Untouched, data_options, gathers, loop_options, run_options
+from .runs import BaseRun, run_stage
+from .training import ending
 
 
 @dataclass(frozen=True)
@@ -90,6 +64,7 @@ def run_control(folder: Path, output: Path, run: ControlRun, on_progress: OnProg
 
 
 @app.command("train-control")
+@gathers(data=data_options, run=run_options, loop=loop_options)
 def _train_control(
     folder: Folder,
     output: Annotated[
@@ -124,57 +99,27 @@ def _train_control(
         str | None, typer.Option(help="FFHQ where the pictures are faces that are aligned so.")
     ] = None,
     addon: Addons = None,
-    prediction_type: Prediction = None,
     variant: Variant = None,
-    empty_prompt: Captionless = None,
-    data: DataPaths = None,
-    size: Size = 0,
-    degradation: DegradationName = "",
+    data: Any = None,
     p_hq: Untouched = 0.0,
-    shift: Shift = 1.0,
-    pairs: PairCount = 0,
-    crop: Crop = 0,
-    checkpointing: Checkpointing = False,
     mix: Mix = 0.0,
-    endless: Endless = False,
-    finish: Finish = 0,
     muon: Muon = None,
-    group: Group = None,
-    compiled: Compiled = None,
-    steps: Steps = None,
-    lr: Rate = None,
-    batch: BatchSize = None,
-    accumulate: Accumulate = None,
-    seed: Seed = 0,
-    save_every: SaveEvery = None,
-    validate_every: ValidateEvery = None,
-    workers: Workers = None,
-    bf16: Bf16 = True,
-    dtype: Dtype = "fp16",
+    run: Any = None,
+    loop: Any = None,
 ) -> None:
     """Train a control network on a restorer that stays as it is: DiffBIR's second stage."""
-    run = ControlRun(
+    made = ControlRun(
         source,
         addon or (),
-        prediction_type=prediction_named(prediction_type),
-        empty_prompt=empty_prompt,
         p_hq=p_hq,
-        shift=shift,
-        pairs=pairs,
-        crop=crop,
-        checkpointing=checkpointing,
-        dtype=dtype,
-        endless=endless,
-        finish=finish,
-        group=group,
-        compiled=compiled,
-        data=Data(data or (), size, degradation, mix),
-        loop=Changes(steps, lr, batch, accumulate, seed, bf16, save_every, validate_every, workers, muon),
+        data=replace(data, mix=mix),
+        loop=replace(loop, muon=muon),
         cleaner=cleaner,
         variant=variant,
         sampling_start=start,
         aligned=aligned,
         alone=alone,
+        **run,
     )
-    with bars(stopped=kept_in(folder, ending(run, output))) as show:
-        run_control(folder, output, run, show)
+    with bars(stopped=kept_in(folder, ending(made, output))) as show:
+        run_control(folder, output, made, show)
