@@ -41,6 +41,8 @@ def main() -> None:
         write("restore_and_upscale", restored_pictures(client))
         write("restore_a_group", restored_group(client))
         write("restore_a_person", restored_person(client))
+        for name in ("restore_with_diffbir", "restore_and_edit_a_person", "compare_methods"):
+            write(name, drawn_person_by(client, name))
     write("learn_a_person", learned_person())
     write("null_lq", samples_without_lq())
 
@@ -96,6 +98,17 @@ def restored_person(client: ComfyClient) -> Image.Image:
     with TemporaryDirectory() as folder:
         demo.run_person(client, Path(folder), learn=False)
         return Image.open(Path(folder) / person.GAMMA_SHEET).copy()
+
+
+def drawn_person_by(client: ComfyClient, workflow: str) -> Image.Image:
+    """What a shipped workflow saves of the demo's bad picture."""
+    prompt = json.loads((API / f"{workflow}.json").read_text(encoding="utf-8"))
+    bad = encode(person.bad_picture(person.case()))
+    of_type(prompt, "LoadImage")[0]["inputs"]["image"] = client.upload_image(bad, "bad.png")
+    for node in of_type(prompt, "TiledSRSampler"):
+        node["inputs"]["upscale"] = demo.UPSCALE
+    of_type(prompt, "ImageScaleBy")[0]["inputs"]["scale_by"] = demo.UPSCALE
+    return decode(client.view(client.run(prompt, timeout=demo.PATIENCE).images()[0]))
 
 
 def learned_person() -> Image.Image:

@@ -54,9 +54,10 @@ SERIALIZE = """async () => {
 def main() -> None:
     with ComfyServer() as server, server.client() as client:
         client.upload_image(HOST / "input" / EXAMPLE, EXAMPLE)
-        with open_canvas(server.url) as canvas:
-            canvas.load(NOTHING)  # ComfyUI's own first graph may still be on its way
-            for workflow in WORKFLOWS:
+        for workflow in WORKFLOWS:
+            # A page of its own: the frontend keeps values of widgets by the numbers of nodes, also of others.
+            with open_canvas(server.url) as canvas:
+                canvas.load(NOTHING)  # ComfyUI's own first graph may still be on its way
                 write(workflow, canvas)
 
 

@@ -11,15 +11,13 @@ from ..pfstorer_core.restorers.files import open_restorer
 from ..pfstorer_core.restorers.registry import variants
 from .host.clip import build_clip, null_context
 from .host.folders import (
-    ADDONS,
-    CONTROLNETS,
     NONE,
-    VAES,
-    addon_names,
     addon_paths,
+    cfw_names,
     restorer_names,
     restorer_path,
     stamp,
+    weight_names,
 )
 from .host.model import build_model, load_model
 from .host.notes import described, show_notes
@@ -47,7 +45,7 @@ class LoadBaseRestorer(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "restorer_weights",
-                    options=addon_names(ADDONS, CONTROLNETS),
+                    options=weight_names(),
                     default=NONE,
                     optional=True,
                     tooltip="StableSR's own weights alone, such as webui_768v_139.ckpt, or DiffBIR's control "
@@ -56,7 +54,7 @@ class LoadBaseRestorer(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "cfw_autoencoder",
-                    options=addon_names(ADDONS, VAES),
+                    options=cfw_names(),
                     default=NONE,
                     optional=True,
                     tooltip="StableSR's CFW autoencoder (models/stablesr or models/vae), such as "

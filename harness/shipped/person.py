@@ -10,9 +10,13 @@ DRAWN_PERSON = "drawn_person"
 """An adapter that comes with the pack, so that the other one works at once: of a person who was drawn."""
 
 
-def _photo(n: int) -> Node:
-    title = f"Load Image: photo {n + 1}"
-    return Node(f"photo{n}", "LoadImage", (40, 350 + 400 * n), (400, 360), title, {"image": EXAMPLE})
+def learning_photos() -> list[Node]:
+    """Three photos to learn from, one below the other."""
+    return [
+        Node(f"photo{n}", "LoadImage", (40, 350 + 400 * n), (400, 360), f"Load Image: photo {n + 1}",
+             {"image": EXAMPLE})
+        for n in range(3)
+    ]  # fmt: skip
 
 
 LEARN_A_PERSON = Workflow(
@@ -30,7 +34,7 @@ LEARN_A_PERSON = Workflow(
             "What is learned is a file in `models/identity_adapters`. The workflow *Restore a person* uses "
             "it. A run that was stopped goes on where it was.",
         ),
-        *(_photo(n) for n in range(3)),
+        *learning_photos(),
         Node("restorer", "LoadBaseRestorer", (480, 40), (400, 120)),
         Node(
             "train",
@@ -58,7 +62,7 @@ LEARN_A_PERSON = Workflow(
         ("restorer", "MODEL", "train", "model"),
         ("restorer", "CLIP", "train", "clip"),
         ("restorer", "VAE", "train", "vae"),
-        *((f"photo{n}", "IMAGE", "train", f"photos.photo_{n}") for n in range(3)),
+        *((photo.name, "IMAGE", "train", f"photos.photo_{n}") for n, photo in enumerate(learning_photos())),
         ("train", "loss", "loss", "loss"),
         ("train", "preview", "preview", "images"),
     ),

@@ -55,9 +55,14 @@ def restorer_names() -> list[str]:
     return sorted(names, key=lambda name: (name != TINY_RESTORER, name.lower()))
 
 
-def addon_names(*folders: str) -> list[str]:
-    """Every file that may go on top of a restorer; none first."""
-    return [NONE, *sorted(listing.addons(*folders), key=str.lower)]
+def weight_names() -> list[str]:
+    """Every file that may hold a restorer's own weights; none first."""
+    return [NONE, *sorted(listing.controls(ADDONS, CONTROLNETS), key=str.lower)]
+
+
+def cfw_names() -> list[str]:
+    """Every file that may be a CFW autoencoder; none first."""
+    return [NONE, *sorted(listing.addons(ADDONS, VAES), key=str.lower)]
 
 
 def restorer_path(name: str) -> str:

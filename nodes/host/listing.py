@@ -43,7 +43,12 @@ def restorers(*folders: str) -> list[str]:
 
 
 def addons(*folders: str) -> list[str]:
-    """Files that do not say what they are, and control networks of ours."""
+    """Files that do not say what they are."""
+    return names(folders, ("",))
+
+
+def controls(*folders: str) -> list[str]:
+    """Also control networks of ours."""
     return names(folders, (CONTROL_FORMAT, ""))
 
 

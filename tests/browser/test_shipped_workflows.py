@@ -18,7 +18,8 @@ SCREENSHOTS = CACHE / "screenshots"
 FEW_STEPS = """() => {
     for (const node of window.app.graph._nodes)
         for (const widget of node.widgets ?? []) {
-            if (widget.name === "steps") widget.value = Math.min(widget.value, 3);
+            if (/^((text|model)_)?steps$/.test(widget.name)) widget.value = Math.min(widget.value, 3);
+            if (widget.name === "class_pictures") widget.value = 1;
             if (node.type === "PrimitiveBoundingBox") widget.value = Math.ceil(widget.value / 24);
         }
 }"""

@@ -18,7 +18,10 @@ from harness.picture import encode
 
 NEEDED = {
     "__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "nodes/__init__.py",
-    "assets/pfstorer_tiny.safetensors", "assets/identity_adapters/drawn_person.safetensors",
+    "assets/pfstorer_tiny.safetensors", "assets/pfstorer_tiny_diffbir.safetensors",
+    "assets/identity_adapters/drawn_person.safetensors",
+    "assets/identity_adapters/drawn_person_lora.safetensors",
+    "assets/identity_adapters/drawn_person_dual_pivot.safetensors",
     "pfstorer_core/models/data/clip_merges.txt.gz", "workflows/Restore and upscale.json",
     "workflows/Restore and upscale.jpg", "workflows/api/restore_and_upscale.json",
     "web/docs/LoadBaseRestorer.md", "pfstorer_core/imaging/faces/data/blazeface.safetensors",
@@ -29,8 +32,8 @@ UNWANTED = (
     "tests/*", "harness/*", "lab/*", ".*", "assets/*judges*", "docs/*.png", "docs/*.json",
     "assets/registry/*", "Makefile", "requirements-dev.txt", "*.pyc",
 )  # fmt: skip
-MEGABYTES = 42
-"""At most; nearly all of it is the embedded restorer."""
+MEGABYTES = 58
+"""At most; nearly all of it are the embedded restorer and its control network."""
 
 
 @pytest.fixture(scope="module")

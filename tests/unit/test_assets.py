@@ -4,10 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from harness import ROOT
 from harness.person import REFERENCES
+from harness.shipped.diffbir import CONTROL
+from harness.shipped.diffbir import LEARNED as DUAL_PIVOT
+from harness.shipped.methods import LORA
 from harness.shipped.person import DRAWN_PERSON
 from lab.evaluation import load_judges
 from pfstorer_core import load_restorer, restore
@@ -19,8 +23,10 @@ from pfstorer_core.personalization.registry import load_identity_adapter
 
 ASSETS = ROOT / "assets"
 PERSON = f"identity_adapters/{DRAWN_PERSON}.safetensors"
+BY_LORA, BY_DUAL_PIVOT = (f"identity_adapters/{name}.safetensors" for name in (LORA, DUAL_PIVOT))
 MEGABYTES = {
-    "pfstorer_tiny.safetensors": 41, "pfstorer_judges.safetensors": 5, PERSON: 5,
+    "pfstorer_tiny.safetensors": 41, CONTROL: 12, "pfstorer_judges.safetensors": 5, PERSON: 5, BY_LORA: 2,
+    BY_DUAL_PIVOT: 3,
 }  # fmt: skip
 
 
@@ -50,6 +56,19 @@ def test_the_tiny_restorer_keeps_a_good_photograph() -> None:
     assert -10 * (restored - photo).square().mean().log10() > 22
 
 
+def test_the_tiny_diffbir_keeps_a_good_photograph_and_cleans_with_its_own_cleaner() -> None:
+    restorer = load_restorer(ASSETS / "pfstorer_tiny.safetensors", ASSETS / CONTROL)
+    assert restorer.header.condition == "control"
+    assert restorer.cleaner is not None
+    photo = read_picture(ROOT / "pfstorer_core" / "verification" / "data" / "good.jpg")
+    side = restorer.header.image_size
+    photo = resize(photo, (side, side)).clamp(0, 1)
+    noisy = (photo + 0.1 * torch.randn(photo.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    for picture, decibels in ((photo, 22), (noisy, 21)):
+        restored = restore(restorer, picture, upscale=1, steps=2)
+        assert -10 * (restored - photo).square().mean().log10() > decibels
+
+
 def test_the_registry_s_pictures_have_its_sizes() -> None:
     icon, banner = (Image.open(ASSETS / "registry" / f"{name}.png").size for name in ("icon", "banner"))
     assert icon[0] == icon[1] <= 400
@@ -77,6 +96,16 @@ def test_judges_that_are_not_there_are_told(tmp_path: Path) -> None:
     """The registry's archive comes without them."""
     with pytest.raises(FileNotFoundError, match=r"judges are missing: .*j\.safetensors is not there.*clone"):
         load_judges(tmp_path / "j.safetensors")
+
+
+def test_the_drawn_person_is_there_by_each_method() -> None:
+    plain = load_restorer(ASSETS / "pfstorer_tiny.safetensors")
+    diffbir = load_restorer(ASSETS / "pfstorer_tiny.safetensors", ASSETS / CONTROL)
+    for name, method, restorer in ((BY_LORA, "lora", plain), (BY_DUAL_PIVOT, "dual_pivot", diffbir)):
+        person = load_identity_adapter(ASSETS / name)
+        assert person.header.method == method
+        person.check_base(restorer.fingerprint)
+    assert person.header.pivots == "both"
 
 
 def test_the_drawn_person_was_learned_on_the_tiny_restorer() -> None:

@@ -25,6 +25,12 @@ GRIDS: tuple[Grid, Grid] = (16, 8), (16, 6)
 NO_OVERLAP: tuple[Grid, Grid] = (16, 0), (12, 6)
 SEAM = 0.02
 """Share by which the energy of the gradient may differ at borders."""
+EVEN = 1.5
+"""Times that steps from pixel to pixel may be farther from what is shown at borders than elsewhere; without
+overlap it is 5 times and more."""
+VISIBLE = 2 / 255
+"""A step along a whole border that an eye may find; without overlap it is 3 levels and more. Also the mean
+difference that another grid of the autoencoder's may make: of a smooth gradient, 1.7 levels."""
 SAMPLES = 4
 """Times that a picture is restored, each with noise of its own: where it shows nothing, the texture that the
 restorer draws differs by more than a seam would."""
@@ -46,7 +52,7 @@ def noise(side: int) -> np.ndarray:
 
 
 def photograph(side: int) -> np.ndarray:
-    return resize(astronaut()[:256, 96:352] / 255, (side, side, 3))
+    return np.asarray(resize(astronaut()[:256, 96:352] / 255, (side, side, 3)))
 
 
 Canvas = Callable[[int], np.ndarray]
@@ -125,9 +131,11 @@ def test_the_autoencoder_s_tiles_leave_no_seams(restorer: Restorer, canvas: Canv
         )
 
     first, second = (round_trip(tile) for tile, _ in grids)
-    if canvas is flat:  # so even that ratios say nothing: a step of one level of 255 could not be seen
+    if canvas in (flat, gradient):  # so even that energy is that of a few pixels at the picture's own edge
         lines = sorted(borders(first.shape[-1], grids[0]))
-        assert first.diff(dim=-1)[..., lines].abs().max() < 1 / 255
+        off = (first - picture).diff(dim=-1).abs()
+        assert off[..., lines].mean() < EVEN * off.mean()
+        assert off[..., lines].median(dim=-2).values.max() < VISIBLE
     else:
         assert seam(first, second, grids) == pytest.approx(1, abs=SEAM)
-    assert float((first - second).abs().mean()) < SHIFT
+    assert float((first - second).abs().mean()) < VISIBLE

@@ -11,17 +11,16 @@ import torch
 from pfstorer.nodes.adapters import LoadIdentityAdapter, SaveIdentityAdapter
 from pfstorer.nodes.host import listing, notes
 from pfstorer.nodes.host.folders import (
-    ADDONS,
     ASSETS,
-    VAES,
     adapter_file,
     adapter_names,
     adapter_path,
-    addon_names,
+    cfw_names,
     face_detectors,
     register_model_folders,
     restorer_names,
     restorer_path,
+    weight_names,
 )
 from pfstorer.nodes.load import LoadBaseRestorer
 from pfstorer.pfstorer_core.personalization.registry import load_identity_adapter
@@ -36,7 +35,8 @@ FORMATS = {
     "other": "pt",
     "plain": None,
 }
-DRAWN = "drawn_person.safetensors"
+HOSTS = ("checkpoints", "vae", "controlnet")
+SHIPPED = {path.name for path in (ASSETS / "identity_adapters").glob("*.safetensors")}
 
 
 def write(path: Path, kind: str) -> Path:
@@ -49,12 +49,20 @@ def write(path: Path, kind: str) -> Path:
 @pytest.fixture(autouse=True)
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every kind of file in every folder, and states of trainings in one that is hidden."""
-    known = {name: ([str(tmp_path / name)], {".safetensors", ".ckpt"}) for name in ("checkpoints", "vae")}
+    known = {name: ([str(tmp_path / name)], {".safetensors", ".ckpt"}) for name in HOSTS}
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     register_model_folders()
-    for folder in ("restorers", "checkpoints", "identity_adapters", "stablesr", "vae", "face_detection"):
+    for folder in (
+        "restorers",
+        "checkpoints",
+        "identity_adapters",
+        "stablesr",
+        "vae",
+        "controlnet",
+        "face_detection",
+    ):
         for kind in FORMATS:
             write(tmp_path / folder / f"{folder}_{kind}.safetensors", kind)
         write(tmp_path / folder / ".unfinished" / "key" / "identity.state.safetensors", "plain")
@@ -75,11 +83,17 @@ def test_each_dropdown_has_its_kinds() -> None:
         for folder in ("restorers", "checkpoints")
         for kind in ("restorer", *unknown)
     }
-    assert adapter_names() == [DRAWN, "identity_adapters_adapter.safetensors"]
-    own = {f"stablesr_{kind}.safetensors" for kind in ("control", *unknown)}
-    assert addon_names(ADDONS) == ["none", *sorted(own | control)]
-    assert addon_names(VAES)[0] == "none"
-    assert set(addon_names(VAES)[1:]) == {f"vae_{kind}.safetensors" for kind in ("control", *unknown)}
+    assert adapter_names() == sorted({*SHIPPED, "identity_adapters_adapter.safetensors"})
+    weights = {
+        f"{folder}_{kind}.safetensors"
+        for folder in ("stablesr", "controlnet")
+        for kind in ("control", *unknown)
+    }
+    assert weight_names() == ["none", *sorted(weights | control)]
+    assert cfw_names() == [
+        "none",
+        *sorted(f"{folder}_{kind}.safetensors" for folder in ("stablesr", "vae") for kind in unknown),
+    ]
     assert not [name for name in face_detectors() if "restorer" in name or "adapter" in name]
 
 
@@ -103,7 +117,7 @@ def test_links_are_followed_and_never_in_circles(
     (elsewhere / "again").symlink_to(elsewhere, target_is_directory=True)
     (folder / "round").symlink_to(folder, target_is_directory=True)
     expected = [
-        DRAWN,
+        *sorted(SHIPPED),
         "family/ada.safetensors",
         "identity_adapters_adapter.safetensors",
         "linked.safetensors",
@@ -141,7 +155,7 @@ def test_a_person_learned_since_is_offered_and_taken(models: Path) -> None:
 
 
 def test_saving_checks_the_name_and_says_where(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    adapter = load_identity_adapter(adapter_path(DRAWN))
+    adapter = load_identity_adapter(adapter_path(min(SHIPPED)))
     folder = models / "identity_adapters"
     (folder / "ada.safetensors").write_bytes(b"another person's")
     shown: list[tuple[str, object]] = []

@@ -1,0 +1,80 @@
+"""Compare methods: one bad picture and one person, learned three ways."""
+
+from __future__ import annotations
+
+from .captions import captioned, in_a_row
+from .diffbir import LEARNED as DUAL_PIVOT
+from .diffbir import diffbir, enlarge, restore
+from .parts import CONSENT, EXAMPLE, Links, Node, Workflow, note
+from .person import DRAWN_PERSON
+
+LORA = f"{DRAWN_PERSON}_lora"
+METHODS = {
+    "pfstorer": (DRAWN_PERSON, "stablesr"),
+    "lora": (LORA, "stablesr"),
+    "dual_pivot": (DUAL_PIVOT, "diffbir"),
+}
+"""The adapter of each, and on which restorer it was learned."""
+BASES = {"base": "stablesr", "base_diffbir": "diffbir"}
+ABOVE = (("large", "bad picture"), ("base", "StableSR"), ("base_diffbir", "DiffBIR"))
+BELOW = (("pfstorer", "PFStorer"), ("lora", "LoRA"), ("dual_pivot", "Dual-Pivot"))
+TITLES = dict(ABOVE + BELOW)
+
+
+def _method(n: int, name: str) -> tuple[Node, ...]:
+    adapter, _ = METHODS[name]
+    return (
+        Node(f"load {name}", "LoadIdentityAdapter", (920, 40 + 640 * n), (400, 80),
+             f"The person by {TITLES[name]}", {"name": f"{adapter}.safetensors"}),
+        Node(f"apply {name}", "ApplyPersonalization", (920, 200 + 640 * n), (400, 160), TITLES[name]),
+        restore(name, (1360, 40 + 640 * n), TITLES[name]),
+    )  # fmt: skip
+
+
+def _links() -> Links:
+    models = {**BASES, **{name: f"apply {name}" for name in METHODS}}
+    restorers = {**BASES, **{name: restorer for name, (_, restorer) in METHODS.items()}}
+    rows = [[name for name, _ in row] for row in (ABOVE, BELOW)]
+    return (
+        ("image", "IMAGE", "large", "image"),
+        *((restorer, "MODEL", f"apply {name}", "model") for name, (_, restorer) in METHODS.items()),
+        *((f"load {name}", "identity_adapter", f"apply {name}", "identity_adapter") for name in METHODS),
+        *((model, "MODEL", name, "model") for name, model in models.items()),
+        *((restorer, "VAE", name, "vae") for name, restorer in restorers.items()),
+        *(("image", "IMAGE", name, "image") for name in models),
+        *((name, "IMAGE", f"caption {name}", "images") for row in rows for name in row),
+        *(link for row in rows for link in in_a_row(row)),
+        *((f"with {row[-1]}", "IMAGE", "rows", f"image{n}") for n, row in enumerate(rows, 1)),
+        ("rows", "IMAGE", "save", "images"),
+    )
+
+
+COMPARE_METHODS = Workflow(
+    "Compare methods",
+    "compare_methods",
+    (
+        note(
+            "welcome", (40, 40), (400, 330), "1 · Start here",
+            "**One bad picture and one person, by three methods.**\n\n"
+            "Above: the bad picture, and the two restorers without the person. Below: the person by PFStorer "
+            "and by a LoRA (both on the StableSR-like restorer) and by Dual-Pivot Tuning (on DiffBIR).\n\n"
+            "Learn your person with *Learn a person* (method *pfstorer*, then *lora*) and *Learn a person "
+            "(Dual-Pivot)*, choose the three adapters and the picture, and press **Run**. Those that are "
+            "chosen here come with the pack: of a drawing, of nobody.",
+        ),
+        Node("image", "LoadImage", (40, 420), (400, 420), "Load Image: the bad picture", {"image": EXAMPLE}),
+        enlarge((40, 900)),
+        note("consent", (40, 1060), (400, 170), "Before you use it on people", CONSENT),
+        Node("stablesr", "LoadBaseRestorer", (480, 40), (400, 160), "Load Base Restorer: StableSR-like"),
+        diffbir("diffbir", (480, 340)),
+        restore("base", (480, 640), "StableSR without the person"),
+        restore("base_diffbir", (480, 1280), "DiffBIR without the person"),
+        *(node for n, name in enumerate(METHODS) for node in _method(n, name)),
+        *captioned(ABOVE, 1800, 40),
+        *captioned(BELOW, 1800, 1000),
+        Node("rows", "ImageStitch", (2520, 40), (320, 120), "Above and below",
+             {"direction": "down", "spacing_width": 8}),
+        Node("save", "SaveImage", (2520, 280), (760, 560), widgets={"filename_prefix": "PFStorer_methods"}),
+    ),
+    _links(),
+)  # fmt: skip
