@@ -49,7 +49,7 @@ RESTORE_WITH_DIFFBIR = Workflow(
         enlarge((40, 880)),
         diffbir("restorer", (480, 40)),
         note(
-            "files", (480, 340), (400, 380), "2 · DiffBIR's own weights",
+            "files", (480, 400), (400, 380), "2 · DiffBIR's own weights",
             "- `face_full_v1.ckpt` holds everything: choose it as *checkpoint*, *restorer_weights* none.\n"
             "- `v1_face.pth`, `v1_general.pth`, `v2.pth` and `DiffBIR_v2.1.pt` are *restorer_weights*, with "
             "Stable Diffusion 2.1 as *checkpoint*. They have no cleaner: connect *Load Upscale Model* to "
@@ -59,9 +59,9 @@ RESTORE_WITH_DIFFBIR = Workflow(
             "- Take 50 steps; v2 wants a cfg of 4 and v2.1 of 6, with prompts (*Restore with prompts*).\n\n"
             "The README says where they are, and which are non-commercial.",
         ),
-        Node("guidance", "RestorationGuidance", (480, 790), (400, 240), widgets={"scale": 0.05}),
+        Node("guidance", "RestorationGuidance", (480, 850), (400, 240), widgets={"scale": 0.05}),
         restore("restored", (920, 40), "DiffBIR"),
-        restore("guided", (920, 640), "DiffBIR, guided"),
+        restore("guided", (920, 840), "DiffBIR, guided"),
         *captioned(RESTORED, 1360, 40),
         Node("save", "SaveImage", (2080, 40), (760, 400), widgets={"filename_prefix": "PFStorer_diffbir"}),
         note("consent", (40, 1040), (400, 170), "Before you use it on people", CONSENT),
@@ -93,11 +93,11 @@ LEARN_DUAL_PIVOT = Workflow(
         ),
         *learning_photos(),
         diffbir("restorer", (480, 40)),
-        Node("train", "TrainDualPivot", (480, 340), (400, 560),
+        Node("train", "TrainDualPivot", (480, 400), (400, 560),
              widgets={"name": PERSON, "class_word": CLASS_WORD, "text_steps": 200, "model_steps": 100,
                       "class_pictures": 8, "seed": 0}),
         note(
-            "settings", (480, 1300), (400, 240), "2 · While it runs",
+            "settings", (480, 1360), (400, 240), "2 · While it runs",
             "The base draws pictures of the class first: once, all people share them. Then the node says "
             "which pivot it is at and the time that is left.\n\n"
             "Steps and class pictures here suit the small restorer that comes with the pack. The paper "
@@ -156,15 +156,15 @@ RESTORE_AND_EDIT = Workflow(
         Node("image", "LoadImage", (40, 400), (400, 420), "Load Image: the bad picture", {"image": EXAMPLE}),
         enlarge((40, 880)),
         diffbir("restorer", (480, 40)),
-        Node("learned", "LoadIdentityAdapter", (480, 340), (400, 80),
+        Node("learned", "LoadIdentityAdapter", (480, 400), (400, 80),
              widgets={"name": f"{LEARNED}.safetensors"}),
-        Node("apply", "ApplyPersonalization", (480, 490), (400, 160)),
-        Node("prompt", "CLIPTextEncode", (480, 800), (400, 140), "The person, and what they do",
+        Node("apply", "ApplyPersonalization", (480, 550), (400, 160)),
+        Node("prompt", "CLIPTextEncode", (480, 860), (400, 140), "The person, and what they do",
              {"text": f"{PROMPT}, smiling"}),
-        note("consent", (480, 1010), (400, 170), "Before you use it on people", CONSENT),
+        note("consent", (480, 1070), (400, 170), "Before you use it on people", CONSENT),
         restore("base", (920, 40), "The base"),
-        restore("person", (920, 640), "The person: the prompt is theirs"),
-        restore("edited", (920, 1240), "The person, edited"),
+        restore("person", (920, 840), "The person: the prompt is theirs"),
+        restore("edited", (920, 1640), "The person, edited"),
         *captioned(EDITED, 1360, 40),
         Node("save", "SaveImage", (2080, 40), (900, 340), widgets={"filename_prefix": "PFStorer_edited"}),
     ),

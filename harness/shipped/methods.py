@@ -24,10 +24,10 @@ TITLES = dict(ABOVE + BELOW)
 def _method(n: int, name: str) -> tuple[Node, ...]:
     adapter, _ = METHODS[name]
     return (
-        Node(f"load {name}", "LoadIdentityAdapter", (920, 40 + 640 * n), (400, 80),
+        Node(f"load {name}", "LoadIdentityAdapter", (920, 40 + 800 * n), (400, 80),
              f"The person by {TITLES[name]}", {"name": f"{adapter}.safetensors"}),
-        Node(f"apply {name}", "ApplyPersonalization", (920, 200 + 640 * n), (400, 160), TITLES[name]),
-        restore(name, (1360, 40 + 640 * n), TITLES[name]),
+        Node(f"apply {name}", "ApplyPersonalization", (920, 200 + 800 * n), (400, 160), TITLES[name]),
+        restore(name, (1360, 40 + 800 * n), TITLES[name]),
     )  # fmt: skip
 
 
@@ -66,9 +66,9 @@ COMPARE_METHODS = Workflow(
         enlarge((40, 900)),
         note("consent", (40, 1060), (400, 170), "Before you use it on people", CONSENT),
         Node("stablesr", "LoadBaseRestorer", (480, 40), (400, 160), "Load Base Restorer: StableSR-like"),
-        diffbir("diffbir", (480, 340)),
-        restore("base", (480, 640), "StableSR without the person"),
-        restore("base_diffbir", (480, 1280), "DiffBIR without the person"),
+        diffbir("diffbir", (480, 400)),
+        restore("base", (480, 760), "StableSR without the person"),
+        restore("base_diffbir", (480, 1560), "DiffBIR without the person"),
         *(node for n, name in enumerate(METHODS) for node in _method(n, name)),
         *captioned(ABOVE, 1800, 40),
         *captioned(BELOW, 1800, 1000),
