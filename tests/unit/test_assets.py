@@ -18,6 +18,7 @@ from pfstorer_core import load_restorer, restore
 from pfstorer_core.checkpoints.version import VERSION
 from pfstorer_core.imaging.pictures import read_picture
 from pfstorer_core.imaging.resizing import resize
+from pfstorer_core.personalization.dual_pivot.adapter import DualPivotAdapter
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from pfstorer_core.personalization.registry import load_identity_adapter
 
@@ -105,6 +106,7 @@ def test_the_drawn_person_is_there_by_each_method() -> None:
         person = load_identity_adapter(ASSETS / name)
         assert person.header.method == method
         person.check_base(restorer.fingerprint)
+    assert isinstance(person, DualPivotAdapter)
     assert person.header.pivots == "both"
 
 
