@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .captions import captioned, in_a_row
 from .parts import AT_ITS_BEST, CONSENT, EXAMPLE, Links, Node, Workflow, note
-from .person import learning_photos
+from .person import LEARNING, PHOTOS, learning_shown
 
 CONTROL = "pfstorer_tiny_diffbir.safetensors"
 """DiffBIR's control network and cleaner for the embedded restorer; comes with the pack."""
@@ -91,7 +91,7 @@ LEARN_DUAL_PIVOT = Workflow(
             "whether it is a man, a woman, … in *class_word*, and press **Run**.\n\n"
             "What is learned is a file in `models/identity_adapters`, which *Load Identity Adapter* finds.",
         ),
-        *learning_photos(),
+        *PHOTOS,
         diffbir("restorer", (480, 40)),
         Node("train", "TrainDualPivot", (480, 400), (400, 560),
              widgets={"name": PERSON, "class_word": CLASS_WORD, "text_steps": 200, "model_steps": 100,
@@ -104,19 +104,9 @@ LEARN_DUAL_PIVOT = Workflow(
             "takes **text_steps 2500**, **model_steps 800** and **200 class_pictures** for DiffBIR's "
             "weights, on a graphics card.",
         ),
-        Node("preview", "SaveImage", (920, 40), (560, 320), "The last preview",
-             {"filename_prefix": "PFStorer_learned_dual_pivot"}),
-        Node("loss", "LossGraphNode", (920, 420), (560, 380)),
-        note("consent", (920, 860), (560, 150), "Before you use it on people", CONSENT),
+        *learning_shown("PFStorer_learned_dual_pivot"),
     ),
-    (
-        ("restorer", "MODEL", "train", "model"),
-        ("restorer", "CLIP", "train", "clip"),
-        ("restorer", "VAE", "train", "vae"),
-        *((photo.name, "IMAGE", "train", f"photos.photo_{n}") for n, photo in enumerate(learning_photos())),
-        ("train", "loss", "loss", "loss"),
-        ("train", "preview", "preview", "images"),
-    ),
+    LEARNING,
     picture="learn_a_person",
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .parts import AT_ITS_BEST, CONSENT, EXAMPLE, Node, Workflow, note
+from .parts import AT_ITS_BEST, CONSENT, EXAMPLE, Links, Node, Workflow, note
 
 NAME = "my_person"
 """What the one workflow learns."""
@@ -10,14 +10,32 @@ DRAWN_PERSON = "drawn_person"
 """An adapter that comes with the pack, so that the other one works at once: of a person who was drawn."""
 
 
-def learning_photos() -> list[Node]:
-    """Three photos to learn from, one below the other."""
-    return [
-        Node(f"photo{n}", "LoadImage", (40, 350 + 400 * n), (400, 360), f"Load Image: photo {n + 1}",
-             {"image": EXAMPLE})
-        for n in range(3)
-    ]  # fmt: skip
+PHOTOS = tuple(
+    Node(f"photo{n}", "LoadImage", (40, 350 + 400 * n), (400, 360), f"Load Image: photo {n + 1}",
+         {"image": EXAMPLE})
+    for n in range(3)
+)  # fmt: skip
+"""To learn from, one below the other."""
 
+
+def learning_shown(prefix: str) -> tuple[Node, ...]:
+    """What is seen of a training, and whom it may be of."""
+    return (
+        Node("preview", "SaveImage", (920, 40), (560, 320), "The last preview", {"filename_prefix": prefix}),
+        Node("loss", "LossGraphNode", (920, 420), (560, 380)),
+        note("consent", (920, 860), (560, 150), "Before you use it on people", CONSENT),
+    )
+
+
+LEARNING: Links = (
+    ("restorer", "MODEL", "train", "model"),
+    ("restorer", "CLIP", "train", "clip"),
+    ("restorer", "VAE", "train", "vae"),
+    *((photo.name, "IMAGE", "train", f"photos.photo_{n}") for n, photo in enumerate(PHOTOS)),
+    ("train", "loss", "loss", "loss"),
+    ("train", "preview", "preview", "images"),
+)
+"""Of every workflow that learns a person."""
 
 LEARN_A_PERSON = Workflow(
     "Learn a person",
@@ -34,7 +52,7 @@ LEARN_A_PERSON = Workflow(
             "What is learned is a file in `models/identity_adapters`. The workflow *Restore a person* uses "
             "it. A run that was stopped goes on where it was.",
         ),
-        *learning_photos(),
+        *PHOTOS,
         Node("restorer", "LoadBaseRestorer", (480, 40), (400, 120)),
         Node(
             "train",
@@ -53,19 +71,9 @@ LEARN_A_PERSON = Workflow(
             "With `pfstorer_tiny` and no graphics card 500 steps take a quarter of an hour. For real people "
             "use StableSR's weights with Stable Diffusion 2.1 and a graphics card.",
         ),
-        Node("preview", "SaveImage", (920, 40), (560, 320), "The last preview",
-             {"filename_prefix": "PFStorer_learned"}),
-        Node("loss", "LossGraphNode", (920, 420), (560, 380)),
-        note("consent", (920, 860), (560, 150), "Before you use it on people", CONSENT),
+        *learning_shown("PFStorer_learned"),
     ),
-    (
-        ("restorer", "MODEL", "train", "model"),
-        ("restorer", "CLIP", "train", "clip"),
-        ("restorer", "VAE", "train", "vae"),
-        *((photo.name, "IMAGE", "train", f"photos.photo_{n}") for n, photo in enumerate(learning_photos())),
-        ("train", "loss", "loss", "loss"),
-        ("train", "preview", "preview", "images"),
-    ),
+    LEARNING,
 )  # fmt: skip
 
 GAMMAS = (0.5, 1.0, 1.5)
