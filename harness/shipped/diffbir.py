@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
+
 from .captions import captioned, in_a_row
 from .parts import AT_ITS_BEST, CONSENT, EXAMPLE, Links, Node, Workflow, note
-from .person import LEARNING, PHOTOS, learning_shown
+from .person import DRAWN_PERSON, LEARNING, PHOTOS, learning_shown
 
 CONTROL = "pfstorer_tiny_diffbir.safetensors"
 """DiffBIR's control network and cleaner for the embedded restorer; comes with the pack."""
 PERSON = "my_person_dual_pivot"
-LEARNED = "drawn_person_dual_pivot"
+LEARNED = f"{DRAWN_PERSON}_dual_pivot"
 """An adapter that comes with the pack: of a person who was drawn."""
-TOKEN, CLASS_WORD = "sks", "person"
-PROMPT = f"a photo of a {TOKEN} {CLASS_WORD}"
+CLASS_WORD = "person"
+PROMPT = DualPivotTraining(class_word=CLASS_WORD).prompt
 UPSCALE = 2.0
 
 
