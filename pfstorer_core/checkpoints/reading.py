@@ -61,6 +61,12 @@ class DamagedFile(CheckpointError):
     __module__ = "builtins"  # see CheckpointError
 
 
+class Program(CheckpointError):
+    """One whose network is a program besides weights."""
+
+    __module__ = "builtins"
+
+
 def read_checkpoint(path: Path | str) -> tuple[StateDict, dict[str, str]]:
     """Tensors and header of a .safetensors or .ckpt/.pt/.pth file, told apart by their first bytes.
 
@@ -71,6 +77,7 @@ def read_checkpoint(path: Path | str) -> tuple[StateDict, dict[str, str]]:
     Raises:
         FileNotFoundError, PermissionError: no such file; not readable.
         DamagedFile: cut short, damaged, or claiming more than it holds.
+        Program: a TorchScript file.
         CheckpointError: of another kind, or holding more than weights.
     """
     path = Path(path)
@@ -176,7 +183,7 @@ def _check_archive(path: Path, size: int) -> None:
             )
         names = [member.filename for member in members]
         if any(name.endswith("/constants.pkl") for name in names):
-            raise CheckpointError(
+            raise Program(
                 f"{path.name} is a TorchScript program, which is never executed: get a .safetensors version."
             )
         (pickled,) = (name for name in names if name.endswith("/data.pkl"))

@@ -21,11 +21,6 @@ ALIGNMENTS = ("auto", "none", "FFHQ")
 """What can be asked for; auto is what a restorer's header says of itself."""
 SIZE = 512
 """Pixels of an aligned face's side, in which all that follows is measured."""
-TEMPLATE = ((193.48, 240.45), (319.40, 240.69), (257.68, 371.78))
-"""Right eye, left eye and mouth of FFHQ's mean face: facexlib's points, by which GFPGAN, CodeFormer and
-DiffBIR align, the mouth between its two corners. The nose is left out: it leans where a head is turned."""
-USED = (0, 1, 3)
-"""The same in `Face.landmarks`."""
 HEAD_CENTRE, HEAD_RADII = (256.0, 262.0), (205.0, 245.0)
 """The ellipse that is put back: of forehead, chin and ears, with what hair lies about them. The corners of
 the square show what stands beside, often another face."""
@@ -39,6 +34,26 @@ LEAST_STEP, MOST_STEP = 1.05, 4.0
 reduced first, for the memory's sake."""
 
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class Template:
+    """Where an aligned face has its landmarks.
+
+    Attributes:
+        used: which of `Face.landmarks`; what is named twice counts twice.
+        points: (x, y) of each, in pixels of a square.
+        side: of that square.
+    """
+
+    used: tuple[int, ...]
+    points: tuple[tuple[float, float], ...]
+    side: int
+
+
+FFHQ = Template((0, 1, 3), ((193.48, 240.45), (319.40, 240.69), (257.68, 371.78)), SIZE)
+"""Right eye, left eye and mouth of FFHQ's mean face: facexlib's points, by which GFPGAN, CodeFormer and
+DiffBIR align, the mouth between its two corners. The nose is left out: it leans where a head is turned."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +96,10 @@ def similarity(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return a, w0.squeeze(-1) - a * z0.squeeze(-1)
 
 
-def alignment_of(landmarks: Tensor, size: tuple[int, int], side: int = SIZE) -> Alignment:
-    """The similarity that brings eyes and mouth as near to `TEMPLATE` as it can.
+def alignment_of(
+    landmarks: Tensor, size: tuple[int, int], side: int = SIZE, template: Template = FFHQ
+) -> Alignment:
+    """The similarity that brings landmarks as near to a template's as it can.
 
     Args:
         landmarks: [6, 2] as `Face` has them.
@@ -91,11 +108,12 @@ def alignment_of(landmarks: Tensor, size: tuple[int, int], side: int = SIZE) -> 
     Raises:
         ValueError: landmarks that are not numbers, or in one point.
     """
-    points = landmarks[USED, :].double().cpu()
+    points = landmarks[template.used, :].double().cpu()
     if not points.isfinite().all() or torch.pdist(points).max() < 1e-3:
         raise ValueError("Eyes and mouth of the face are unknown: find it with another detector, or crop it "
                          "without align.")  # fmt: skip
-    a, b = similarity(points, torch.tensor(TEMPLATE, dtype=torch.float64) * (side / SIZE))
+    target = torch.tensor(template.points, dtype=torch.float64) * (side / template.side)
+    a, b = similarity(points, target)
     re, im = a.real.item(), a.imag.item()
     return Alignment(((re, -im, b.real.item()), (im, re, b.imag.item())), side, size)
 
@@ -120,7 +138,7 @@ def cut_aligned(picture: Tensor, alignment: Alignment) -> Tensor:
     """The face [B, 3, side, side] in [0, 1] of a picture [B, 3, H, W] of any size."""
     place = alignment.scaled((picture.shape[-2], picture.shape[-1]))
     to_picture, size = place.inverse(), (place.side, place.side)
-    face = _warp(picture, to_picture, size)
+    face = warp(picture, to_picture, size)
     beyond = _beyond(to_picture, size, place.size) * (SIZE / place.side)
     if beyond.any():
         deviation = MIRRORED_BLUR * place.side / SIZE
@@ -160,7 +178,7 @@ def paste_aligned(
     to_face = torch.tensor(place.matrix, dtype=torch.float64)
     to_face[:, 2] += to_face[:, :2] @ torch.tensor([left, top]).double()
     stretched = torch.tensor([[face.shape[-1]], [face.shape[-2]]]) / place.side
-    part = _warp(face.to(picture), to_face * stretched, size).clamp(0, 1)
+    part = warp(face.to(picture), to_face * stretched, size).clamp(0, 1)
     weight = _head(to_face * (SIZE / place.side), size, feather).to(picture)
     return blended(picture, part, region, weight, strength, keep)
 
@@ -194,11 +212,13 @@ def _points(matrix: Tensor, size: tuple[int, int], fine: int = 1) -> tuple[Tenso
     return x, y
 
 
-def _warp(picture: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, C, H, W] -> [B, C, *size], bicubic, mirrored at its ends.
+def warp(picture: Tensor, matrix: Tensor, size: tuple[int, int], ends: str = "reflection") -> Tensor:
+    """[B, C, H, W] -> [B, C, *size], bicubic; a pixel that covers several is their mean. Gradients flow
+    through it.
 
     Args:
         matrix: [2, 3], from points of the result to those of the picture.
+        ends: what lies beyond the picture: "reflection" of it, or "zeros".
     """
     step, (height, width) = _step(matrix), picture.shape[-2:]
     if step > MOST_STEP:
@@ -208,7 +228,7 @@ def _warp(picture: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
     x, y = _points(matrix, size, fine)
     grid = torch.stack([2 * x / width - 1, 2 * y / height - 1], -1).to(picture)
     grid = grid.expand(len(picture), -1, -1, -1)
-    return resize(F.grid_sample(picture, grid, "bicubic", "reflection", align_corners=False), size)
+    return resize(F.grid_sample(picture, grid, "bicubic", ends, align_corners=False), size)
 
 
 def steady(landmarks: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -226,8 +246,8 @@ def steady(landmarks: Sequence[Tensor | None]) -> list[Tensor | None]:
     if not there:
         return result
     every = torch.stack([points for points in landmarks if points is not None]).double()
-    used = every[:, USED]
-    template = torch.tensor(TEMPLATE, dtype=torch.float64)
+    used = every[:, FFHQ.used]
+    template = torch.tensor(FFHQ.points, dtype=torch.float64)
     scales = similarity(used, template.expand_as(used))[0].abs()
     frames = torch.tensor(there).double()
     for n, frame in enumerate(there):

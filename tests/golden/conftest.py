@@ -33,6 +33,7 @@ NEEDS = {
     "test_lq_encoder.py": ["stablesr_structcond"],
     "test_personalization.py": ["vico_block", "vico_spatial_transformer", "vico_otsu", "vico_attn_reg"],
     "test_personalized_unet.py": ["vico_unet"],
+    "test_recognition.py": ["refldm_identity_loss", "clr_guidance"],
     "test_swinir.py": ["diffbir_swinir"],
     "test_text.py": ["text_encoder"],
     "test_train_loss.py": ["stablesr_train_loss", "stablesr_unet", "stablesr_structcond"],

@@ -10,8 +10,8 @@ from skimage import data
 from torch import Tensor
 
 from pfstorer_core.imaging.alignment import (  # fmt: skip
+    FFHQ,
     STILL_PIXELS,
-    TEMPLATE,
     Alignment,
     aligned_face,
     alignment_of,
@@ -24,7 +24,7 @@ from pfstorer_core.imaging.faces.windows import Window
 from pfstorer_core.imaging.resizing import resize
 
 SIZE = (240, 320)
-USED = [0, 1, 3]
+TEMPLATE, USED = FFHQ.points, [*FFHQ.used]
 
 
 def face_at(x: float, y: float, scale: float, angle: float = 0.0) -> Tensor:

