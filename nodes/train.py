@@ -7,7 +7,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..pfstorer_core.personalization.pfstorer.header import NULL_LQ, REFERENCE_TIMESTEPS
+from ..pfstorer_core.personalization.pfstorer.header import NULL_LQ
+from ..pfstorer_core.personalization.references import REFERENCE_TIMESTEPS
 from .host.folders import adapters_stamp
 from .host.inputs import (
     base_inputs,

@@ -20,7 +20,7 @@ from .imaging.tile_setting import TileSetting
 from .imaging.tiling import TileGrid
 from .personalization.identity import Identity, each_in_its_area, personal_context
 from .restorers.base import Condition, Restorer
-from .restorers.changes import NO_CHANGES, Changes, together
+from .restorers.changes import NO_CHANGES, evaluated, together
 from .restorers.registry import prompt_guidance
 
 LARGEST_CFG = 100.0
@@ -78,7 +78,8 @@ def restore(
     header = restorer.header
     bound = [identity.bound(restorer) for identity in identities if identity.gamma]
     areas = [identity.area for identity in identities if identity.gamma]
-    words = _words(restorer, prompt, negative_prompt, cfg, named=bool(bound))
+    named = any("context" in identity.adapter.kinds for identity in identities if identity.gamma)
+    words = _words(restorer, prompt, negative_prompt, cfg, named)
     written = restorer.context(words.prompt) if words.prompt else None
     unwanted = restorer.context(words.negative_prompt if words.cfg > 1 else "")
     restorer.autoencoder.check_fidelity(fidelity)
@@ -101,10 +102,7 @@ def restore(
     }
     changes = [NO_CHANGES]
 
-    @cache
-    def joint(*who: int) -> Changes:
-        """Once a step for all tiles: what changes weights is merged into them once."""
-        return together([changes[k] for k in who])
+    joint = cache(together)  # once a step for all tiles: what changes weights is merged into them once
 
     def evaluate(negative: bool, x: Tensor, t: Tensor) -> Tensor:
         context = personal_context(restorer.null_context, changes, areas) if written is None else written
@@ -114,7 +112,8 @@ def restore(
 
             def predict(who: Sequence[int]) -> Tensor:
                 seen = unwanted if negative else context
-                return restorer.denoise(x, rows, Condition(spatial), seen, joint(*who))
+                evaluate = partial(restorer.denoise, x, rows, Condition(spatial), seen)
+                return evaluated(evaluate, [changes[k] for k in who], joint)
 
             return each_in_its_area(predict, [cut.get(k) for k in range(len(areas))])
 

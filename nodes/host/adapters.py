@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import comfy.conds
@@ -22,7 +23,7 @@ from ...pfstorer_core.personalization.identity import (
     of_one_length,
     personal_context,
 )
-from ...pfstorer_core.restorers.changes import Changes, together
+from ...pfstorer_core.restorers.changes import Changes, evaluated
 from .placement import FRAME, WHOLE, Placement
 from .weights import weight_patches, weights_state, with_weights
 
@@ -137,7 +138,7 @@ def check_masks(model: ModelPatcher, pictures: int) -> None:
 
 
 def apply_identities(
-    evaluate: Callable[[Changes, Tensor | None], Tensor],
+    evaluate: Callable[[Tensor | None, Changes], Tensor],
     model: Any,
     patches: Sequence[IdentityPatch],
     sigma: Tensor,
@@ -147,7 +148,7 @@ def apply_identities(
     """The prediction for those who act at this noise level. Takes its conditions out of `conds`.
 
     Args:
-        evaluate: the model, from what changes and the text context.
+        evaluate: the model, from the text context and what changes.
         model: a `RestorerModel`; what adapters keep is made anew where its weights were patched.
         sigma: noise levels [B].
     """
@@ -160,4 +161,5 @@ def apply_identities(
         context = context.to(sigma.device, model.get_dtype_inference())
         own, context = of_one_length(personal_context(context, changes, areas), context)
         context = torch.where(rows.to(own)[:, :, None] > 0, own, context)
-    return each_in_its_area(lambda who: evaluate(together([changes[k] for k in who]), context), areas)
+    predict = partial(evaluate, context)
+    return each_in_its_area(lambda who: evaluated(predict, [changes[k] for k in who]), areas)

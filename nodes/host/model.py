@@ -20,7 +20,7 @@ from torch import Tensor
 from ...pfstorer_core.checkpoints.header import HEADER_TENSOR
 from ...pfstorer_core.checkpoints.parts import SWINIR
 from ...pfstorer_core.diffusion.schedule import PredictionType
-from ...pfstorer_core.restorers.changes import Changes, sites_of
+from ...pfstorer_core.restorers.changes import Changes, attention_of, sites_of
 from ...pfstorer_core.restorers.files import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
 from ...pfstorer_core.restorers.fingerprint import fingerprint
 from .adapters import AREA, apply_identities, identity_conds, patches_of
@@ -157,8 +157,9 @@ class RestorerModel(comfy.model_base.BaseModel):
         if not (patches := patches_of(options)):
             return evaluate(c_crossattn, control, options, **conds)
 
-        def changed(changes: Changes, context: Tensor | None) -> Tensor:
-            return evaluate(context, control, options, **conds, sites=sites_of(changes))
+        def changed(context: Tensor | None, changes: Changes) -> Tensor:
+            inside = {"sites": sites_of(changes), "self_attention": attention_of(changes)}
+            return evaluate(context, control, options, **conds, **inside)
 
         return apply_identities(changed, self, patches, t, c_crossattn, conds)
 

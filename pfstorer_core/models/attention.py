@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from einops import rearrange
 from torch import Tensor
 
@@ -28,7 +30,9 @@ class AttentionBlock(Layer):
         height, width = h.shape[-2:]
         qkv = self.qkv(rearrange(self.norm(h), "b c h w -> b c (h w)"))
         q, k, v = rearrange(qkv, "b (head three d) n -> three b n (head d)", head=self.heads, three=3)
-        tokens = self.attention(q, k, v, self.heads)
+        attend = partial(self.attention, heads=self.heads)
+        around = given.self_attention(name)
+        tokens = around(q, k, v, attend) if around else attend(q, k, v)
         if site := given.sites.get(name):
             tokens = site(tokens).to(tokens.dtype)
         out = self.proj_out(rearrange(tokens, "b n c -> b c n"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,14 @@ Site = Callable[[Tensor], Tensor]
 
 Transform = Callable[[str, Iterable[nn.Module], Tensor, "Tensor | None", Sequence[int]], Tensor]
 """``transform(name, blocks, tokens, context, shape) -> tokens``, see `BlockHooks`."""
+
+SelfAttention = Callable[[str, Tensor, Tensor, Tensor, Callable[..., Tensor]], Tensor]
+"""``self_attention(name, q, k, v, attend) -> out``, see `BlockHooks`: q, k, v and the result are [B, N, C].
+``attend(q, k, v)`` is what the layer would have done; it takes more keys than queries, and ``mask=`` numbers
+that are added to the scores, see `ops.Attention`."""
+
+AroundAttention = Callable[[Tensor, Tensor, Tensor, Callable[..., Tensor]], Tensor]
+"""The same for one layer: ``around(q, k, v, attend) -> out``."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,8 @@ class BlockHooks:
             an output block. Each but `output` returns its first argument's replacement.
         transformer: runs the blocks of a transformer, instead of itself, by its name: on the tokens
             [B, H·W, C] of features of the shape [B, C, H, W].
+        self_attention: runs each self-attention, instead of itself, by its name: "input_blocks.3.1" of plain
+            attention, "input_blocks.3.1.transformer_blocks.0.attn1" in a transformer.
         queries: by the name of a transformer, what is told the queries [B, H·W, C] of its first block's
             attention to the text.
         until: name of the output block whose features are wanted: nothing after it is computed.
@@ -41,6 +52,7 @@ class BlockHooks:
     middle: Callable[[Tensor, Tensor], Tensor] | None = None
     output: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     transformer: Transform | None = None
+    self_attention: SelfAttention | None = None
     queries: Mapping[str, Callable[[Tensor], object]] = field(default_factory=dict)
     until: str = ""
 
@@ -70,9 +82,19 @@ class LayerInputs:
     size: tuple[int, int] | None = None
     rows: Tensor | None = None
 
+    def self_attention(self, name: str) -> AroundAttention | None:
+        """What runs the self-attention of this name."""
+        hook = self.hooks.self_attention
+        return partial(hook, name) if hook else None
+
     def for_block(self, block: str) -> LayerInputs:
         """What the block of this name sees."""
         return self.hooks.start(block, self) if self.hooks.start else self
+
+
+def attn1_name(transformer: str, block: int) -> str:
+    """What the self-attention in a block of a transformer is called."""
+    return f"{transformer}.transformer_blocks.{block}.attn1"
 
 
 class Layer(nn.Module):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .layers import Layer, LayerInputs
+from .layers import AroundAttention, Layer, LayerInputs, attn1_name
 from .ops import Attention, Backend
 
 Reader = Callable[[Tensor], object]
@@ -63,9 +64,19 @@ class CrossAttention(nn.Module):
         self.to_v = ops.Linear(context_dim, inner, bias=False, **placement)
         self.to_out = nn.Sequential(ops.Linear(inner, dim, **placement), nn.Identity())
 
-    def forward(self, x: Tensor, context: Tensor | None = None, read: Reader | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        read: Reader | None = None,
+        around: AroundAttention | None = None,
+    ) -> Tensor:
+        """`around`: runs the attention, instead of itself."""
         context = x if context is None else context
-        return self.attend(x, self.to_k(context), self.to_v(context), read=read)
+        key, value = self.to_k(context), self.to_v(context)
+        if around:
+            return self.to_out(around(self.to_q(x), key, value, partial(self.attention, heads=self.heads)))
+        return self.attend(x, key, value, read=read)
 
     def attend(
         self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, read: Reader | None = None
@@ -102,9 +113,19 @@ class BasicTransformerBlock(nn.Module):
         self.attn2 = CrossAttention(dim, context_dim, n_heads, d_head, attention, operations, **placement)
         self.ff = FeedForward(dim, operations, **placement)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, read: Reader | None = None) -> Tensor:
-        """x [B, N, dim], context [B, M, context_dim] -> [B, N, dim]; `read`: of the attention to the text."""
-        x = x + self.attn1(self.norm1(x))
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        read: Reader | None = None,
+        around: AroundAttention | None = None,
+    ) -> Tensor:
+        """x [B, N, dim], context [B, M, context_dim] -> [B, N, dim].
+
+        Args:
+            read: of the attention to the text. around: of the self-attention, see `CrossAttention`.
+        """
+        x = x + self.attn1(self.norm1(x), around=around)
         x = x + self.attn2(self.norm2(x), context, read)
         return x + self.ff(self.norm3(x))
 
@@ -127,8 +148,10 @@ class SpatialTransformer(Layer):
         if given.hooks.transformer:
             tokens = given.hooks.transformer(name, self.transformer_blocks, tokens, given.context, h.shape)
         else:
-            reading = {"read": read} if (read := given.hooks.queries.get(name)) else {}
-            for block in self.transformer_blocks:
+            reading: dict[str, Any] = {"read": read} if (read := given.hooks.queries.get(name)) else {}
+            for number, block in enumerate(self.transformer_blocks):
+                if around := given.self_attention(attn1_name(name, number)):
+                    reading["around"] = around
                 tokens, reading = block(tokens, given.context, **reading), {}
         if site := given.sites.get(name):
             tokens = site(tokens)

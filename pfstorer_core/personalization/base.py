@@ -1,4 +1,5 @@
-"""Adapters: what a restorer has learned of one person, by whatever method."""
+"""Adapters: what a restorer has learned of one person, by whatever method; and what it may know of them
+without."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ AdapterT = TypeVar("AdapterT", bound="Adapter")
 
 
 class BoundAdapter(Protocol):
-    """An adapter at work in one restorer, at one strength."""
+    """What is known of a person, at work in one restorer, at one strength."""
 
     def prepare(self, timestep: int) -> Changes:
         """What it changes of an evaluation at this original time step. Called once a step, before all tiles:
@@ -31,9 +32,9 @@ class BoundAdapter(Protocol):
         ...
 
 
-class Adapter(ABC):
-    """What every method has to offer. It never changes the networks of a restorer: what it does to one
-    evaluation, it says in `Changes`.
+class Knowledge(ABC):
+    """What is known of a person. It never changes the networks of a restorer: what it does to one evaluation,
+    it says in `Changes`.
 
     Attributes:
         kinds: which fields of `Changes` it uses. The host needs to know beforehand, since it has another way
@@ -41,15 +42,18 @@ class Adapter(ABC):
     """
 
     kinds: ClassVar[frozenset[str]]
-    header: AdapterHeader
 
     @abstractmethod
-    def tensors(self) -> StateDict:
-        """What its file holds."""
-
-    @abstractmethod
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> Adapter:
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Knowledge:
         """A copy elsewhere, or in another number format."""
+
+    @abstractmethod
+    def check_base(self, base: str, name: str = "this restorer") -> None:
+        """Raise ValueError where it is of another base than that of the fingerprint.
+
+        Args:
+            name: of the restorer in the error.
+        """
 
     @abstractmethod
     def check_fit(self, unet: UNet, image_size: int, name: str = "this restorer") -> None:
@@ -71,6 +75,19 @@ class Adapter(ABC):
             gamma: strength above 0: 1 is what was learned.
             factors: further factors on gamma by how much smaller than the latent the features are (1, 2, 4).
         """
+
+
+class Adapter(Knowledge):
+    """What a method has learned of a person, and what its file holds."""
+
+    header: AdapterHeader
+
+    @abstractmethod
+    def tensors(self) -> StateDict:
+        """What its file holds."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Adapter: ...
 
     def check_base(self, base: str, name: str = "this restorer") -> None:
         """Raise ValueError where it was trained on another base than that of the fingerprint."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..restorers.base import Restorer
 from ..restorers.changes import Changes
-from .base import Adapter, BoundAdapter
+from .base import BoundAdapter, Knowledge
 
 MAX_GAMMA = 2.0
 
@@ -24,12 +24,13 @@ class Identity:
     """An identity to restore.
 
     Attributes:
+        adapter: what is known of the person: an adapter, or photos as they are.
         gamma: strength, 0…2: multiplies what was learned. 0 is the base restorer, bit for bit.
         area: where the identity acts [1, 1, H, W] in [0, 1], of any size; None for the whole picture.
         factors: further factors on gamma by how much smaller than the latent the features are (1, 2, 4).
     """
 
-    adapter: Adapter
+    adapter: Knowledge
     gamma: float = 1.0
     area: Tensor | None = None
     factors: Mapping[int, float] = field(default_factory=dict)

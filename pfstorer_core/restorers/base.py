@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -19,7 +19,7 @@ from ..imaging.tiled_autoencoder import TILE, decode_tiled, encode_tiled
 from ..models import Autoencoder, BlockHooks, TextTower, UNet
 from ..models.layers import NO_HOOKS
 from ..models.tokenizer import tokenize
-from .changes import NO_CHANGES, Changes, sites_of
+from .changes import NO_CHANGES, Changes, attention_of, sites_of
 from .diffbir.cleaner import Cleaner
 from .fingerprint import fingerprint
 
@@ -200,6 +200,8 @@ class Restorer:
         context = self.null_context if context is None else context
         rows = context.expand(len(x), -1, -1)
         read = self.null_context.expand(len(x), -1, -1) if self.header.control_prompt == "empty" else None
+        if attention := attention_of(changes):
+            hooks = replace(hooks, self_attention=attention)
         arguments = (x, timesteps, rows, condition.spatial, sites_of(changes), hooks, read)
         if not changes.weights:
             return self.unet(*arguments)

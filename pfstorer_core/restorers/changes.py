@@ -8,7 +8,8 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from ..models.layers import Site
+from ..models.layers import SelfAttention, Site
+from .shared_attention import SharedTokens, joined
 
 Addition = Callable[[Tensor], Tensor]
 """Features of a layer as tokens [B, N, C] -> what is added to them, of the same shape."""
@@ -38,6 +39,9 @@ class Changes:
             somebody wrote.
         context_share: how far it does, 0…1.
         guidance: see `Guidance`, one after the other.
+        attention: by the name of a self-attention (see `BlockHooks`), what it attends to besides its own.
+        contrast: an evaluation that this one is led away from, see `evaluated`.
+        contrast_scale: how far: above 1, as in classifier-free guidance.
     """
 
     sites: Mapping[str, Sequence[Addition]] = field(default_factory=dict)
@@ -45,6 +49,9 @@ class Changes:
     context: Tensor | None = None
     context_share: float = 0.0
     guidance: Sequence[Guidance] = ()
+    attention: Mapping[str, Sequence[SharedTokens]] = field(default_factory=dict)
+    contrast: Changes | None = None
+    contrast_scale: float = 1.0
     _changed: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def changed_weights(self, unet: nn.Module) -> dict[str, Tensor]:
@@ -63,7 +70,7 @@ class Changes:
 NO_CHANGES = Changes()
 
 
-def together(changes: Sequence[Changes]) -> Changes:
+def together(*changes: Changes) -> Changes:
     """Of several at once: what they add adds up. Who they are called is lost, since a prompt names one."""
     if len(changes) == 1:
         return changes[0]
@@ -71,7 +78,28 @@ def together(changes: Sequence[Changes]) -> Changes:
         _joined([change.sites for change in changes]),
         _joined([change.weights for change in changes]),
         guidance=[guide for change in changes for guide in change.guidance],
+        attention=_joined([change.attention for change in changes]),
     )
+
+
+def evaluated(
+    evaluate: Callable[[Changes], Tensor],
+    changes: Sequence[Changes],
+    join: Callable[..., Changes] = together,
+) -> Tensor:
+    """A prediction under changes; each that has a contrast leads it away from what it is with that instead:
+    one alone gives contrast + contrast_scale · (prediction - contrast).
+
+    Args:
+        evaluate: the network, under what `join` made of the changes.
+    """
+    found = evaluate(join(*changes))
+    pulls = [
+        (each.contrast_scale - 1) * (found - evaluate(join(*changes[:k], each.contrast, *changes[k + 1 :])))
+        for k, each in enumerate(changes)
+        if each.contrast is not None
+    ]
+    return found + sum(pulls) if pulls else found
 
 
 def _joined(parts: Sequence[Mapping[str, Sequence[T]]]) -> dict[str, list[T]]:
@@ -87,6 +115,11 @@ def sum_at(additions: Sequence[Addition]) -> Site:
         return features + sum(addition(features) for addition in additions)
 
     return changed
+
+
+def attention_of(changes: Changes) -> SelfAttention | None:
+    """What `BlockHooks` takes for its self-attention."""
+    return joined(changes.attention) if changes.attention else None
 
 
 def sites_of(changes: Changes) -> dict[str, Site]:

@@ -38,6 +38,7 @@ NEEDS = {
     "test_text.py": ["text_encoder"],
     "test_train_loss.py": ["stablesr_train_loss", "stablesr_unet", "stablesr_structcond"],
     "test_unet.py": ["stablesr_unet", "stablesr_structcond"],
+    "test_references.py": ["refldm_cachekv"],
     "test_plain_unet.py": ["vqgan_unet", "ldm_ddim"],
     "test_vq.py": ["vqgan_f4", "vqgan_f8"],
     "test_unet_modules.py": ["stablesr_unet", "stablesr_unet_intermediates"],

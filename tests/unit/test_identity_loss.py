@@ -449,7 +449,7 @@ def test_influences_add_up(restorer: Restorer, trained: IdentityAdapter) -> None
     people = [Identity(trained, 0.5), Identity(other, 2.0)]
     found = [read_references(restorer.unet, adapter) for adapter in (trained, other)]
     changes = [who.bound(restorer).prepare(0) for who in people]
-    sites = sites_of(together(changes))
+    sites = sites_of(together(*changes))
     assert list(sites) == list(trained.blocks)
     for site, block in trained.blocks.items():
         tokens = torch.randn(2, 9, len(block.gamma))
@@ -457,7 +457,7 @@ def test_influences_add_up(restorer: Restorer, trained: IdentityAdapter) -> None
             changes = [block.gamma * block.change(tokens, references[site]) for references in found]
             torch.testing.assert_close(sites[site](tokens), tokens + 0.5 * changes[0] + 2.0 * changes[1])
     silent = Identity(trained, 1.0, factors={1: 0.0, 2: 0.0, 4: 0.0}).bound(restorer).prepare(0)
-    assert not sites_of(together([silent]))
+    assert not sites_of(together(silent))
 
 
 def test_factors_of_the_resolutions(restorer: Restorer, trained: IdentityAdapter) -> None:

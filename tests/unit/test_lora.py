@@ -303,7 +303,7 @@ def test_in_an_area_the_rest_is_the_base_s(restorer: Restorer, adapter: LoRAAdap
     changes = [Identity(adapter).bound(restorer).prepare(500)]
 
     def predict(who: Sequence[int]) -> Tensor:
-        now = together([changes[k] for k in who])
+        now = together(*(changes[k] for k in who))
         return restorer.denoise(x, torch.tensor([500]), restorer.condition(x), changes=now)
 
     found = each_in_its_area(predict, [left])

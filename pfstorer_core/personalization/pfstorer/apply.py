@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from ...diffusion.schedule import Schedule
 from ...models import UNet
 from ...restorers.changes import Changes
+from ..references import as_seen
 from .block import Influence, Reference
 from .reference import otsu_mask, reference_features, token_maps
 from .sites import site_factor
@@ -66,21 +66,6 @@ def read_references(
         best = best[: min(int(kept.sum()), KEY_BUDGET * tokens.shape[1])].sort().values
         found[site] = block.read(tokens.flatten(0, 1)[best][None])
     return found
-
-
-def as_seen(latents: Tensor, t: Tensor, reference_timestep: str, schedule: Schedule | None = None) -> Tensor:
-    """Reference latents [R, C, h, w] as the U-Net gets them: clean, or noised to their time step, always by
-    the same noise.
-
-    Raises:
-        ValueError: "noised" without a schedule.
-    """
-    if reference_timestep != "noised":
-        return latents
-    if schedule is None:
-        raise ValueError("References are noised by the restorer's schedule, and none was given.")
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-    return schedule.q_sample(latents.float(), t, noise.to(latents.device)).to(latents.dtype)
 
 
 class BoundBlocks:

@@ -12,8 +12,8 @@ from ...checkpoints.tensors import is_finite
 from ...checkpoints.words import plain
 from ..header import RULES as SHARED
 from ..header import AdapterHeader
+from ..references import REFERENCE_TIMESTEPS, check_reference_timestep
 
-REFERENCE_TIMESTEPS = ("zero", "same", "noised")
 NULL_LQ = ("drop", "zero_latent", "gray")
 
 MOST_REFERENCES = 10
@@ -39,10 +39,7 @@ RULES = {
 
 def check_choices(null_lq: str, reference_timestep: str) -> None:
     """Raise ValueError where one of them is none of `NULL_LQ` or `REFERENCE_TIMESTEPS`."""
-    if reference_timestep not in REFERENCE_TIMESTEPS:
-        raise ValueError(
-            f"No reference time step {reference_timestep!r}; choose one of {', '.join(REFERENCE_TIMESTEPS)}."
-        )
+    check_reference_timestep(reference_timestep)
     if null_lq not in NULL_LQ:
         raise ValueError(f"No null LQ {null_lq!r}; choose one of {', '.join(NULL_LQ)}.")
 

@@ -19,8 +19,8 @@ from ...training.loop import LoopSettings
 from ..objective import PersonObjective, PersonTraining
 from ..photos import Photos
 from ..prompts import MAIN, PROMPTS, person_prompts, word_id
+from ..references import as_seen
 from .adapter import IdentityAdapter
-from .apply import as_seen
 from .block import Influence, PersonalizationBlock
 from .header import PFStorerHeader, check_choices
 from .reference import attention_loss, otsu_mask, reference_features, token_maps

@@ -1,0 +1,54 @@
+"""What a restorer's self-attentions see in photos: each goes once through the same U-Net (CacheKV)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...models import BlockHooks, UNet
+from ...models.conditioning import Concatenation
+
+
+class Projections(NamedTuple):
+    """Of one self-attention, of the tokens of all photos one after the other: [1, R · N, C] each."""
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+
+
+@torch.no_grad()
+def read_photos(unet: UNet, latents: Tensor, timestep: int, context: Tensor | None) -> dict[str, Projections]:
+    """Queries, keys and values of photos in every self-attention, by its name (see `BlockHooks`).
+
+    Args:
+        latents: of the photos [R, C, h, w], as the U-Net gets them.
+        timestep: 0…999.
+        context: of the empty prompt [1, L, D]; None where the U-Net reads no text.
+    """
+    found: dict[str, list[Projections]] = {}
+
+    def keep(name: str, q: Tensor, k: Tensor, v: Tensor, attend: Callable[..., Tensor]) -> Tensor:
+        found.setdefault(name, []).append(Projections(q, k, v))
+        return attend(q, k, v)
+
+    hooks, t = BlockHooks(self_attention=keep), torch.full((1,), timestep, device=latents.device)
+    for latent in latents.split(1):  # what is read at once does not grow with the photos
+        unet(latent, t, context, condition=condition_of(unet, latent), hooks=hooks)
+    return {
+        name: Projections(*(torch.cat(parts, dim=1) for parts in zip(*rows, strict=True)))
+        for name, rows in found.items()
+    }
+
+
+def condition_of(unet: UNet, latents: Tensor) -> Tensor | None:
+    """What a U-Net gets for the bad picture of photos [R, C, h, w]: zeros in further channels (ReF-LDM); a
+    network that reads it gets the photo, which is restored as itself."""
+    conditioner = unet.conditioner
+    if not isinstance(conditioner, Concatenation):
+        return latents
+    channels = conditioner.in_channels - latents.shape[1]
+    return latents.new_zeros(len(latents), channels, *latents.shape[2:]) if channels else None

@@ -1,0 +1,189 @@
+"""Photos of a person as they are, for a restorer to look at: nothing is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...diffusion.schedule import Schedule
+from ...imaging.canvas import resize
+from ...imaging.faces import Box
+from ...models import UNet
+from ...restorers.base import Restorer
+from ...restorers.changes import Changes
+from ...restorers.fingerprint import same_base
+from ...restorers.shared_attention import Moments, SharedTokens
+from ..base import Knowledge
+from ..photos import aligned_side, face_crops
+from ..references import as_seen, check_reference_timestep
+from ..weights import factor_at, feature_scale
+from .reading import read_photos
+
+LARGEST_CFG = 10.0
+
+
+@dataclass(frozen=True)
+class ReferenceSettings:
+    """How photos are read and looked at. None is what suits the U-Net: one without a text is of ReF-LDM's
+    kind, and has CacheKV as it was published; one with transformers shares its attention (StyleAligned).
+
+    Attributes:
+        side_by_side: encode all photos as one wide picture, as ReF-LDM does in training and inference; else
+            one by one. The latents differ. By itself: where there is no text.
+        adain: bring queries and keys of the picture to the photos' mean and deviation (StyleAligned). By
+            itself: where there is a text.
+        timestep: of the reading, see `REFERENCE_TIMESTEPS`.
+        cfg: 1…10; above 1 the prediction is led away from that under zeros in place of the photos' latents,
+            which costs a second evaluation (ReF-LDM: 1.5).
+    """
+
+    side_by_side: bool | None = None
+    adain: bool | None = None
+    timestep: str = "zero"
+    cfg: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_reference_timestep(self.timestep)
+        if not 1 <= self.cfg <= LARGEST_CFG:
+            raise ValueError(f"cfg of references must be from 1 to {LARGEST_CFG:g}, got {self.cfg}.")
+
+    def suited(self, context_dim: int) -> ReferenceSettings:
+        """With everything said, for a U-Net that reads a text of this width; 0: none."""
+        side = not context_dim if self.side_by_side is None else self.side_by_side
+        return replace(self, side_by_side=side, adain=bool(context_dim) if self.adain is None else self.adain)
+
+
+@dataclass(frozen=True, eq=False)
+class References(Knowledge):
+    """Photos that a restorer looks at, in the place of an adapter. `Identity.gamma` says how often their
+    tokens count in the softmax: 1 as published, 0.5 half of that, 2 as if each photo was given twice.
+
+    Attributes:
+        latents: scaled [R, C, h, w].
+        context: of the empty prompt [1, L, D]; None where the U-Net reads no text.
+        base: fingerprint of the restorer that encoded them.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"attention"})
+
+    latents: Tensor
+    context: Tensor | None
+    base: str
+    settings: ReferenceSettings
+
+    @classmethod
+    def of(
+        cls,
+        restorer: Restorer,
+        photos: Sequence[Tensor],
+        boxes: Sequence[Box | None] | None = None,
+        settings: ReferenceSettings | None = None,
+    ) -> References:
+        """Of photos [3, H, W] in [0, 1] of any size, for a restorer.
+
+        Args:
+            boxes: of the face in each; without one, it is the photo's middle.
+        Raises:
+            ValueError: what `face_crops` raises.
+        """
+        width, header = restorer.unet.config.context_dim, restorer.header
+        chosen = (settings or ReferenceSettings()).suited(width)
+        squares = reference_squares(photos, boxes, header.image_size, aligned_side(header))
+
+        def encode(pictures: Tensor) -> Tensor:
+            return restorer.encode(pictures, tile=max(pictures.shape[-2:]) // restorer.downscale)
+
+        latents = reference_latents(encode, squares, bool(chosen.side_by_side))
+        context = restorer.null_context if width else None
+        return cls(latents, context, restorer.fingerprint, chosen)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> References:
+        context = None if self.context is None else self.context.to(device, dtype)
+        return replace(self, latents=self.latents.to(device, dtype), context=context)
+
+    def check_base(self, base: str, name: str = "this restorer") -> None:
+        if not same_base(self.base, base):
+            raise ValueError(
+                f"These photos were encoded by another restorer: by {self.base}, but {name} is {base}. Read "
+                "them with the one that is to look at them."
+            )
+
+    def check_fit(self, unet: UNet, image_size: int, name: str = "this restorer") -> None:
+        """See `Knowledge.check_fit`."""
+        if self.latents.shape[1] != unet.config.out_channels:
+            raise ValueError(
+                f"The latents of these photos have {self.latents.shape[1]} channels, but those of {name} "
+                f"have {unet.config.out_channels}: encode them by its own VAE."
+            )
+
+    def bind(
+        self, unet: UNet, schedule: Schedule, gamma: float = 1.0, factors: Mapping[int, float] | None = None
+    ) -> BoundReferences:
+        return BoundReferences(self, unet, schedule, gamma, factors or {})
+
+
+class BoundReferences:
+    """Photos in one U-Net. Keeps what was read of them for as long as the time step needs nothing new."""
+
+    def __init__(
+        self,
+        references: References,
+        unet: UNet,
+        schedule: Schedule,
+        gamma: float,
+        factors: Mapping[int, float],
+    ) -> None:
+        self.references, self.unet, self.schedule = references, unet, schedule
+        self.gamma, self.factors = gamma, factors
+        self._found: tuple[int, Changes] | None = None
+
+    def prepare(self, timestep: int) -> Changes:
+        settings = self.references.settings
+        timestep = 0 if settings.timestep == "zero" else timestep
+        if self._found is None or self._found[0] != timestep:
+            latents = self.references.latents
+            shown = self._shared(latents, timestep)
+            away = Changes(attention=self._shared(0 * latents, timestep)) if settings.cfg > 1 else None
+            self._found = (
+                timestep,
+                Changes(attention=shown, contrast=away, contrast_scale=settings.cfg),
+            )
+        return self._found[1]
+
+    def _shared(self, latents: Tensor, timestep: int) -> dict[str, list[SharedTokens]]:
+        settings, t = self.references.settings, torch.full((len(latents),), timestep)
+        seen = as_seen(latents, t.to(latents.device), settings.timestep, self.schedule)
+        shared = {}
+        for name, (q, k, v) in read_photos(self.unet, seen, timestep, self.references.context).items():
+            weight = self.gamma * factor_at(feature_scale(self.unet.config, name), self.factors)
+            if weight:
+                match = (Moments.of(q), Moments.of(k)) if settings.adain else None
+                shared[name] = [SharedTokens(k, v, weight, match)]
+        return shared
+
+
+def reference_squares(
+    photos: Sequence[Tensor], boxes: Sequence[Box | None] | None, side: int, aligned: int
+) -> Tensor:
+    """The faces in photos as a restorer sees them: [R, 3, side, side] in [0, 1]. Raises what `face_crops`
+    does, which `aligned` is for, too."""
+    squares = [square for square, _ in face_crops(photos, boxes, aligned)]
+    return torch.cat([resize(square[None], (side, side)).clamp(0, 1) for square in squares])
+
+
+@torch.no_grad()
+def reference_latents(encode: Callable[[Tensor], Tensor], pictures: Tensor, side_by_side: bool) -> Tensor:
+    """Latents [R, C, h, w] of pictures [R, 3, H, W].
+
+    Args:
+        encode: pictures [B, 3, H, W] in [0, 1] -> latents, each call as one piece.
+        side_by_side: see `ReferenceSettings`.
+    """
+    if not side_by_side:
+        return torch.cat([encode(picture) for picture in pictures.split(1)])
+    wide = torch.cat([*pictures], dim=-1)[None]
+    return torch.cat(encode(wide).chunk(len(pictures), dim=-1))

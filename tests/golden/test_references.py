@@ -1,0 +1,100 @@
+"""ReF-LDM's references as cached keys and values (CacheKV), against the reference."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from pfstorer_core.diffusion.schedule import Schedule
+from pfstorer_core.models import BlockHooks, UNet
+from pfstorer_core.personalization.reference_attention.reading import read_photos
+from pfstorer_core.personalization.reference_attention.references import References, ReferenceSettings
+from pfstorer_core.restorers.changes import Changes, attention_of, evaluated
+
+from . import golden
+from .test_plain_unet import unet_of
+
+NAME = "refldm_cachekv"
+CFG = ReferenceSettings(cfg=golden.metadata(NAME)["cfg_scale"]).suited(0)
+CASES = {
+    "eps_ref1": (1, ""), "eps_ref1_later": (1, "_later"), "eps_ref3": (3, ""),
+    "eps_ref3_later": (3, "_later"), "eps_ref3_reversed": (-3, ""), "eps_null1": (1, "null"),
+    "eps_null3": (3, "null"), "eps_plain": (0, ""),
+    "eps_nolq_ref1": (1, "nolq"), "eps_cfg_ref1": (1, "cfg"), "eps_cfg_ref3": (3, "cfg"),
+}  # fmt: skip
+"""How many references, from the end where negative, and what is done otherwise."""
+
+
+@pytest.fixture(scope="module")
+def unet() -> UNet:
+    return unet_of(NAME)
+
+
+def changes_of(unet: UNet, latents: Tensor, settings: ReferenceSettings | None = None) -> Changes:
+    """By reference latents [R, C, h, w]."""
+    schedule = Schedule.scaled_linear(0.0015, 0.0155, 1000)
+    references = References(latents, None, "", settings or ReferenceSettings().suited(0))
+    return references.bind(unet, schedule).prepare(500)
+
+
+def predict(unet: UNet, x: Tensor, t: Tensor, lq: Tensor, changes: list[Changes]) -> Tensor:
+    def evaluate(now: Changes) -> Tensor:
+        return unet(x, t, condition=lq, hooks=BlockHooks(self_attention=attention_of(now)))
+
+    return evaluated(evaluate, changes)
+
+
+def test_keys_and_values_are_those_of_the_stored_attentions(unet: UNet) -> None:
+    refs, out = golden.tensors(NAME)["in.refs"], golden.group(NAME, "out")
+    rows = [read_photos(unet, refs[:, row], 0, None) for row in range(refs.shape[1])]
+    assert len(rows[0]) == golden.metadata(NAME)["n_attentions"]
+    for module in golden.metadata(NAME)["kv_attentions"]:
+        layer = module.removesuffix(".attention")
+        for part, kind in ((1, "k"), (2, "v")):
+            expected = rearrange(out[f"{kind}.{module}"], "r (b head) d n -> b (r n) (head d)", b=len(rows))
+            golden.assert_near(torch.cat([row[layer][part] for row in rows]), expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_predictions(unet: UNet, name: str) -> None:
+    given, (count, how) = golden.group(NAME, "in"), CASES[name]
+    refs = given["refs"].flip(0)[:-count] if count < 0 else given["refs"][:count]
+    later = how if how == "_later" else ""
+    x, t = given[f"x{later}"], given[f"timesteps{later}"]
+    lq = given["lq"] * (how != "nolq")
+    refs = refs * (how != "null")
+    for row in range(len(x)):
+        mine = [changes_of(unet, refs[:, row], CFG if how == "cfg" else None)] if count else []
+        eps = predict(unet, x[[row]], t[[row]], lq[[row]], mine)
+        golden.assert_near(eps, golden.group(NAME, "out")[name][[row]])
+
+
+@pytest.mark.parametrize(("name", "count"), [("cfg_ref2", 2), ("nocfg_ref1", 1), ("odd_cfg_ref3", 3)])
+def test_trajectories(unet: UNet, name: str, count: int) -> None:
+    given, out = golden.group(NAME, "in"), golden.group(NAME, f"out.{name}")
+    changes = [changes_of(unet, given["refs"][:count, 0], None if "nocfg" in name else CFG)]
+
+    def eps_of(x: Tensor, t: Tensor) -> Tensor:
+        return predict(unet, x, t, given["lq"][:1], changes)
+
+    levels = golden.tensors(NAME)["schedule.alphas_cumprod"].double()
+    for number, (x, x0) in enumerate(ddim(eps_of, given["x_T"], out["timesteps"], levels)):
+        golden.assert_near(x, out["x"][number])
+        golden.assert_near(x0, out["pred_x0"][number])
+
+
+def ddim(
+    eps_of: Callable[[Tensor, Tensor], Tensor], x: Tensor, timesteps: Tensor, levels: Tensor
+) -> list[tuple[Tensor, Tensor]]:
+    """(x, x0) after each step of DDIM without noise, over ascending time steps; the last goes to the level of
+    time step 0."""
+    states = []
+    below = torch.cat([levels[:1], levels[timesteps[:-1]]])
+    for t, end in zip(timesteps.flip(0), below.flip(0), strict=True):
+        eps = eps_of(x, t.expand(len(x)))
+        x0 = (x - (1 - levels[t]).sqrt().float() * eps) / levels[t].sqrt().float()
+        x = end.sqrt().float() * x0 + (1 - end).sqrt().float() * eps
+        states.append((x, x0))
+    return states
