@@ -13,7 +13,7 @@ from comfy.ldm.modules.attention import BasicTransformerBlock, optimized_attenti
 from torch import Tensor
 
 from ...pfstorer_core.models import Backend, BlockHooks, UNet, UNetConfig
-from ...pfstorer_core.models.layers import NO_SITES, LayerInputs, Site
+from ...pfstorer_core.models.layers import NO_SITES, LayerInputs, SelfAttention, Site, attn1_name
 
 
 class HostUNet(UNet):
@@ -62,14 +62,16 @@ class HostUNet(UNet):
         condition: Any = None,
         condition_context: Tensor | None = None,
         sites: Mapping[str, Site] = NO_SITES,
+        self_attention: SelfAttention | None = None,
         hooks: BlockHooks | None = None,
         **_: Any,
     ) -> Tensor:
         """In the host's words, and with `hooks` in the core's own: then without the host's patches."""
         options = transformer_options if hooks is None else reading_options(hooks)
+        attend = self_attention if hooks is None else hooks.self_attention
         options.update(original_shape=list(x.shape), transformer_index=0)
         given = {"x": x, "timesteps": timesteps, "context": context, "y": y}
-        patched = block_hooks(options, self.config.model_channels, given)
+        patched = block_hooks(options, self.config.model_channels, given, attend)
         condition = lq_latent if condition is None else condition
         condition = self.conditioning(condition, x, timesteps, context, condition_context)
         if control:
@@ -92,6 +94,29 @@ def reading_options(hooks: BlockHooks) -> dict[str, Any]:
     return {"patches_replace": {"attn2": replaced}}
 
 
+def with_self_attention(
+    options: dict[str, Any], name: str, number: int, self_attention: SelfAttention
+) -> dict[str, Any]:
+    """The host's options for one block of a transformer, whose self-attention is run by this. What another
+    node put in its place (SAG, PAG) stays: it knows nothing of further keys."""
+    place, replaced = host_block(name), options.get("patches_replace", {})
+    others = replaced.get("attn1", {})
+    if place in others or (*place, number) in others:
+        return options
+
+    def replacement(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        attend = partial(
+            optimized_attention,
+            heads=extra["n_heads"],
+            attn_precision=extra["attn_precision"],
+            transformer_options=extra,
+        )
+        return self_attention(attn1_name(name, number), q, k, v, attend)
+
+    own = {**others, (*place, number): replacement}
+    return {**options, "patches_replace": {**replaced, "attn1": own}}
+
+
 def host_block(name: str) -> tuple[str, int]:
     """What the host calls a block: "output_blocks.4.1" is of ("output", 4)."""
     part, *numbers = name.split(".")
@@ -99,11 +124,14 @@ def host_block(name: str) -> tuple[str, int]:
     return part, 0 if part == "middle" else int(numbers[0])
 
 
-def block_hooks(options: dict, model_channels: int, given: dict[str, Any]) -> BlockHooks:
+def block_hooks(
+    options: dict, model_channels: int, given: dict[str, Any], self_attention: SelfAttention | None = None
+) -> BlockHooks:
     """The host's block patches (FreeU, PatchModelAddDownscale, …) as the core's hooks.
 
     Args:
         options: the host's `transformer_options`, in which the network keeps its place for the patches.
+        self_attention: see `BlockHooks`.
     """
     patches: dict[str, list] = options.get("patches", {})
 
@@ -112,15 +140,17 @@ def block_hooks(options: dict, model_channels: int, given: dict[str, Any]) -> Bl
         return inputs
 
     def transformer(
-        _: str,
+        name: str,
         blocks: Iterable[torch.nn.Module],
         tokens: Tensor,
         context: Tensor | None,
         shape: Sequence[int],
     ) -> Tensor:
         options["activations_shape"] = list(shape)
-        for options["block_index"], block in enumerate(blocks):
-            tokens = block(tokens, context=context, transformer_options=options)
+        for number, block in enumerate(blocks):
+            options["block_index"] = number
+            seen = with_self_attention(options, name, number, self_attention) if self_attention else options
+            tokens = block(tokens, context=context, transformer_options=seen)
         options["transformer_index"] += 1
         return tokens
 
@@ -145,6 +175,7 @@ def block_hooks(options: dict, model_channels: int, given: dict[str, Any]) -> Bl
     return BlockHooks(
         start=start,
         transformer=transformer,
+        self_attention=self_attention,
         emb=each("emb_patch", model_channels),
         input=each("input_block_patch"),
         after_skip=each("input_block_patch_after_skip"),
