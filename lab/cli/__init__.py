@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pfstorer_core.cli.app import run
 
-from . import architecture, benchmarking, drawing, evaluating  # noqa: F401 - they register their verbs
+from . import architecture, benchmarking, drawing, evaluating, recognising  # noqa: F401 - they register their verbs
 from .app import app
 
 __all__ = ["app", "main"]

@@ -11,15 +11,20 @@ from torch import Tensor, nn
 
 from ..checkpoints.errors import CheckpointError, StateDict
 from ..checkpoints.layouts import foreign
-from ..checkpoints.parts.base import META
+from ..checkpoints.parts.base import META, Part
+from ..checkpoints.parts.dlib_resnet import DLIB_RESNET
 from ..checkpoints.parts.iresnet import IRESNET
 from ..checkpoints.reading import Program, read_checkpoint
 from ..checkpoints.tensors import load_exactly
 from ..checkpoints.words import first_keys, plain
-from .view import ARCFACE, View
+from .view import ARCFACE, DLIB, View
 
 CONVERTER = "python -m lab convert-recognizer FILE.onnx OUT.safetensors"
 """Makes a file that can be loaded of insightface's ONNX files, and is run by hand."""
+FORMAT = "pfstorer-recognizer"
+"""What a file of ours says that it is."""
+KINDS: tuple[tuple[Part, View], ...] = ((IRESNET, ARCFACE), (DLIB_RESNET, DLIB))
+"""What can be loaded, and what it sees of a picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +70,7 @@ def cosines(embeddings: Tensor, person: Tensor) -> Tensor:
 
 def load_recognizer(path: Path | str, device: torch.device | str = "cpu") -> Recognizer:
     """The recogniser in a file: insightface's IResNet as a state dict, such as arcface_torch's
-    `backbone.pth`. It calculates in fp32, in whatever format it is stored.
+    `backbone.pth`, or dlib's in a file of ours. It calculates in fp32, in whatever format it is stored.
 
     Raises:
         FileNotFoundError, PermissionError: no such file; not readable.
@@ -78,21 +83,22 @@ def load_recognizer(path: Path | str, device: torch.device | str = "cpu") -> Rec
         tensors, _ = read_checkpoint(path)
     except Program as error:
         raise _a_program(path, "a TorchScript file") from error
-    if IRESNET.sign not in tensors:
-        known = foreign(tensors)
-        what = known.name if known else f"of a kind that is not known here ({first_keys(tensors)})"
-        raise CheckpointError(
-            f"{path.name} is {what}, and no face recogniser: choose insightface's IResNet as a state dict "
-            "(backbone.pth)."
-        )
-    return Recognizer(_network(tensors).to(device), ARCFACE, path.stem)
+    for part, view in KINDS:
+        if part.sign in tensors:
+            return Recognizer(_network(part, tensors).to(device), view, path.stem)
+    known = foreign(tensors)
+    what = known.name if known else f"of a kind that is not known here ({first_keys(tensors)})"
+    raise CheckpointError(
+        f"{path.name} is {what}, and no face recogniser: choose insightface's IResNet as a state dict "
+        "(backbone.pth), or dlib's, which comes with the pack."
+    )
 
 
-def _network(tensors: StateDict) -> nn.Module:
+def _network(part: Part, tensors: StateDict) -> nn.Module:
     """The network that has these weights, in evaluation, fp32."""
-    weights = IRESNET.weights(tensors)
-    network = IRESNET.build(IRESNET.config_from(weights), META)
-    load_exactly(network, weights, IRESNET.title, placement={"dtype": torch.float32, "device": "cpu"})
+    weights = part.weights(tensors)
+    network = part.build(part.config_from(weights), META)
+    load_exactly(network, weights, part.title, placement={"dtype": torch.float32, "device": "cpu"})
     return network.eval().requires_grad_(False)
 
 

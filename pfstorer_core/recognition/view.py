@@ -92,3 +92,9 @@ ARCFACE = View(
 )  # fmt: skip
 """insightface's five points (Deng et al. 2019), half a pixel on since pixel k covers k…k+1 here; without
 landmarks, the part of a picture from FFHQ that ReF-LDM takes for it."""
+DLIB = View(
+    _template(150, ((48.05, 47.10), (100.98, 47.10), (74.51, 77.06), (50.91, 103.52), (98.11, 103.52))),
+    (0.2548, 0.1545, 0.0609, 0.1545),
+)
+"""The mean face by which dlib cuts chips of 150 pixels with a padding of 0.25, its eyes' six points each put
+together; without landmarks, the part of a picture from FFHQ where such a face lies."""

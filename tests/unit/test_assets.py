@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from safetensors import safe_open
 
 from harness import ROOT
 from harness.person import REFERENCES
@@ -15,19 +17,25 @@ from harness.shipped.methods import LORA
 from harness.shipped.person import DRAWN_PERSON
 from lab.evaluation import load_judges
 from pfstorer_core import load_restorer, restore
+from pfstorer_core.checkpoints.reading import read_metadata
 from pfstorer_core.checkpoints.version import VERSION
+from pfstorer_core.imaging.alignment import aligned_face
+from pfstorer_core.imaging.faces import find_faces
 from pfstorer_core.imaging.pictures import read_picture
 from pfstorer_core.imaging.resizing import resize
 from pfstorer_core.personalization.dual_pivot.adapter import DualPivotAdapter
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from pfstorer_core.personalization.registry import load_identity_adapter
+from pfstorer_core.recognition import load_recognizer
 
 ASSETS = ROOT / "assets"
+DATA = Path(__file__).parent / "data"
 PERSON = f"identity_adapters/{DRAWN_PERSON}.safetensors"
 BY_LORA, BY_DUAL_PIVOT = (f"identity_adapters/{name}.safetensors" for name in (LORA, DUAL_PIVOT))
+DLIB = "face_recognizers/dlib_resnet29.safetensors"
 MEGABYTES = {
     "pfstorer_tiny.safetensors": 41, CONTROL: 12, "pfstorer_judges.safetensors": 5, PERSON: 5, BY_LORA: 2,
-    BY_DUAL_PIVOT: 3,
+    BY_DUAL_PIVOT: 3, DLIB: 12,
 }  # fmt: skip
 
 
@@ -68,6 +76,31 @@ def test_the_tiny_diffbir_keeps_a_good_photograph_and_cleans_with_its_own_cleane
     for picture, decibels in ((photo, 22), (noisy, 21)):
         restored = restore(restorer, picture, upscale=1, steps=2)
         assert -10 * (restored - photo).square().mean().log10() > decibels
+
+
+def test_dlib_s_recogniser_says_what_dlib_says() -> None:
+    """On chips that dlib cut, to one person's and another's."""
+    with safe_open(DATA / "dlib.safetensors", "pt") as file:
+        chips, expected = (file.get_tensor(name) for name in ("chips", "descriptors"))
+    network = load_recognizer(ASSETS / DLIB).network
+    found = network(chips.float() / 127.5 - 1)
+    assert (found - expected).abs().max() < 1e-3
+    own, *others = torch.pdist(found)
+    assert own < 0.45 < 0.6 < min(others)
+    assert "ublic domain" in read_metadata(ASSETS / DLIB)["license"]
+
+
+def test_dlib_s_recogniser_sees_faces_as_dlib_cuts_them() -> None:
+    """By our landmarks, and in an aligned face without any."""
+    with safe_open(DATA / "dlib.safetensors", "pt") as file:
+        chips, expected = (file.get_tensor(name) for name in ("chips", "descriptors"))
+    recognizer = load_recognizer(ASSETS / DLIB)
+    for chip, descriptor in zip(chips.float() / 255, expected, strict=True):
+        picture = resize(F.pad(chip[None], (30, 50, 40, 20), value=0.5), (440, 480))
+        (face,) = find_faces(picture[0])
+        aligned, _ = aligned_face(picture, face.landmarks, 256)
+        for seen, place in ((picture, face.landmarks[None]), (aligned, None)):
+            assert (recognizer.embed(2 * seen - 1, place) - descriptor).norm() < 0.3
 
 
 def test_the_registry_s_pictures_have_its_sizes() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from pfstorer_core import CheckpointError, RestorerHeader
 from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, LQ_ENCODER, PARTS, SWINIR, TEXT, UNET, Part
+from pfstorer_core.checkpoints.parts.dlib_resnet import DLIB_RESNET
 from pfstorer_core.checkpoints.parts.iresnet import IRESNET
 from pfstorer_core.models import (
     AutoencoderConfig,
@@ -19,6 +20,7 @@ from pfstorer_core.models import (
     TextTowerConfig,
     UNetConfig,
 )
+from pfstorer_core.models.dlib_resnet import DlibResNetConfig
 from pfstorer_core.models.iresnet import IRESNET18, IRESNET50, IRESNET100, IResNetConfig
 
 FEW: dict[str, Any] = {"model_channels": 32, "channel_mult": (1,), "attention_resolutions": (1,)}
@@ -108,6 +110,14 @@ def recognisers() -> Iterator[tuple[IResNetConfig, RestorerHeader]]:
         yield IResNetConfig(stem, (8, 8, 16, 5), depths, 7, side), RestorerHeader()
 
 
+def dlib_recognisers() -> Iterator[tuple[DlibResNetConfig, RestorerHeader]]:
+    yield DlibResNetConfig(), RestorerHeader()
+    for stem, (widths, depths), features in product(
+        (4, 7), [((4,), (1,)), ((4, 8), (2, 3)), ((8, 4, 4), (1, 2, 1))], (5, 9)
+    ):
+        yield DlibResNetConfig(stem, widths, depths, features), RestorerHeader()
+
+
 ALL: dict[Part, Callable[[], Iterator[Any]]] = {
     UNET: unets,
     CONTROL: controls,
@@ -116,6 +126,7 @@ ALL: dict[Part, Callable[[], Iterator[Any]]] = {
     TEXT: towers,
     SWINIR: cleaners,
     IRESNET: recognisers,
+    DLIB_RESNET: dlib_recognisers,
 }
 
 

@@ -1,0 +1,1 @@
+"""Recognisers of elsewhere, brought into files that `load_recognizer` takes, and one of our own."""
