@@ -11,9 +11,11 @@ import typer
 from ..checkpoints.files import check_output as check_writable
 from ..imaging.pictures import check_picture_name, read_picture, write_picture
 from ..models import SwinIRConfig
+from ..recognition import load_recognizer
 from ..restorers.convert import DTYPES, check_output
 from ..restorers.diffbir.cleaner import load_cleaner
 from ..restorers.diffbir.train_cleaner import (
+    IRN_IDENTITY,
     TINY_SWINIR,
     CleanerTraining,
     new_swinir,
@@ -62,6 +64,9 @@ def run_cleaner(
     sizes: SwinIRConfig = TINY_SWINIR,
     objective: str = "l1",
     p_hq: float = 0.0,
+    recognizer: Path | None = None,
+    identity: float = 0.0,
+    edges: float = 0.0,
     dtype: str = "fp16",
     on_progress: OnProgress = silent,
 ) -> None:
@@ -69,8 +74,10 @@ def run_cleaner(
 
     Args:
         source: a SwinIR to go on with; None for a new one of these sizes, made for the size of the crops.
+        recognizer, identity, edges: see `CleanerTraining`.
     """
     check_output(output, dtype)
+    judge = load_recognizer(recognizer) if recognizer else None
     pictures, seed = data.pictures(), changes.seed or 0
     given = open_swinir(source) if source else None
     config = given.config if given else sizes
@@ -81,9 +88,9 @@ def run_cleaner(
         )
     crops, held = data.crops(pictures, seed, size)
     settings = CleanerTraining.suited(config, size, objective, data.degradation)
-    settings = replace(settings, p_hq=p_hq, loop=changes.to(settings.loop))
+    settings = replace(settings, p_hq=p_hq, identity=identity, edges=edges, loop=changes.to(settings.loop))
     model = given or new_swinir(replace(sizes, img_size=size // sizes.unshuffle_scale), seed)
-    record = train_cleaner(model, crops, settings, folder, on_progress, held=held)
+    record = train_cleaner(model, crops, settings, folder, on_progress, held=held, recognizer=judge)
     if launched_processes().is_main:
         save_cleaner(model, output, record, DTYPES[dtype])
 
@@ -109,6 +116,17 @@ def _train_cleaner(
         ),
     ] = "l1",
     p_hq: Annotated[float, typer.Option(help="Share of samples whose LQ picture is HQ as it is.")] = 0.0,
+    recognizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="A face recogniser, which makes it an Identity Recovery Network (CLR-Face). The pictures "
+            "have to be faces as in FFHQ, in whole: --size is theirs."
+        ),
+    ] = None,
+    identity: Annotated[
+        float | None, typer.Option(help="Weight of its likeness. Default: 0.5 with --recognizer.")
+    ] = None,
+    edges: Annotated[float, typer.Option(help="Weight of the distance between edges; 0.1 keeps them.")] = 0.0,
     embed_dim: Annotated[
         int, typer.Option(help="Of a new network: width. DiffBIR has 180.")
     ] = TINY_SWINIR.embed_dim,
@@ -137,6 +155,9 @@ def _train_cleaner(
             ),
             objective=objective,
             p_hq=p_hq,
+            recognizer=recognizer,
+            identity=(IRN_IDENTITY if recognizer else 0.0) if identity is None else identity,
+            edges=edges,
             dtype=dtype,
             on_progress=show,
         )

@@ -19,6 +19,8 @@ from pfstorer_core.cli.runs import Changes, Data
 from pfstorer_core.degradation import PRESETS
 from pfstorer_core.imaging.pictures import read_picture
 from pfstorer_core.models import SwinIRConfig
+from pfstorer_core.models.iresnet import IResNet, IResNetConfig
+from pfstorer_core.recognition import ARCFACE, Recognizer
 from pfstorer_core.restorers.diffbir.cleaner import load_cleaner
 from pfstorer_core.restorers.diffbir.train_cleaner import (
     PUBLISHED,
@@ -29,6 +31,7 @@ from pfstorer_core.restorers.diffbir.train_cleaner import (
     new_swinir,
     open_swinir,
     save_cleaner,
+    train_cleaner,
 )
 from pfstorer_core.restorers.inspection import inspect_checkpoint
 from pfstorer_core.training.data import collate
@@ -38,6 +41,7 @@ from .test_base_loss import images
 from .test_training import written_losses
 
 SIZES = SwinIRConfig(12, (2,), (2,), 4, 2, 8)
+SQUARE = replace(ARCFACE.template, side=32)
 SHORT = Changes(steps=4, lr=1e-3, batch=2, save_every=2, validate_every=4, bf16=False)
 
 
@@ -67,6 +71,32 @@ def test_the_loss_is_the_objective_of_cleaned_pictures(objective: str) -> None:
     sheet = CleaningLoss(model, good).sheet(batch)
     assert sheet.shape == (1, 3, 2 * hq.shape[-2], 3 * hq.shape[-1])
     torch.testing.assert_close(sheet[..., : hq.shape[-1]], sheet[..., -hq.shape[-1] :])
+
+
+def test_an_identity_recovery_network_also_keeps_who_it_is() -> None:
+    """Each term of its loss, and that it reaches the network; a recogniser is neither trained nor kept."""
+    torch.manual_seed(0)
+    network = IResNet(IResNetConfig(4, (4, 4, 8, 8), (1, 1, 1, 1), features=8, side=32)).eval()
+    recognizer = Recognizer(network.requires_grad_(False), replace(ARCFACE, template=SQUARE))
+    model, batch = new_swinir(SIZES), collate(images(2))
+    base = CleanerTraining("l1", CleanerTraining.suited(SIZES, 32).degradation)
+    hq = batch["image"].float() / 255
+    lq = base.degradation(hq, [np.random.default_rng(int(seed)) for seed in batch["seed"]])[1]
+    found, wanted = (recognizer.embed(2 * image - 1) for image in (model(lq), hq))
+    edges = (model(lq) - hq).diff(dim=-1).abs().mean() + (model(lq) - hq).diff(dim=-2).abs().mean()
+    likeness = torch.cosine_similarity(found, wanted).mean()
+    objective = CleaningLoss(model, replace(base, identity=0.5, edges=0.1), recognizer)
+    expected = CleaningLoss(model, base)(batch) + 0.5 * (1 - likeness) + 0.1 * edges
+    torch.testing.assert_close(objective(batch), expected)
+    assert {*objective.state_dict()} == {f"model.{key}" for key in model.state_dict()}
+    gradient = torch.autograd.grad(likeness, model.parameters(), allow_unused=True)
+    assert any(each is not None and each.abs().max() > 0 for each in gradient)
+
+
+def test_an_identity_needs_a_recogniser(tmp_path: Path) -> None:
+    settings = CleanerTraining(identity=0.5)
+    with pytest.raises(ValueError, match="needs a face recogniser and a weight above 0"):
+        train_cleaner(new_swinir(SIZES), images(2), settings, tmp_path)
 
 
 def test_settings_suit_the_network_and_the_pictures() -> None:

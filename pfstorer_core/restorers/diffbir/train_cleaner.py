@@ -21,6 +21,7 @@ from ...checkpoints.tensors import load_exactly, write_safetensors
 from ...degradation import LARGE
 from ...models import SwinIR, SwinIRConfig
 from ...models.swinir import WindowAttention
+from ...recognition import Recognizer, cosines
 from ...training.data import Batch, Samples, generators
 from ...training.degradation import RandomDegradation, check_shares, random_degradation
 from ...training.logs import rows_of
@@ -48,6 +49,8 @@ PUBLISHED = {
     "sse": LoopSettings(steps=150_000, lr=1e-4, batch=96, betas=(0.9, 0.999), decay=False, weight_decay=0.01),
 }
 """How they learned."""
+IRN_IDENTITY = 0.5
+"""Weight of the identity in the loss of an Identity Recovery Network."""
 TINY_LOOP = LoopSettings(steps=4000, lr=5e-4)
 WIDE = 128
 """Width of the tokens from which on a network is trained as the published ones were."""
@@ -60,11 +63,16 @@ class CleanerTraining:
     Attributes:
         objective: see `OBJECTIVES`.
         p_hq: share of samples whose LQ picture is HQ as it is, which teaches it to leave good pictures alone.
+        identity: weight of 1 - cosine of a recogniser's embeddings of cleaned and good picture, each of which
+            has to be a face as in FFHQ; see `IRN_IDENTITY`.
+        edges: weight of the mean distance between the gradients of both.
     """
 
     objective: str = "l1"
     degradation: RandomDegradation = field(default_factory=lambda: random_degradation("", 0))
     p_hq: float = 0.0
+    identity: float = 0.0
+    edges: float = 0.0
     loop: LoopSettings = field(default_factory=lambda: TINY_LOOP)
 
     def __post_init__(self) -> None:
@@ -90,15 +98,33 @@ class CleanerTraining:
 
 
 class CleaningLoss(Objective):
-    """Distance between what a network makes of degraded pictures and what they were."""
+    """Distance between what a network makes of degraded pictures and what they were.
 
-    def __init__(self, model: SwinIR, settings: CleanerTraining) -> None:
+    Args:
+        recognizer: for `CleanerTraining.identity`.
+    """
+
+    def __init__(
+        self, model: SwinIR, settings: CleanerTraining, recognizer: Recognizer | None = None
+    ) -> None:
         super().__init__()
         self.model, self.settings = model, settings
+        # Not one of the objective's modules, which are trained, averaged and kept.
+        self._recognizers = [recognizer] if recognizer else []
 
     def forward(self, batch: Batch) -> Tensor:
         hq, lq = self._pairs(batch)
-        return OBJECTIVES[self.settings.objective](self.model(lq).float(), hq)
+        cleaned, settings = self.model(lq).float(), self.settings
+        loss = OBJECTIVES[settings.objective](cleaned, hq)
+        if settings.edges:
+            loss = loss + settings.edges * sum(
+                F.l1_loss(cleaned.diff(dim=dim), hq.diff(dim=dim)) for dim in (-1, -2)
+            )
+        for recognizer in self._recognizers:
+            with torch.no_grad():
+                wanted = recognizer.embed(2 * hq - 1)
+            loss = loss + settings.identity * (1 - cosines(recognizer.embed(2 * cleaned - 1), wanted)).mean()
+        return loss
 
     def _pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         images = batch["image"].float() / 255
@@ -149,13 +175,23 @@ def train_cleaner(
     on_progress: Callable[[Progress], None] = silent,
     *,
     held: Samples | None = None,
+    recognizer: Recognizer | None = None,
 ) -> dict[str, Any]:
     """Train `model`, which then is the cleaner; returns the record of how it was made.
 
     See `fit` for the files in `folder` (stage "cleaner"), for resuming and for errors.
+
+    Raises:
+        ValueError: a weight for the identity and no recogniser, or the other way round.
     """
-    objective = CleaningLoss(model, settings)
+    if bool(settings.identity) != (recognizer is not None):
+        raise ValueError(
+            "The loss of identity needs a face recogniser and a weight above 0: give both, or neither."
+        )
+    objective = CleaningLoss(model, settings, recognizer)
     made = {"config": asdict(model.config), **asdict(settings)}
+    if recognizer:
+        made["recognizer"] = recognizer.name
     del made["loop"]
     fit("cleaner", objective, samples, settings.loop, folder, on_progress, held=held, record=made)
     model.eval().requires_grad_(False)
