@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
@@ -12,18 +12,41 @@ from torch import Tensor
 
 from .checkpoints.tensors import is_finite
 from .diffusion.guidance import PromptGuidance, with_cfg
+from .diffusion.identity_guidance import IdentityGuidance, IdentitySettings
 from .diffusion.restoration_guidance import GuidanceSettings, RestorationGuidance, posterior_target
 from .diffusion.sampling import SamplerStep
-from .imaging.canvas import canvas_for
+from .imaging.canvas import Canvas, canvas_for
 from .imaging.color import COLOR_FIXES
 from .imaging.tile_setting import TileSetting
 from .imaging.tiling import TileGrid
 from .personalization.identity import Identity, each_in_its_area, personal_context
+from .recognition import Recognizer
+from .recognition.subject import find_subject
 from .restorers.base import Condition, Restorer
 from .restorers.changes import NO_CHANGES, evaluated, together
 from .restorers.registry import prompt_guidance
 
 LARGEST_CFG = 100.0
+
+
+@dataclass(frozen=True, eq=False)
+class FaceGuidance:
+    """Guidance by a face recogniser, see `IdentityGuidance`.
+
+    Attributes:
+        person: direction [D] of whom the pictures show, see `direction_of`; None for whom the bad, or
+            cleaned, picture shows.
+        blend: of both: 1 is the person alone.
+        area: where to guide [1, 1, H, W] in [0, 1], over the whole picture, of any size; None for everywhere.
+        on_step: see `IdentityGuidance`.
+    """
+
+    recognizer: Recognizer
+    person: Tensor | None = None
+    settings: IdentitySettings = field(default_factory=IdentitySettings)
+    blend: float = 1.0
+    area: Tensor | None = None
+    on_step: Callable[[float, Tensor, Tensor], object] | None = None
 
 
 @torch.no_grad()
@@ -41,6 +64,7 @@ def restore(
     fidelity: float = 0.0,
     color_fix: str = "wavelet",
     guidance: GuidanceSettings | None = None,
+    face: FaceGuidance | None = None,
     tile: int = 0,
     overlap: int = -1,
     tile_batch: int = 4,
@@ -63,6 +87,7 @@ def restore(
         color_fix: "wavelet", "adain" or "none".
         guidance: towards the picture as the cleaner made it, or, in latents, towards draws from the
             distribution of its latent, as in DiffBIR; None for none.
+        face: towards a person whom a recogniser is to find; None for none.
         tile: side of a tile in pixels of the result, of the cleaner, diffusion and the autoencoder; 0 leaves
             each its own, see `TileSetting`.
         overlap: pixels that neighbouring tiles share; -1 leaves each its own.
@@ -129,6 +154,7 @@ def restore(
         return guided(x, t)
 
     towards = _towards(restorer, guidance, canvas.picture, seed, steps, pixel_tiles)
+    recognised = face and _recognised(restorer, face, canvas, latent, steps, pixel_tiles)
 
     def guide(x0: Tensor, timestep: int) -> Tensor:
         for k, change in enumerate(changes):
@@ -136,7 +162,9 @@ def restore(
             for pull in change.guidance:
                 guided = pull(guided)
             x0 = x0 + placed[k] * (guided - x0) if k in placed else guided
-        return x0 if towards is None else towards(x0, timestep)
+        for guide in (towards, recognised):
+            x0 = x0 if guide is None else guide(x0, timestep)
+        return x0
 
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latent.shape, generator=generator).to(latent)
@@ -184,6 +212,23 @@ def _towards(
     drawn = settings.space == "latent"
     target = posterior_target(*restorer.posterior(picture, **tiles), seed) if drawn else shown
     return RestorationGuidance(settings, restorer.schedule.respaced(steps), target, decode)
+
+
+def _recognised(
+    restorer: Restorer, face: FaceGuidance, canvas: Canvas, latent: Tensor, steps: int, tiles: dict[str, Any]
+) -> IdentityGuidance:
+    """Guidance of the faces that the pictures of a canvas show, whose latents are these."""
+    shown = 2 * canvas.picture - 1
+    subject = find_subject(face.recognizer, shown, restorer.downscale, face.person, face.blend)
+
+    def decode(latents: Tensor) -> Tensor:
+        return 2 * restorer.decode(latents, **tiles) - 1
+
+    area = None if face.area is None else canvas.area(face.area, (latent.shape[-2], latent.shape[-1]))
+    schedule = restorer.schedule.respaced(steps)
+    likeness = partial(subject.likeness, decode)
+    spread = latent.std((1, 2, 3))
+    return IdentityGuidance(face.settings, schedule, likeness, spread, area, face.on_step)
 
 
 def _checked(values: Tensor, what: str, dtype: torch.dtype) -> Tensor:

@@ -10,6 +10,7 @@ import typer
 from torch import Tensor
 
 from ..checkpoints.files import check_output
+from ..diffusion.identity_guidance import IdentitySettings
 from ..diffusion.restoration_guidance import GuidanceSettings
 from ..imaging.alignment import ALIGNMENTS, aligned_face, paste_aligned
 from ..imaging.canvas import prepare_canvas
@@ -18,7 +19,9 @@ from ..imaging.faces import Face, find_faces
 from ..imaging.pictures import check_picture_name, read_picture, write_picture
 from ..personalization.identity import Identity
 from ..personalization.registry import load_identity_adapter
-from ..restore import restore
+from ..recognition import load_recognizer
+from ..recognition.subject import direction_of
+from ..restore import FaceGuidance, restore
 from ..restorers.diffbir.cleaner import load_cleaner
 from ..restorers.files import RestorerFile, load_restorer, open_restorer
 from ..restorers.registry import prompt_guidance
@@ -66,6 +69,18 @@ def _restore(
     guidance_space: Annotated[
         str, typer.Option(help="Where it compares: latent, or rgb, which is slower.")
     ] = "latent",
+    recognizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="A face recogniser, which guides towards the person of the photos, or the picture."
+        ),
+    ] = None,
+    photo: Annotated[
+        list[Path] | None, typer.Option(help="A good photo of the person, for --recognizer. Repeatable.")
+    ] = None,
+    identity_strength: Annotated[
+        float, typer.Option(help="Of --recognizer: length of its steps; 0.1 and more shows as noise.")
+    ] = IdentitySettings().strength,
     cleaner: Annotated[
         Path | None,
         typer.Option(
@@ -115,6 +130,8 @@ def _restore(
         raise ValueError(f"No alignment named {align!r}; choose {' or '.join(ALIGNMENTS)}.")
     lq = read_picture(picture)
     people = [Identity(load_identity_adapter(path), gamma) for path in identity or []]
+    likenesses = list[float]()
+    recognised = _recognised(recognizer, photo or [], identity_strength, likenesses)
     towards = GuidanceSettings(guidance, guidance_space, "mse") if guidance else None
     files: dict[str, Any] = {"prediction_type": prediction_named(prediction_type), "variant": variant}
     own = open_restorer(restorer, addon or [], **files)
@@ -137,6 +154,7 @@ def _restore(
             negative_prompt=negative_prompt,
             cfg=cfg,
             guidance=towards,
+            face=recognised,
             identities=people,
             steps=steps,
             seed=seed,
@@ -147,7 +165,24 @@ def _restore(
             tile_batch=tile_batch,
             on_step=lambda step: show(Progress("restore", step.number + 1, step.total)),
         )
+    if recognised:
+        acted = f"{likenesses[0]:.3f} … {likenesses[-1]:.3f}" if likenesses else "no step in its window"
+        typer.echo(f"Likeness by {recognised.recognizer.name} before each guided step: {acted}")
     write_picture(image if place is None else paste_aligned(lq, image, place), output)
+
+
+def _recognised(
+    recognizer: Path | None, photos: list[Path], strength: float, likenesses: list[float]
+) -> FaceGuidance | None:
+    """Guidance by a recogniser; puts the likeness before each guided step into `likenesses`."""
+    if recognizer is None:
+        if photos:
+            raise ValueError("--photo shows a face recogniser whom to find: name one by --recognizer.")
+        return None
+    judge, settings = load_recognizer(recognizer), IdentitySettings(strength)
+    person = direction_of(judge, [read_picture(path) for path in photos]) if photos else None
+    note = lambda _, likeness, __: likenesses.append(float(likeness.mean()))  # noqa: E731
+    return FaceGuidance(judge, person, settings, on_step=note)
 
 
 def needs_text(

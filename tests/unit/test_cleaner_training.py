@@ -89,7 +89,7 @@ def test_an_identity_recovery_network_also_keeps_who_it_is() -> None:
     expected = CleaningLoss(model, base)(batch) + 0.5 * (1 - likeness) + 0.1 * edges
     torch.testing.assert_close(objective(batch), expected)
     assert {*objective.state_dict()} == {f"model.{key}" for key in model.state_dict()}
-    gradient = torch.autograd.grad(likeness, model.parameters(), allow_unused=True)
+    gradient = torch.autograd.grad(likeness, [*model.parameters()], allow_unused=True)
     assert any(each is not None and each.abs().max() > 0 for each in gradient)
 
 

@@ -1,0 +1,144 @@
+"""Whom pictures show: where their faces are, and who they are to look like."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..imaging.faces import Face, find_faces
+from .recognizer import Recognizer, cosines, mean_of_units
+
+CONTEXT = 0.75
+"""What is decoded about a face, as a part of its box: the recogniser's view is wider than that, and the
+decoder looks about, too."""
+FACE_LIKE = (0.7, 1.4)
+"""Ratios of the sides of a picture that is taken for a face where none is found in it."""
+
+Decode = Callable[[Tensor], Tensor]
+"""Latents [1, C, h, w] -> pictures [1, 3, H, W], about [-1, 1], through which gradients flow."""
+Region = tuple[slice, slice]
+"""Rows and columns of latent cells."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The faces in the pictures that are to be restored.
+
+    Attributes:
+        recognizer: what they are recognised by.
+        wanted: embeddings [B, D] of whom they are to look like.
+        landmarks: of each face [6, 2] in pixels of its region; None where none was found.
+        regions: what of each latent the recogniser sees.
+    """
+
+    recognizer: Recognizer
+    wanted: Tensor
+    landmarks: Sequence[Tensor | None]
+    regions: Sequence[Region]
+
+    def likeness(self, decode: Decode, x0: Tensor, number: int) -> Tensor:
+        """The cosine [1] of the picture that a latent x0 [1, C, h, w] decodes to, [1, 3, H, W] in [-1, 1],
+        and of whom the picture of this number is to look like."""
+        down, across = self.regions[number]
+        found = _embedding(self.recognizer, decode(x0[..., down, across]), self.landmarks[number])
+        return cosines(found, self.wanted[number : number + 1].to(found))
+
+
+def find_subject(
+    recognizer: Recognizer,
+    pictures: Tensor,
+    downscale: int,
+    person: Tensor | None = None,
+    blend: float = 1.0,
+    on_tick: Callable[[], object] = lambda: None,
+) -> Subject:
+    """The largest face in each of the bad, or cleaned, pictures.
+
+    Args:
+        pictures: [B, 3, H, W], about [-1, 1].
+        downscale: pixels along one side of a latent cell.
+        person: direction [D] of the person whom all of them show, see `direction_of`; None: each is to look
+            like itself (CLR-Face's way, with the picture of its Identity Recovery Network).
+        blend: of both: 1 is the person alone, 0 the picture.
+        on_tick: called again and again; raise in it to stop.
+    Raises:
+        ValueError: no face in a picture that is no portrait.
+    """
+    wanted, landmarks, regions = list[Tensor](), list[Tensor | None](), list[Region]()
+    cells = pictures.shape[-2] // downscale, pictures.shape[-1] // downscale
+    for picture in pictures.split(1):
+        face = largest_face_in(picture[0], on_tick)
+        down, across = region_of(face, downscale, cells)
+        corner = torch.tensor([across.start, down.start]) * float(downscale)
+        wanted.append(_wanted(recognizer, picture, face, person, blend))
+        landmarks.append(None if face is None else face.landmarks - corner)
+        regions.append((down, across))
+    return Subject(recognizer, torch.cat(wanted), landmarks, regions)
+
+
+def direction_of(
+    recognizer: Recognizer, photos: Sequence[Tensor], on_tick: Callable[[], object] = lambda: None
+) -> Tensor:
+    """The direction [D] of the person whom photos [1, 3, H, W] in [0, 1] show, by the largest face of each.
+
+    Raises:
+        ValueError: no face in a photo that is no portrait.
+    """
+    found = list[Tensor]()
+    for photo in photos:
+        picture = 2 * photo - 1
+        face = largest_face_in(picture[0], on_tick)
+        found.append(_embedding(recognizer, picture, None if face is None else face.landmarks))
+    return mean_of_units(torch.cat(found))
+
+
+def largest_face_in(picture: Tensor, on_tick: Callable[[], object] = lambda: None) -> Face | None:
+    """The largest face in a picture [3, H, W] in [-1, 1]; None where none is found in what may be a portrait.
+
+    Raises:
+        ValueError: no face is found in what is no portrait.
+    """
+    faces = find_faces(((picture + 1) / 2).clamp(0, 1).cpu(), on_tick=on_tick)
+    if faces:
+        return max(faces, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]))
+    height, width = picture.shape[-2:]
+    if FACE_LIKE[0] <= height / width <= FACE_LIKE[1]:
+        logging.getLogger(__name__).warning("No face is found in a picture: all of it is taken for one.")
+        return None
+    raise ValueError(
+        f"No face is found in a picture of {width} x {height} pixels, so nobody can be recognised in it: "
+        "crop the face (Find Faces, or Crop Face with a mask of it), or clean the picture before."
+    )
+
+
+def region_of(face: Face | None, downscale: int, cells: tuple[int, int]) -> Region:
+    """What of a latent of so many rows and columns shows a face, with `CONTEXT`."""
+    if face is None:
+        return slice(0, cells[0]), slice(0, cells[1])
+    left, top, right, bottom = face.box
+    context = CONTEXT * max(right - left, bottom - top)
+
+    def span(first: float, last: float, count: int) -> slice:
+        start, end = (first - context) // downscale, -((-last - context) // downscale)
+        return slice(max(0, int(start)), min(count, int(end)))
+
+    return span(top, bottom, cells[0]), span(left, right, cells[1])
+
+
+def _wanted(
+    recognizer: Recognizer, picture: Tensor, face: Face | None, person: Tensor | None, blend: float
+) -> Tensor:
+    if person is not None and blend == 1:
+        return person[None].to(picture)
+    shown = F.normalize(_embedding(recognizer, picture, None if face is None else face.landmarks))
+    return shown if person is None else torch.lerp(shown, person[None].to(shown), blend)
+
+
+def _embedding(recognizer: Recognizer, picture: Tensor, landmarks: Tensor | None) -> Tensor:
+    places = None if landmarks is None else landmarks[None].to(picture.device)
+    return recognizer.embed(picture, places)

@@ -1,0 +1,174 @@
+"""Identity guidance against the reference calculation: each term, each mask, and whole trajectories."""
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pfstorer_core.diffusion.identity_guidance import IdentityGuidance, IdentitySettings
+from pfstorer_core.diffusion.schedule import Schedule
+from pfstorer_core.models import Autoencoder
+from pfstorer_core.recognition import cosines
+
+from . import golden
+from .networks import autoencoder_config
+from .test_recognition import recogniser
+
+FILE = "clr_guidance"
+ALL = IdentitySettings(1.0, clip=1e9, t_start=1001)
+
+
+@cache
+def decoder() -> Autoencoder:
+    model = Autoencoder(autoencoder_config(golden.metadata(FILE)))
+    missing, unexpected = model.load_state_dict(golden.under(FILE, "weights"), strict=False)
+    assert not unexpected
+    assert all(key.startswith(("encoder.", "quant_conv.")) for key in missing)
+    return model.requires_grad_(False)
+
+
+def full() -> Schedule:
+    entry = golden.metadata(FILE)["schedule"]
+    return Schedule.scaled_linear(entry["start"], entry["end"], entry["timesteps"])
+
+
+def given(key: str) -> Tensor:
+    return golden.tensors(FILE)[key]
+
+
+def settings(**others: Any) -> IdentitySettings:
+    header = golden.metadata(FILE)
+    return IdentitySettings(**{"strength": header["strength"], "clip": 1e9, "t_start": 1001, **others})
+
+
+def guidance(
+    how: IdentitySettings,
+    schedule: Schedule,
+    person: Tensor | None = None,
+    mask: Tensor | None = None,
+    rows: slice = slice(None),
+    **others: Any,
+) -> IdentityGuidance:
+    """Of some rows of the batch, each towards the picture of its number, or all towards one person."""
+    towards = given("target.embeddings")[rows] if person is None else person
+
+    def likeness(x0: Tensor, number: int) -> Tensor:
+        own = towards[number] if towards.ndim > 1 else towards
+        return cosines(recogniser(FILE).embed(decoder().decode(x0)), own)
+
+    return IdentityGuidance(how, schedule, likeness, 1.0, mask, **others)
+
+
+def of_each_row(how: IdentitySettings, mask: Tensor | None, person: Tensor | None = None) -> Tensor:
+    """x0 after a step at its own time step, in a schedule of all of them."""
+    guided = list[Tensor]()
+    for row, timestep in enumerate(given("in.timesteps").tolist()):
+        rows = slice(row, row + 1)
+        own = mask[rows] if mask is not None and mask.ndim == 4 else mask
+        guide = guidance(how, full(), person, own, rows)
+        guided.append(guide(given("out.pred_x0")[rows], timestep))
+    return torch.cat(guided)
+
+
+def test_the_gradient() -> None:
+    noted = list[tuple[Tensor, Tensor]]()
+    guide = guidance(ALL, full(), on_step=lambda _, likeness, rms: noted.append((likeness, rms)))
+    x0 = given("out.pred_x0")
+    likeness, gradient = guide.gradient(x0)
+    golden.assert_near(1 - likeness, given("out.loss"))
+    golden.assert_ratio(gradient.norm(), given("out.grad").norm(), 1e-4)
+    scale = given("out.grad").abs().max().item()
+    torch.testing.assert_close(gradient, given("out.grad"), rtol=0, atol=1e-4 * scale)
+    unit = guide.step(gradient, gradient.square().mean((1, 2, 3)).sqrt())
+    golden.assert_near(unit, given("out.grad_unit"))
+    guide(x0, 0)
+    golden.assert_near(1 - noted[0][0], given("out.loss"))
+    golden.assert_ratio(noted[0][1], given("out.grad_rms"), 1e-4)
+    slope = (gradient.double() * given("check.direction").double()).sum((1, 2, 3))
+    golden.assert_ratio(slope, given("check.directional_derivative"), 1e-3)
+
+
+def test_what_is_decoded() -> None:
+    decoded = decoder().decode(given("out.pred_x0"))
+    golden.assert_near(decoded, given("out.decoded"))
+    golden.assert_near(recogniser(FILE).embed(decoded), given("out.embedding"))
+    x0 = torch.cat(
+        [
+            full().predict_x0(x, int(t), eps, "eps")
+            for x, t, eps in zip(
+                given("in.z_t").split(1), given("in.timesteps"), given("in.eps").split(1), strict=True
+            )
+        ]
+    )
+    golden.assert_near(x0, given("out.pred_x0"))
+    golden.assert_near(full().sqrt_alphas_cumprod[given("in.timesteps")].float(), given("out.sqrt_alpha_bar"))
+    torch.testing.assert_close(full().alphas_cumprod, given("schedule.alphas_cumprod"), rtol=0, atol=1e-6)
+
+
+MASKS = {
+    "mask0": lambda: torch.zeros(()),
+    "mask1": lambda: None,
+    "random": lambda: given("in.mask_random"),
+    "per_sample": lambda: given("in.mask_per_sample"),
+    "logits": lambda: given("in.mask_logits").sigmoid(),
+    "binary": lambda: given("in.mask_binary"),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks(name: str) -> None:
+    """Each acts after the gradient was made one of unit size; one of zeros changes nothing, bit for bit."""
+    guided = of_each_row(settings(), MASKS[name]())
+    golden.assert_near(guided, given(f"out.{name}.x0"))
+    if name == "mask0":
+        assert torch.equal(guided, given("out.pred_x0"))
+    after = cosines(recogniser(FILE).embed(decoder().decode(guided)), given("target.embeddings"))
+    golden.assert_near(1 - after, given(f"out.{name}.loss_after"))
+    if f"out.{name}.posterior_mean" in golden.tensors(FILE):
+        mean = full().posterior(guided, given("in.z_t"), given("in.timesteps")).mean
+        golden.assert_near(mean, given(f"out.{name}.posterior_mean"))
+
+
+def test_one_person_for_all() -> None:
+    person = given("target.mean_of_units")[0]
+    golden.assert_near(of_each_row(settings(), None, person), given("out.one_target.x0"))
+
+
+def test_a_value_that_would_move_too_far() -> None:
+    clipped = of_each_row(settings(clip=golden.metadata(FILE)["clip"]), None)
+    golden.assert_near(clipped, given("out.clipped.x0"))
+
+
+@pytest.mark.parametrize("rederived", [False, True], ids=["eps kept", "eps of x0"])
+@pytest.mark.parametrize(("name", "every"), [("every1", 1), ("every2", 2), ("none", 1)])
+def test_trajectories(name: str, every: int, rederived: bool) -> None:
+    """DDIM with an eps that is a formula: in which steps guidance acts, and what becomes of it."""
+    traj = golden.group(FILE, "traj")
+    strength = 0.0 if name == "none" else golden.metadata(FILE)["strength"]
+    how = settings(strength=strength, every=every, t_start=golden.metadata(FILE)["window"])
+    schedule = full().respaced(traj["timesteps"].tolist())
+    guide = guidance(how, schedule, mask=given("in.mask_random"))
+    x, x0, states = traj["x_T"], traj["x_T"], list[Tensor]()
+    signal = torch.cat([full().alphas_cumprod[:1], schedule.alphas_cumprod]).float()
+    for step, index in enumerate(reversed(range(len(schedule)))):
+        timestep = int(schedule.timesteps[index])
+        assert guide.acts(timestep) == bool(traj[f"{name}.guided"][step])
+        eps = traj["eps"][step] + 0.6 * x
+        x0 = guide(schedule.predict_x0(x, index, eps, "eps"), timestep)
+        if rederived:
+            eps = (x - signal[index + 1].sqrt() * x0) / (1 - signal[index + 1]).sqrt()
+        x = signal[index].sqrt() * x0 + (1 - signal[index]).sqrt() * eps
+        states.append(x)
+    key = f"{name}.rederived" if rederived and name != "none" else name
+    golden.assert_near(torch.stack(states), traj[f"{key}.x"])
+    golden.assert_near(x0, traj[f"{key}.x0_last"])
+
+
+def test_a_sampler_that_asks_twice_a_step() -> None:
+    """What is asked between two steps is a part of the noisier one."""
+    schedule = full().respaced([50, 250, 450, 650, 850])
+    guide = guidance(settings(t_start=700, every=2), schedule)
+    asked = (850, 700, 650, 520, 450, 449, 300, 250, 100, 50, 10)
+    assert [t for t in asked if guide.acts(t)] == [650, 520, 250, 100]
