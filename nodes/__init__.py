@@ -13,6 +13,7 @@ from .faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFa
 from .guidance import RestorationGuidance
 from .host.folders import register_model_folders
 from .load import LoadBaseRestorer
+from .recognition import LoadFaceRecognizer
 from .sample import TiledSRSampler
 from .tiles import RestorationTiling
 from .train import TrainIdentityAdapter
@@ -33,6 +34,7 @@ class PFStorerExtension(ComfyExtension):
             ApplyPersonalization,
             RestorationConditioning,
             RestorationGuidance,
+            LoadFaceRecognizer,
             TiledSRSampler,
             RestorationTiling,
             RestorationColorFix,

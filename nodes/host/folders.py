@@ -20,12 +20,16 @@ ADAPTER_SUFFIX = ".safetensors"
 VAES = "vae"
 CONTROLNETS = "controlnet"
 FACE_DETECTORS = "face_detection"
+RECOGNIZERS = "face_recognizers"
+DLIB = "dlib_resnet29.safetensors"
 BUILT_IN = "blazeface"
 """The choice of no file: the detector that is shipped."""
 NONE = "none"
 """The choice of no add-on."""
 TINY_RESTORER = "pfstorer_tiny.safetensors"
 EXTENSIONS = {".safetensors", ".ckpt", ".pt", ".pth"}
+EXTENSIONS_OF = {FACE_DETECTORS: {".onnx"}, RECOGNIZERS: EXTENSIONS | {".onnx"}}
+"""ONNX files of recognisers are offered so that it can be said what to do with them."""
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
@@ -37,6 +41,7 @@ def register_model_folders() -> None:
         ADDONS: [str(ASSETS)],
         ADAPTERS: [str(ASSETS / ADAPTERS)],
         FACE_DETECTORS: [],
+        RECOGNIZERS: [str(ASSETS / RECOGNIZERS)],
     }
     for name, folders in shipped.items():
         own = os.path.join(folder_paths.models_dir, name)
@@ -45,7 +50,7 @@ def register_model_folders() -> None:
         for folder in (own, *folders):
             folder_paths.add_model_folder_path(name, folder)
         paths, _ = folder_paths.folder_names_and_paths[name]
-        extensions = {".onnx"} if name == FACE_DETECTORS else EXTENSIONS  # the host leaves them empty
+        extensions = EXTENSIONS_OF.get(name, EXTENSIONS)  # the host leaves them empty
         folder_paths.folder_names_and_paths[name] = (paths, extensions)
 
 
@@ -84,6 +89,16 @@ def face_detector(name: str) -> str | None:
     """The file of the detector of that name, None for the built-in one; raises FileNotFoundError as
     `restorer_path` does."""
     return None if name == BUILT_IN else _path(name, FACE_DETECTORS)
+
+
+def recognizer_names() -> list[str]:
+    """Every file that may hold a recogniser; dlib's first, so that it is the default."""
+    return sorted(listing.recognizers(RECOGNIZERS), key=lambda name: (name != DLIB, name.lower()))
+
+
+def recognizer_path(name: str) -> str:
+    """The recogniser of that name; raises FileNotFoundError as `restorer_path` does."""
+    return _path(name, RECOGNIZERS)
 
 
 def adapter_names() -> list[str]:

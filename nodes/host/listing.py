@@ -14,6 +14,7 @@ from ...pfstorer_core.checkpoints.names import is_hidden
 from ...pfstorer_core.checkpoints.reading import read_metadata, tensor_names
 from ...pfstorer_core.personalization.header import FORMAT as ADAPTER
 from ...pfstorer_core.personalization.lora.files import is_lora
+from ...pfstorer_core.recognition.recognizer import FORMAT as RECOGNIZER
 
 OURS = b'"pfstorer'
 """Begins the format's name in each file of ours."""
@@ -50,6 +51,11 @@ def addons(*folders: str) -> list[str]:
 def controls(*folders: str) -> list[str]:
     """Also control networks of ours."""
     return names(folders, (CONTROL_FORMAT, ""))
+
+
+def recognizers(*folders: str) -> list[str]:
+    """Also files that do not say what they are."""
+    return names(folders, (RECOGNIZER, ""))
 
 
 def adapters(*folders: str) -> list[str]:

@@ -21,6 +21,8 @@ from .view import ARCFACE, DLIB, View
 
 CONVERTER = "python -m lab convert-recognizer FILE.onnx OUT.safetensors"
 """Makes a file that can be loaded of insightface's ONNX files, and is run by hand."""
+UNLICENSED = "insightface allows its published weights for non-commercial research only."
+"""Said of files that say nothing of it."""
 FORMAT = "pfstorer-recognizer"
 """What a file of ours says that it is."""
 KINDS: tuple[tuple[Part, View], ...] = ((IRESNET, ARCFACE), (DLIB_RESNET, DLIB))
@@ -35,11 +37,18 @@ class Recognizer:
         network: views [B, 3, S, S] in [-1, 1] -> embeddings [B, D], of any length.
         view: what it sees of a picture.
         name: for reports.
+        license: of its weights, in a sentence.
     """
 
     network: nn.Module
     view: View = ARCFACE
     name: str = ""
+    license: str = ""
+
+    def described(self) -> str:
+        """What was loaded, in a line."""
+        views = f"faces of {self.view.side} pixels"
+        return f"{self.name}: {type(self.network).__name__}, {views}. {self.license}".rstrip()
 
     def embed(self, pictures: Tensor, places: Tensor | None = None) -> Tensor:
         """Raw embeddings of pictures; gradients flow from them to the pictures.
@@ -80,12 +89,13 @@ def load_recognizer(path: Path | str, device: torch.device | str = "cpu") -> Rec
     if path.suffix.lower() == ".onnx":
         raise _a_program(path, "an ONNX file")
     try:
-        tensors, _ = read_checkpoint(path)
+        tensors, metadata = read_checkpoint(path)
     except Program as error:
         raise _a_program(path, "a TorchScript file") from error
     for part, view in KINDS:
         if part.sign in tensors:
-            return Recognizer(_network(part, tensors).to(device), view, path.stem)
+            network = _network(part, tensors).to(device)
+            return Recognizer(network, view, path.stem, metadata.get("license", UNLICENSED))
     known = foreign(tensors)
     what = known.name if known else f"of a kind that is not known here ({first_keys(tensors)})"
     raise CheckpointError(

@@ -19,7 +19,7 @@ from harness.picture import encode
 NEEDED = {
     "__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "nodes/__init__.py",
     "assets/pfstorer_tiny.safetensors", "assets/pfstorer_tiny_diffbir.safetensors",
-    "assets/identity_adapters/drawn_person.safetensors",
+    "assets/identity_adapters/drawn_person.safetensors", "assets/face_recognizers/dlib_resnet29.safetensors",
     "assets/identity_adapters/drawn_person_lora.safetensors",
     "assets/identity_adapters/drawn_person_dual_pivot.safetensors",
     "pfstorer_core/models/data/clip_merges.txt.gz", "workflows/Restore and upscale.json",
@@ -32,7 +32,7 @@ UNWANTED = (
     "tests/*", "harness/*", "lab/*", ".*", "assets/*judges*", "docs/*.png", "docs/*.json",
     "assets/registry/*", "Makefile", "requirements-dev.txt", "*.pyc",
 )  # fmt: skip
-MEGABYTES = 58
+MEGABYTES = 68
 """At most; nearly all of it are the embedded restorer and its control network."""
 
 

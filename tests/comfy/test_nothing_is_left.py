@@ -38,7 +38,7 @@ from ..unit.small import small_diffbir, small_restorer
 from .prompts import node, png
 
 ONLOOKER = Path(__file__).parent / "onlooker"
-SILENT = {"MODEL", "CLIP", "VAE", "UPSCALE_MODEL"}
+SILENT = {"MODEL", "CLIP", "VAE", "UPSCALE_MODEL", "FACE_RECOGNIZER"}
 """Types that are seen in what is made with them."""
 
 
@@ -189,6 +189,7 @@ GRAPHS: dict[str, Graph] = {
         "sized": node("ImagePadForOutpaint", image=["photo", 0], left=0, top=HEIGHT, right=0, bottom=0,
                       feathering=0),
         "image": node("RepeatImageBatch", image=["sized", 0], amount=BATCH),
+        "recognizer": node("LoadFaceRecognizer", name="dlib_resnet29.safetensors"),
         "found": node("RestorationFindFaces", image=["image", 0], detector="blazeface"),
         "crop": node("RestorationCropFace", image=["image", 0], face=1, context=0.6, bboxes=["found", 0],
                      align="FFHQ"),

@@ -17,6 +17,7 @@ from pfstorer.nodes.host.folders import (
     adapter_path,
     cfw_names,
     face_detectors,
+    recognizer_names,
     register_model_folders,
     restorer_names,
     restorer_path,
@@ -32,6 +33,7 @@ FORMATS = {
     "control": "pfstorer.control_network",
     "judges": "pfstorer-judges",
     "detector": "pfstorer.blazeface",
+    "recognizer": "pfstorer-recognizer",
     "other": "pt",
     "plain": None,
 }
@@ -62,6 +64,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "vae",
         "controlnet",
         "face_detection",
+        "face_recognizers",
     ):
         for kind in FORMATS:
             write(tmp_path / folder / f"{folder}_{kind}.safetensors", kind)
@@ -93,6 +96,10 @@ def test_each_dropdown_has_its_kinds() -> None:
     assert cfw_names() == [
         "none",
         *sorted(f"{folder}_{kind}.safetensors" for folder in ("stablesr", "vae") for kind in unknown),
+    ]
+    assert recognizer_names() == [
+        "dlib_resnet29.safetensors",
+        *sorted(f"face_recognizers_{kind}.safetensors" for kind in ("recognizer", *unknown)),
     ]
     assert not [name for name in face_detectors() if "restorer" in name or "adapter" in name]
 

@@ -1,0 +1,75 @@
+"""Recognisers in the host: the core's numbers, and gradients in its inference mode."""
+
+from pathlib import Path
+
+import comfy.model_management as mm
+import folder_paths
+import pytest
+import torch
+from pfstorer.nodes.host.recognition import HostedRecognizer
+from pfstorer.nodes.recognition import LoadFaceRecognizer
+from pfstorer.pfstorer_core.models.iresnet import IResNet, IResNetConfig
+from pfstorer.pfstorer_core.recognition import Recognizer, cosines
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> IResNet:
+    torch.manual_seed(0)
+    network = IResNet(IResNetConfig(4, (4, 6, 8, 8), (1, 1, 1, 1), 10)).eval().requires_grad_(False)
+    save_file(network.state_dict(), tmp_path / "own.safetensors")
+    (tmp_path / "w600k_r50.onnx").write_bytes(b"\x08")
+    found = ([str(tmp_path)], {".safetensors", ".onnx"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "face_recognizers", found)
+    return network
+
+
+def loaded() -> HostedRecognizer:
+    with torch.inference_mode():
+        return LoadFaceRecognizer.execute("own.safetensors").args[0]
+
+
+def picture(seed: int = 0) -> Tensor:
+    return torch.rand(1, 3, 60, 50, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def test_the_core_s_numbers_from_a_queued_prompt(network: IResNet) -> None:
+    hosted = loaded()
+    expected = Recognizer(network).embed(picture())
+    with torch.inference_mode():
+        torch.testing.assert_close(hosted.loaded().embed(picture()), expected)
+    assert hosted.name == "own"
+    assert not hosted.patcher.is_dynamic()
+
+
+def test_gradients_flow_although_the_host_moved_the_weights_in_inference_mode(network: IResNet) -> None:
+    hosted = loaded()
+    with torch.inference_mode():
+        hosted.loaded()
+        # A move to another device makes new tensors, in the mode in which it is made.
+        for module in hosted.recognizer.network.modules():
+            for name, value in module.named_parameters(recurse=False):
+                setattr(module, name, torch.nn.Parameter(value.clone(), requires_grad=False))
+            for name, value in module.named_buffers(recurse=False):
+                setattr(module, name, value.clone())
+        with torch.inference_mode(False), torch.enable_grad():
+            pictures = picture().requires_grad_()
+            loss = cosines(hosted.embed(pictures), hosted.embed(picture(1))).sum()
+            (gradient,) = torch.autograd.grad(loss, pictures)
+    assert gradient.abs().sum() > 0
+
+
+def test_the_host_puts_it_away(network: IResNet) -> None:
+    hosted = loaded()
+    hosted.loaded()
+    assert hosted.patcher in [entry.model for entry in mm.current_loaded_models]
+    mm.unload_all_models()
+    assert hosted.patcher not in [entry.model for entry in mm.current_loaded_models]
+
+
+def test_programs_are_refused(network: IResNet) -> None:
+    with pytest.raises(ValueError, match=r"^w600k_r50\.onnx is an ONNX file, .*convert-recognizer"):
+        LoadFaceRecognizer.execute("w600k_r50.onnx")
+    with pytest.raises(FileNotFoundError, match=r"No file named none\.pth"):
+        LoadFaceRecognizer.execute("none.pth")
