@@ -14,6 +14,7 @@ from .guidance import RestorationGuidance
 from .host.folders import register_model_folders
 from .load import LoadBaseRestorer
 from .recognition import LoadFaceRecognizer
+from .references import ReferenceAttention
 from .sample import TiledSRSampler
 from .tiles import RestorationTiling
 from .train import TrainIdentityAdapter
@@ -32,6 +33,7 @@ class PFStorerExtension(ComfyExtension):
             LoadIdentityAdapter,
             SaveIdentityAdapter,
             ApplyPersonalization,
+            ReferenceAttention,
             RestorationConditioning,
             RestorationGuidance,
             LoadFaceRecognizer,

@@ -11,8 +11,7 @@ from torch import Tensor
 from ..pfstorer_core.models import UNet
 from ..pfstorer_core.personalization.base import Adapter
 from ..pfstorer_core.personalization.identity import MAX_GAMMA, Identity
-from .host.adapters import IdentityAdapterType, personalized
-from .host.images import from_mask
+from .host.adapters import IdentityAdapterType, area_of, personalized
 from .host.inputs import percent
 from .host.model import RestorerModel
 from .host.weights import check_no_mask
@@ -61,12 +60,7 @@ class ApplyPersonalization(io.ComfyNode):
                 f"This MODEL is a {type(model.model).__name__}, which knows no identities: connect the MODEL "
                 "of LoadBaseRestorer."
             )
-        area = None if mask is None else from_mask(mask).cpu()
-        if area is not None and not area.any():
-            raise ValueError(
-                "The input mask is empty, so that the person would act nowhere: paint where they are, or "
-                "leave the mask unconnected for the whole picture."
-            )
+        area = area_of(mask)
         if identity_adapter.kinds - {"sites", "context"}:
             check_no_mask(mask, identity_adapter.header.method)
         factors = {4: coarse, 2: middle, 1: fine}

@@ -21,14 +21,13 @@ from .host.inputs import (
     resume_input,
     seed_input,
 )
-from .host.photos import Autogrown
+from .host.photos import Autogrown, single_values
 from .host.training import (
     DEFAULTS,
     RANK,
     learn_person,
     learned_outputs,
     settings,
-    single_values,
     trained_methods,
 )
 

@@ -23,8 +23,8 @@ from .host.inputs import (
     resume_input,
     seed_input,
 )
-from .host.photos import Autogrown
-from .host.training import learn_person, learned_outputs, single_values
+from .host.photos import Autogrown, single_values
+from .host.training import learn_person, learned_outputs
 
 
 class TrainDualPivot(io.ComfyNode):

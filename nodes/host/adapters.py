@@ -24,6 +24,7 @@ from ...pfstorer_core.personalization.identity import (
     personal_context,
 )
 from ...pfstorer_core.restorers.changes import Changes, evaluated
+from .images import from_mask
 from .placement import FRAME, WHOLE, Placement
 from .weights import weight_patches, weights_state, with_weights
 
@@ -127,12 +128,24 @@ def identity_conds(
     return conds
 
 
+def area_of(mask: Tensor | None) -> Tensor | None:
+    """Where an identity acts, by a node's input mask [B, H, W] or [H, W]; raises ValueError for an empty
+    one."""
+    area = None if mask is None else from_mask(mask).cpu()
+    if area is not None and not area.any():
+        raise ValueError(
+            "The input mask is empty, so that the person would act nowhere: paint where they are, or "
+            "leave the mask unconnected for the whole picture."
+        )
+    return area
+
+
 def check_masks(model: ModelPatcher, pictures: int) -> None:
     """Raise ValueError where the masks of a MODEL's persons are not one, or one for each of the pictures."""
     for patch in patches_of(model.model_options["transformer_options"]):
         if (area := patch.identity.area) is not None and len(area) not in (1, pictures):
             raise ValueError(
-                f"The {len(area)} masks of ApplyPersonalization do not fit {pictures} pictures: give one, or "
+                f"The {len(area)} masks of a person do not fit {pictures} pictures: give one, or "
                 "one for each."
             )
 

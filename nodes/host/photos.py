@@ -1,4 +1,4 @@
-"""Photos of one person as they come into TrainIdentityAdapter, and where the face is in each."""
+"""Photos of one person as they come into a node, and where the face is in each."""
 
 from __future__ import annotations
 
@@ -25,12 +25,17 @@ def single_value(name: str, values: Sequence[Any]) -> Any:
         ValueError: several different ones.
     """
     first, *others = values
-    if any(other is not first and other != first for other in others):
+    if any(other is not first and (isinstance(other, Tensor) or other != first) for other in others):
         raise ValueError(
             f"The input {name} got a list of {len(values)} different values, and all photos together are one "
-            "person, learned once: give it one value, or queue the node once for each."
+            "person: give it one value, or queue the node once for each."
         )
     return first
+
+
+def single_values(inputs: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """Of a node that all photos come into as a list, and all else, too; raises ValueError for several."""
+    return {name: single_value(name, values) for name, values in inputs.items()}
 
 
 @dataclass
@@ -107,13 +112,13 @@ def _detected(image: Tensor, number: int, notes: list[str]) -> Box | None:
     boxes = [face.box for face in find_faces(image, on_tick=mm.throw_exception_if_processing_interrupted)]
     if not boxes:
         notes.append(
-            f"Photo {number}: no face was found, so the square in its middle is learned, whatever it shows. "
+            f"Photo {number}: no face was found, so the square in its middle is taken, whatever it shows. "
             "If the preview's crop is not the face, mask it (faces) or leave the photo out."
         )
         return None
     if len(boxes) > 1:
         notes.append(
-            f"Photo {number}: {len(boxes)} faces were found, and the largest is learned. If that is not the "
+            f"Photo {number}: {len(boxes)} faces were found, and the largest is taken. If that is not the "
             "person, mask the right one (faces) or cut the photo."
         )
     return whole_pixels(max(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from .folders import adapter_file
 from .images import to_image
 from .model import RestorerModel
 from .notes import show_notes, show_text
-from .photos import Autogrown, gather_photos, single_value
+from .photos import Autogrown, gather_photos
 
 DEFAULTS = AdapterTraining()
 RANK = LoRATraining().rank
@@ -80,11 +80,6 @@ def learned_outputs() -> list[Any]:
             "them a bad picture, base, personalized, photo.",
         ),
     ]
-
-
-def single_values(inputs: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Of a node that all photos come into as a list, and all else, too; raises ValueError for several."""
-    return {name: single_value(name, values) for name, values in inputs.items()}
 
 
 def learn_person(

@@ -17,7 +17,7 @@ from ..training.progress import OnTick, Progress, never, silent
 from .base import Adapter, AdapterT
 from .folder import UNFINISHED, adapters_like, clean, find_path, saved_as
 from .objective import PersonTraining
-from .photos import face_crops
+from .photos import as_they_lie, face_crops
 from .previews import preview_path, read_preview, with_crops, write_preview
 from .training import run_key, train_identity_adapter
 
@@ -102,22 +102,12 @@ def learn(
             "This person is being learned already, from the same photos by the same settings, in another "
             "process: wait until it is done, and queue again to find the result."
         ) from error
-    notes = [saved_as(path, file), *_as_they_lie(seen, boxes)]
+    notes = [saved_as(path, file), *as_they_lie(seen, boxes)]
     if begun is not None:
         notes.append(f"It went on from the {begun.header.steps} steps of the adapter that was there.")
     if not kept:
         notes.append(f"{preview_path(path).name} is a picture of yours and was left as it is.")
     return Learned(adapter, sheet, path, notes)
-
-
-def _as_they_lie(seen: Sequence[tuple[Tensor, bool]], boxes: Sequence[Box | None] | None) -> list[str]:
-    """Of the photos whose face could not be aligned, a sentence each."""
-    return [
-        f"Photo {number}: no eyes and mouth were found in the face, so it is learned as it lies, and this "
-        "restorer knows aligned faces. Leave the photo out if its crop is not upright."
-        for number, ((_, found), box) in enumerate(zip(seen, boxes or [None] * len(seen), strict=True), 1)
-        if box is not None and not found
-    ]
 
 
 def _shorter(

@@ -62,9 +62,12 @@ class Photos:
     @classmethod
     def of_squares(cls, restorer: Restorer, images: list[Tensor], on_tick: OnTick = never) -> Photos:
         """Raises what `on_tick` does, which is called before each photo."""
-        size = restorer.header.image_size
-        whole = torch.cat([resize(image[None], (size, size)).clamp(0, 1) for image in images])
-        return cls(images, encoded(restorer, whole, on_tick))
+        return cls(images, encoded(restorer, resized(images, restorer.header.image_size), on_tick))
+
+
+def resized(squares: Sequence[Tensor], side: int) -> Tensor:
+    """Squares [3, S, S] in [0, 1] of any sizes as one batch [R, 3, side, side]."""
+    return torch.cat([resize(square[None], (side, side)).clamp(0, 1) for square in squares])
 
 
 def aligned_side(header: RestorerHeader) -> int:
@@ -101,6 +104,16 @@ def _crop_of(photo: Tensor, box: Box | None, aligned: int, on_tick: OnTick) -> t
     if face is None:
         return around, False
     return aligned_face(photo[None], face.landmarks, aligned)[0][0], True
+
+
+def as_they_lie(seen: Sequence[tuple[Tensor, bool]], boxes: Sequence[Box | None] | None) -> list[str]:
+    """Of the photos whose face `face_crops` could not align, a sentence each."""
+    return [
+        f"Photo {number}: no eyes and mouth were found in the face, so it is taken as it lies, and this "
+        "restorer knows aligned faces. Leave the photo out if its crop is not upright."
+        for number, ((_, found), box) in enumerate(zip(seen, boxes or [None] * len(seen), strict=True), 1)
+        if box is not None and not found
+    ]
 
 
 def paired(photos: Sequence[Tensor], boxes: Sequence[Box | None] | None) -> list[tuple[Tensor, Box | None]]:

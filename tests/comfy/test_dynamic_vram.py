@@ -40,8 +40,8 @@ def sampled(model: list[Any], **settings: Any) -> dict[str, Any]:
 
 
 def graph(picture: str) -> dict[str, Any]:
-    """Tiles, fidelity, a prompt, the native sampler, a known person, two learned there and then, and
-    guidance, which needs gradients."""
+    """Tiles, fidelity, a prompt, the native sampler, a known person, two learned there and then, photos that
+    are looked at, and guidance, which needs gradients."""
     model, vae = ["restorer", 0], ["restorer", 2]
     learning = {"lr": 0.01, "gamma_lr": 0.3, "steps": 3, "seed": 0, "batch": 1}
     prompt = {
@@ -67,10 +67,13 @@ def graph(picture: str) -> dict[str, Any]:
                        class_pictures=1, lr=0.01, lr_model=0.01, preview_every=1000,
                        **{"photos.photo_0": ["image", 0]}),
         "learned": node("ApplyPersonalization", model=["small", 0], identity_adapter=["train", 0], gamma=1.0),
+        "looking": node("ReferenceAttention", model=["small", 0], vae=["small", 2], strength=0.8, cfg=1.5,
+                        **{"photos.photo_0": ["image", 0]}),
     }  # fmt: skip
     prompt["met"] = sampled(["learned", 0])
+    prompt["seen"] = sampled(["looking", 0])
     prompt["faithful"] = sampled(["small", 0], fidelity=0.5)
-    for name in ("met", "faithful"):
+    for name in ("met", "seen", "faithful"):
         prompt[name]["inputs"]["vae"] = ["small", 2]
     for name in ("small", "diffbir"):
         prompt[f"pulled {name}"] = node(
@@ -81,8 +84,8 @@ def graph(picture: str) -> dict[str, Any]:
     prompt["file"] = node(
         "CheckpointSave", filename_prefix="streamed", model=model, clip=["restorer", 1], vae=vae
     )
-    names = ("tiles", "prompted", "native", "personal", "met", "faithful", "guided small", "guided diffbir")
-    for name in names:
+    names = ("tiles", "prompted", "native", "personal", "met", "seen", "faithful")
+    for name in (*names, "guided small", "guided diffbir"):
         prompt[f"save {name}"] = node("SaveImage", images=[name, 0], filename_prefix=name)
     prompt["save pivots"] = node("SaveImage", images=["pivots", 2], filename_prefix="pivots")
     return prompt
@@ -110,7 +113,7 @@ def test_pictures_are_the_same(server: ComfyServer, streaming: ComfyServer) -> N
     unlike = [key for key in first if not torch.equal(first[key].float(), second[key].float())]
     assert not unlike
     static, streamed = results
-    assert len(static) == 9
+    assert len(static) == 10
     for name, picture in static.items():
         assert picture.std() > 2, f"{name} shows nothing"
         assert np.abs(picture - streamed[name]).max() <= 1, name

@@ -108,6 +108,12 @@ def guidance(model: str = "restorer", **settings: Any) -> dict[str, Any]:
     return node("RestorationGuidance", model=[model, 0], **given)
 
 
+def looking(model: str = "restorer", **settings: Any) -> dict[str, Any]:
+    photos = {"photos.photo_0": ["image", 0], "photos.photo_1": ["photo", 0]}
+    given = {"model": [model, 0], "vae": ["restorer", 2], "strength": 0.7, **photos, **settings}
+    return node("ReferenceAttention", **given)
+
+
 def learning(kind: str, restorer: Graph, **settings: Any) -> Graph:
     """Anew in every run: what was learned before would be found."""
     return {
@@ -175,6 +181,13 @@ GRAPHS: dict[str, Graph] = {
     "dual_pivot": {**DIFFBIR, **person("dual_pivot"), "restored": tiled("with dual_pivot")},
     "dual_pivot for some steps": {
         **DIFFBIR, **person("dual_pivot", end_percent=0.6), **native("with dual_pivot")
+    },
+    "references": {**STABLESR, "looking": looking(), "restored": tiled("looking")},
+    "references of diffbir": {
+        **DIFFBIR,
+        **person("dual_pivot", end_percent=0.6),
+        "looking": looking("with dual_pivot", cfg=1.5, reference_timestep="noised", start_percent=0.3),
+        **native("looking"),
     },
     "learning pfstorer": learning("TrainIdentityAdapter", STABLESR, method="pfstorer", steps=STEPS),
     "learning lora": learning("TrainIdentityAdapter", STABLESR, method="lora", steps=STEPS),

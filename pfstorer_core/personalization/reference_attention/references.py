@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ...diffusion.schedule import Schedule
-from ...imaging.canvas import resize
 from ...imaging.faces import Box
 from ...models import UNet
 from ...restorers.base import Restorer
@@ -18,7 +17,7 @@ from ...restorers.changes import Changes
 from ...restorers.fingerprint import same_base
 from ...restorers.shared_attention import Moments, SharedTokens
 from ..base import Knowledge
-from ..photos import aligned_side, face_crops
+from ..photos import aligned_side, face_crops, resized
 from ..references import as_seen, check_reference_timestep
 from ..weights import factor_at, feature_scale
 from .reading import read_photos
@@ -92,7 +91,8 @@ class References(Knowledge):
         """
         width, header = restorer.unet.config.context_dim, restorer.header
         chosen = (settings or ReferenceSettings()).suited(width)
-        squares = reference_squares(photos, boxes, header.image_size, aligned_side(header))
+        crops = [crop for crop, _ in face_crops(photos, boxes, aligned_side(header))]
+        squares = resized(crops, header.image_size)
 
         def encode(pictures: Tensor) -> Tensor:
             return restorer.encode(pictures, tile=max(pictures.shape[-2:]) // restorer.downscale)
@@ -164,15 +164,6 @@ class BoundReferences:
                 match = (Moments.of(q), Moments.of(k)) if settings.adain else None
                 shared[name] = [SharedTokens(k, v, weight, match)]
         return shared
-
-
-def reference_squares(
-    photos: Sequence[Tensor], boxes: Sequence[Box | None] | None, side: int, aligned: int
-) -> Tensor:
-    """The faces in photos as a restorer sees them: [R, 3, side, side] in [0, 1]. Raises what `face_crops`
-    does, which `aligned` is for, too."""
-    squares = [square for square, _ in face_crops(photos, boxes, aligned)]
-    return torch.cat([resize(square[None], (side, side)).clamp(0, 1) for square in squares])
 
 
 @torch.no_grad()

@@ -90,7 +90,7 @@ def test_no_face_and_several_are_said(found: dict[int, list[Any]]) -> None:
     assert person.boxes == [None, (10, 10, 35, 34), (5, 6, 25, 26)]
     none, several = person.notes
     assert none.startswith("Photo 1: no face was found")
-    assert several.startswith("Photo 2: 3 faces were found, and the largest is learned")
+    assert several.startswith("Photo 2: 3 faces were found, and the largest is taken")
 
 
 def test_grey_and_transparent_photos_are_taken_and_nan_is_not() -> None:

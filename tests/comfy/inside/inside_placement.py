@@ -164,7 +164,7 @@ def test_masks_of_another_number_are_refused(model: Any, adapter: Any, path: Pat
         sampled(personal, FRAMES, FRAMES)
     vae, picture = build_vae(open_restorer(path)), torch.rand(3, 16, 24, 3)
     made = {"upscale": 1.0, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "seed": 0}
-    with pytest.raises(ValueError, match="2 masks of ApplyPersonalization do not fit 3 pictures"):
+    with pytest.raises(ValueError, match="2 masks of a person do not fit 3 pictures"):
         TiledSRSampler.execute(personal, vae, picture, **made)
 
 
