@@ -13,6 +13,7 @@ from .checkpoints.header import RestorerHeader
 from .personalization.identity import Identity
 from .personalization.pfstorer.adapter import IdentityAdapter
 from .personalization.pfstorer.train import AdapterTraining
+from .personalization.reference_attention.references import References, ReferenceSettings
 from .personalization.registry import load_identity_adapter
 from .personalization.training import train_identity_adapter
 from .restore import restore
@@ -24,6 +25,8 @@ __all__ = [
     "CheckpointError",
     "Identity",
     "IdentityAdapter",
+    "ReferenceSettings",
+    "References",
     "Restorer",
     "RestorerHeader",
     "load_identity_adapter",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pfstorer_core.personalization.base import Adapter
+from pfstorer_core.personalization.base import Adapter, Knowledge
 from pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
 from pfstorer_core.personalization.identity import Identity
 from pfstorer_core.personalization.lora.train import LoRATraining, trained_layers
@@ -21,6 +21,7 @@ from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from pfstorer_core.personalization.pfstorer.sites import default_sites, new_blocks
 from pfstorer_core.personalization.pfstorer.train import AdapterTraining
 from pfstorer_core.personalization.photos import Photos
+from pfstorer_core.personalization.reference_attention.references import References, ReferenceSettings
 from pfstorer_core.personalization.registry import load_identity_adapter
 from pfstorer_core.personalization.training import train_identity_adapter
 from pfstorer_core.restore import restore
@@ -29,6 +30,14 @@ from pfstorer_core.restorers.base import Restorer
 from ..evaluation import CaseSettings, draw_case
 from ..evaluation.cases import Case
 from ..evaluation.methods import Method, standard_methods
+
+LOOKS = {
+    "references": ReferenceSettings(),
+    "references_cfg": ReferenceSettings(cfg=1.5),
+    "references_noised": ReferenceSettings(timestep="noised"),
+    "references_no_adain": ReferenceSettings(adain=False),
+}
+"""Rows of photos that are looked at."""
 
 Whose = Callable[[Case], Case]
 """Whose adapter is taken for a case's pictures."""
@@ -76,9 +85,15 @@ class Learned:
                 train_identity_adapter(restorer, photos, settings, folder=work, shared=shared).save(path)
         return load_identity_adapter(path)
 
-    def restored(self, case: Case, adapter: Adapter, gamma: float) -> Tensor:
+    def restored(
+        self, case: Case, adapter: Knowledge, gamma: float, restorer: Restorer | None = None
+    ) -> Tensor:
+        """By the restorer, or by the one that an adapter changes."""
+        if restorer is None:
+            assert isinstance(adapter, Adapter)
+            restorer = self.base_of(adapter.header.method)
         return restore(
-            self.base_of(adapter.header.method),
+            restorer,
             case.lq,
             upscale=1,
             steps=self.sampling_steps,
@@ -155,9 +170,17 @@ def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
         assert isinstance(adapter, IdentityAdapter)
         return adapter
 
+    def looking(base: Restorer, settings: ReferenceSettings, whose: Whose, case: Case) -> Tensor:
+        """Without training: the restorer looks at the photos that others are learned from."""
+        references = References.of(base, list(whose(case).references), settings=settings)
+        return learned.restored(case, references, gamma, base)
+
     rows: dict[str, Method] = {"wrong_refs": wrong_refs, "no_refs": no_refs}
+    bases = {"": learned.restorer} | ({"diffbir_": learned.diffbir} if learned.diffbir else {})
     for prefix, whose in (("", itself), ("other:", learned.neighbour)):
         rows |= {f"{prefix}{name}": partial(personal, name, whose) for name in variants}
+        for kind, base in bases.items():
+            rows |= {f"{prefix}{kind}{n}": partial(looking, base, s, whose) for n, s in LOOKS.items()}
     if learned.diffbir:
         rows["diffbir"] = standard_methods(learned.diffbir, learned.sampling_steps)["base"]
     return {**standard_methods(learned.restorer, learned.sampling_steps), **rows}

@@ -15,9 +15,11 @@ from ..diffusion.restoration_guidance import GuidanceSettings
 from ..imaging.alignment import ALIGNMENTS, aligned_face, paste_aligned
 from ..imaging.canvas import prepare_canvas
 from ..imaging.color import COLOR_FIXES
-from ..imaging.faces import Face, find_faces
+from ..imaging.faces import Face, find_faces, largest_face
 from ..imaging.pictures import check_picture_name, read_picture, write_picture
-from ..personalization.identity import Identity
+from ..personalization.identity import MAX_GAMMA, Identity
+from ..personalization.photos import check_count
+from ..personalization.reference_attention.references import References, ReferenceSettings
 from ..personalization.registry import load_identity_adapter
 from ..recognition import load_recognizer
 from ..recognition.subject import direction_of
@@ -25,6 +27,7 @@ from ..restore import FaceGuidance, restore
 from ..restorers.diffbir.cleaner import load_cleaner
 from ..restorers.files import RestorerFile, load_restorer, open_restorer
 from ..restorers.registry import prompt_guidance
+from ..training.data import SUFFIXES
 from ..training.progress import Progress
 from .app import Addons, Device, Prediction, Variant, app, bars, device_named, dtype_named, prediction_named
 
@@ -91,6 +94,16 @@ def _restore(
         list[Path] | None, typer.Option(help="An identity adapter: whom it shows. Repeatable.")
     ] = None,
     gamma: Annotated[float, typer.Option(help="Strength of the identity, 0 to 2.")] = 1.0,
+    references: Annotated[
+        Path | None,
+        typer.Option(help="A folder of 1 to 10 photos of the person, which it looks at without training."),
+    ] = None,
+    reference_strength: Annotated[
+        float, typer.Option(help="How often the photos count, 0 to 2; 1 as published.", min=0, max=MAX_GAMMA)
+    ] = 1.0,
+    reference_cfg: Annotated[
+        float, typer.Option(help="Guidance by the photos, 1 (none) to 10; ReF-LDM takes 1.5.")
+    ] = 1.0,
     color_fix: Annotated[
         str, typer.Option(help="Colours of the bad picture: wavelet, adain or none.")
     ] = "wavelet",
@@ -132,6 +145,7 @@ def _restore(
     people = [Identity(load_identity_adapter(path), gamma) for path in identity or []]
     likenesses = list[float]()
     recognised = _recognised(recognizer, photo or [], identity_strength, likenesses)
+    looking, photos = ReferenceSettings(cfg=reference_cfg), photos_in(references) if references else []
     towards = GuidanceSettings(guidance, guidance_space, "mse") if guidance else None
     files: dict[str, Any] = {"prediction_type": prediction_named(prediction_type), "variant": variant}
     own = open_restorer(restorer, addon or [], **files)
@@ -139,6 +153,11 @@ def _restore(
     model = load_restorer(restorer, *(addon or []), **placement, **files, text=text)
     if cleaner:
         model = replace(model, cleaner=load_cleaner(cleaner, **placement))
+    if photos:
+        boxes = [largest_face(photo[0]) for photo in photos]
+        for number in (number for number, box in enumerate(boxes, 1) if box is None):
+            typer.echo(f"Photo {number}: no face was found, so the square in its middle is taken.")
+        people.append(Identity(References.of(model, photos, boxes, looking), reference_strength))
     chosen = model.header.aligned if align == "auto" else align
     face = _largest(lq[0], needed=align == "FFHQ") if chosen == "FFHQ" else None
     bad, place, factor = lq, None, upscale
@@ -183,6 +202,19 @@ def _recognised(
     person = direction_of(judge, [read_picture(path) for path in photos]) if photos else None
     note = lambda _, likeness, __: likenesses.append(float(likeness.mean()))  # noqa: E731
     return FaceGuidance(judge, person, settings, on_step=note)
+
+
+def photos_in(folder: Path) -> list[Tensor]:
+    """The pictures [1, 3, H, W] of a folder, by name.
+
+    Raises:
+        ValueError: no folder, or none, or too many pictures in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: give one with 1 to 10 photos of the person.")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    check_count(len(paths))
+    return [read_picture(path)[:1] for path in paths]
 
 
 def needs_text(

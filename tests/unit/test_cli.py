@@ -13,13 +13,14 @@ import torch
 from skimage import data
 
 from harness import ROOT
-from pfstorer_core import load_identity_adapter, load_restorer, restore
+from pfstorer_core import Identity, load_identity_adapter, load_restorer, restore
 from pfstorer_core.checkpoints.tensors import read_checkpoint
 from pfstorer_core.cli.restoring import needs_text
 from pfstorer_core.diffusion.restoration_guidance import GuidanceSettings
 from pfstorer_core.imaging.faces import find_faces
 from pfstorer_core.imaging.pictures import read_picture, write_picture
 from pfstorer_core.imaging.resizing import resize
+from pfstorer_core.personalization.reference_attention.references import References, ReferenceSettings
 from pfstorer_core.restorers.diffbir.variants import VARIANTS
 from pfstorer_core.restorers.files import save_restorer
 
@@ -65,6 +66,32 @@ def test_restore_guided_by_words_and_towards_the_picture(tmp_path: Path) -> None
         assert not torch.equal(restore(model, bad, upscale=1.0, steps=2, **{**settings, **other}), expected)
     without = restore(model, bad, upscale=1.0, steps=2, **settings)
     assert (without - expected).abs().max() > 1 / 255
+
+
+def test_restore_looking_at_a_folder_of_photos(tmp_path: Path) -> None:
+    restorer = small_restorer()
+    save_restorer(restorer, tmp_path / "small.safetensors", torch.float32)
+    bad, folder = tmp_path / "bad.png", tmp_path / "ada"
+    write_picture(torch.rand(1, 3, 16, 16), bad)
+    folder.mkdir()
+    words = ["restore", tmp_path / "small.safetensors", bad, tmp_path / "good.png", "--steps", "2"]
+    words += ["--upscale", "2", "--color-fix", "none", "--references", folder]
+    empty = run(*words)
+    assert empty.returncode == 1
+    assert "Give 1 to 10 photos of the person (3 to 5 are best), got 0" in empty.stderr
+    for number in range(2):
+        write_picture(torch.rand(1, 3, 40, 48), folder / f"{number}.png")
+    (folder / "notes.txt").write_text("Ada")
+    result = run(*words, "--reference-strength", "0.7", "--reference-cfg", "1.5")
+    assert result.returncode == 0, result.stderr
+    assert "Photo 2: no face was found, so the square in its middle is taken." in result.stdout
+    photos = [read_picture(folder / f"{number}.png") for number in range(2)]
+    person = Identity(References.of(restorer, photos, settings=ReferenceSettings(cfg=1.5)), 0.7)
+    given: dict[str, Any] = {"upscale": 2.0, "steps": 2, "color_fix": "none"}
+    expected = restore(restorer, read_picture(bad), identities=[person], **given)
+    found = read_picture(tmp_path / "good.png")
+    assert (found - expected).abs().max() < 1 / 255
+    assert (restore(restorer, read_picture(bad), **given) - expected).abs().max() > 1 / 255
 
 
 @pytest.mark.parametrize(
