@@ -37,11 +37,11 @@ def steps(device: torch.device, path: Path | None, found: dict[str, object]) -> 
     for number in range(3):
         if number == 2 and path is not None:
             trained = {"p": parameter}
-            save_state(path, 2, trained, trained, optimizer, {}, {}, [(1.0, 0.01)] * 2)
+            save_state(path, 2, trained, trained, [optimizer], {}, {}, [(1.0, 0.01)] * 2)
             found["step_before"] = str(optimizer.state[parameter]["step"].device)
             parameter, optimizer = fresh(device)
             average = {"p": parameter.detach().clone()}
-            load_state(path, {"p": parameter}, average, optimizer, {})
+            load_state(path, {"p": parameter}, average, [optimizer], {})
             after = optimizer.state[parameter]["step"].device
             found["step_after"] = str(after)
             if after.type != device.type:  # the kernel would read memory that it cannot see: not tried

@@ -9,12 +9,15 @@ from pathlib import Path
 import torch
 
 from ..checkpoints.header import RestorerHeader
-from ..checkpoints.tensors import write_safetensors
+from ..checkpoints.layouts import with_prefixes
+from ..checkpoints.parts import AUTOENCODER
+from ..checkpoints.tensors import read_checkpoint, write_safetensors
 from ..degradation import LARGE
 from ..diffusion.schedule import PredictionType
 from ..restorers.convert import DTYPES, check_output
 from ..restorers.files import file_context, file_tensors, load_restorer, open_restorer
 from ..restorers.first_stage.train import load_autoencoder, train_autoencoder
+from ..restorers.first_stage.variants import FIRST_STAGES, FirstStage
 from ..restorers.stablesr.cfw import CFWTraining, Perceptual, restored, train_cfw
 from ..restorers.stablesr.start import new_start, open_start
 from ..restorers.stablesr.tiny import SMALL_RESTORERS, TINY_LOOP, SmallRestorer
@@ -37,13 +40,28 @@ WIDE = 256
 
 
 def run_autoencoder(
-    folder: Path, data: Data, changes: Changes, on_progress: OnProgress = silent, network: str = "tiny"
+    folder: Path,
+    data: Data,
+    changes: Changes,
+    on_progress: OnProgress = silent,
+    network: str = "tiny",
+    source: Path | None = None,
 ) -> None:
-    """Train an autoencoder from nothing, into `folder`; `network`: of `SMALL_RESTORERS`."""
-    sizes = small_restorer(network)
-    settings = replace(sizes.autoencoder, loop=changes.to(sizes.autoencoder.loop))
-    crops, held = data.crops(data.pictures(), settings.loop.seed, sizes.autoencoder_crop)
-    train_autoencoder(crops, settings, folder, on_progress, held=held)
+    """Train an autoencoder into `folder`.
+
+    Args:
+        network: of `SMALL_RESTORERS` or `FIRST_STAGES`.
+        source: a restorer or an autoencoder whose layers it begins with, where it has the same.
+    """
+    if network in FIRST_STAGES:
+        stage = FIRST_STAGES[network]
+    else:
+        sizes = small_restorer(network)
+        stage = FirstStage(sizes.autoencoder, sizes.autoencoder_crop)
+    settings = replace(stage.training, loop=changes.to(stage.training.loop))
+    start = AUTOENCODER.of(with_prefixes(read_checkpoint(source)[0])) if source else {}
+    crops, held = data.crops(data.pictures(), settings.loop.seed, stage.crop)
+    train_autoencoder(crops, settings, folder, on_progress, held=held, start=start)
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,17 @@ def _train_autoencoder(
         int, typer.Option(help="Side of the random crops in pixels; 0: what suits the network.")
     ] = 0,
     network: Network = "tiny",
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="A restorer or autoencoder to take layers of the same names and sizes of."
+        ),
+    ] = None,
     loop: Any = None,
 ) -> None:
-    """Train the autoencoder of a tiny restorer from nothing, into FOLDER."""
+    """Train an autoencoder, the first stage of a latent restorer, into FOLDER."""
     with bars(stopped=kept_in(folder)) as show:
-        run_autoencoder(folder, Data(data or (), size), loop, show, network)
+        run_autoencoder(folder, Data(data or (), size), loop, show, network, source)
 
 
 @app.command("train-base")

@@ -32,13 +32,20 @@ class Codebook(nn.Module):
         The loss is ``mean((sg(q) - z)²) + 0.25·mean((q - sg(z))²)``: the published code has the factor on the
         codebook's term.
         """
-        entries = cast(Tensor, self.embedding.weight)
-        cells = rearrange(z, "b c h w -> (b h w) c").float()
-        lengths = entries.float().square().sum(1)
-        # The cells' own lengths are the same for all entries.
-        nearest = [torch.addmm(lengths, rows, entries.float().T, alpha=-2) for rows in cells.split(ROWS)]
-        indices = torch.cat([distances.argmin(1) for distances in nearest])
+        indices = nearest(rearrange(z, "b c h w -> (b h w) c"), cast(Tensor, self.embedding.weight))
         indices = indices.unflatten(0, (len(z), *z.shape[-2:]))
         q = rearrange(self.embedding(indices), "b h w c -> b c h w").to(z.dtype)
         loss = F.mse_loss(q.detach(), z) + COMMITMENT * F.mse_loss(q, z.detach())
         return z + (q - z).detach(), indices, loss
+
+
+@torch.no_grad()
+def nearest(cells: Tensor, entries: Tensor) -> Tensor:
+    """For each of the cells [N, C] the number of the nearest of the entries [n, C]: int64 [N]."""
+    with torch.autocast(cells.device.type, enabled=False):  # distances are small differences
+        entries = entries.float()
+        lengths = entries.square().sum(1)
+        # The cells' own lengths are the same for all entries.
+        return torch.cat(
+            [torch.addmm(lengths, rows, entries.T, alpha=-2).argmin(1) for rows in cells.float().split(ROWS)]
+        )

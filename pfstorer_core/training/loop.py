@@ -10,20 +10,20 @@ from __future__ import annotations
 import errno
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .average import follow, lent
 from .data import Batch, Samples, collate
 from .logs import Log
-from .muon import MUON, MuonAdamW
+from .objective import Objective, Player
 from .processes import Processes, launched_processes
 from .progress import Progress, silent
 from .saving import Saving, kept_if_stopped
@@ -31,42 +31,6 @@ from .settings import LoopSettings, learning_rate
 from .state import STATE, load_state, save_state
 
 OnProgress = Callable[[Progress], None]
-
-
-class Objective(nn.Module):
-    """What a stage trains: calling it with a batch gives the loss, a scalar; the parameters that require
-    gradients are trained.
-
-    `some_idle`: whether a batch may leave some of them without a gradient.
-    """
-
-    some_idle = False
-
-    def groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
-        """The optimizer's parameter groups, each with its "scale", a factor on the learning rate."""
-        matrices = {id(p) for p in self.matrices()} if settings.muon else set()
-        trained = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if id(p) not in matrices], "scale": 1.0, MUON: False},
-            {
-                "params": [p for p in trained if id(p) in matrices],
-                "scale": settings.muon / settings.lr,
-                MUON: True,
-            },
-        ]
-        return [{**group, "weight_decay": settings.weight_decay} for group in groups if group["params"]]
-
-    def matrices(self) -> Iterable[nn.Parameter]:
-        """The weights between hidden features, which Muon is for."""
-        return ()
-
-    def figures(self, batch: Batch) -> dict[str, float]:
-        """How well it does in numbers, by name."""
-        return {}
-
-    def sheet(self, batch: Batch) -> Tensor:
-        """A picture [1, 3, H, W] in [0, 1] that shows how well it does: a row a sample."""
-        raise NotImplementedError
 
 
 def fit(
@@ -107,14 +71,16 @@ def fit(
     """
     processes = processes or launched_processes(objective.some_idle)
     rows = _rows(settings, processes.count)
-    trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    groups = objective.groups(settings)
-    optimizer = MuonAdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
-    model, stepper = processes.prepare(objective, optimizer)
+    players = [Player(objective, settings, processes)]
+    if (rival := objective.rival()) is not None:
+        players.append(Player(rival, settings, processes, "rival."))
+    trained = {name: p for player in players for name, p in player.trained.items()}
+    kept = {name: value for player in players for name, value in player.kept.items()}
+    optimizers = [player.optimizer for player in players]
     average = {name: p.detach().clone() for name, p in trained.items()}
     path = folder / f"{stage}{STATE}"
     made_with = settings.binding() | dict(record or {})
-    first, broken, history = load_state(path, trained, average, optimizer, made_with)
+    first, broken, history = load_state(path, trained, average, optimizers, made_with, kept)
     if not first:
         first, history = len(begun), list(begun)
 
@@ -127,7 +93,7 @@ def fit(
     def save(step: int) -> None:
         if main and step > saving.step:
             with saving.of(step):
-                save_state(path, step, trained, average, optimizer, made_with, broken, history)
+                save_state(path, step, trained, average, optimizers, made_with, broken, history, kept)
 
     def tell(step: int) -> None:
         """Show how well it does, where it is time to, and what is done."""
@@ -143,45 +109,55 @@ def fit(
         loss = history[-1][0] if history else None
         on_progress(Progress(stage, step, settings.steps, loss, sheet, left))
 
-    def mean_loss() -> float:
-        """Of a step, whose gradients it leaves behind."""
-        value = torch.zeros((), device=processes.device)
-        for part in range(settings.accumulate):
-            batch = next(batches)
-            _note_broken(broken, batch)
-            with nullcontext() if part + 1 == settings.accumulate else processes.no_sync(model):
-                with torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
-                    loss = model(to_device(batch, processes.device)) / settings.accumulate
-                processes.backward(loss)
-            value += loss.detach().float()
-        return float(processes.mean(value))
+    def mean_losses(playing: Sequence[Player]) -> list[float]:
+        """Of a step, whose gradients it leaves behind; stopped within, it leaves `kept` as it was."""
+        values = [torch.zeros((), device=processes.device) for _ in playing]
+        before = {name: value.clone() for name, value in kept.items()}
+        try:
+            for part in range(settings.accumulate):
+                batch = next(batches)
+                _note_broken(broken, batch)
+                batch = to_device(batch, processes.device)
+                for value, player in zip(values, playing, strict=True):
+                    last = part + 1 == settings.accumulate
+                    with nullcontext() if last else processes.no_sync(player.model):
+                        with torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
+                            loss = player.model(batch) / settings.accumulate
+                        processes.backward(loss)
+                    value += loss.detach().float()
+        except BaseException:
+            for name, value in before.items():
+                kept[name].copy_(value)
+            raise
+        return [float(processes.mean(value)) for value in values]
 
+    objective.begin(first)
     try:
         if settings.looks(first) and (first == 0 or first >= settings.steps):
             tell(first)
         for step in range(first, settings.steps):
             rate = learning_rate(settings, step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["scale"]
+            playing = [player for player in players if step >= player.objective.starts]
+            objective.begin(step)
             with kept_if_stopped(save, step):
-                mean = mean_loss()
-            if not math.isfinite(mean):
-                raise ValueError(
-                    f"The loss of step {step + 1} is {mean}: lower the learning rate ({settings.lr:g}) or "
-                    f"look at the data. The last good checkpoint is {path}."
-                )
-            if settings.clip:
-                processes.clip(trained.values(), settings.clip)
-            stepper.step()
-            stepper.zero_grad(set_to_none=True)
+                means = mean_losses(playing)
+            for mean in means:
+                if not math.isfinite(mean):
+                    raise ValueError(
+                        f"The loss of step {step + 1} is {mean}: lower the learning rate ({settings.lr:g}) "
+                        f"or look at the data. The last good checkpoint is {path}."
+                    )
+            for player in playing:
+                player.step(rate)
             follow(average, trained, min(settings.ema, (step + 1) / (step + 10)))
-            history.append((mean, rate))
+            objective.end(step, average, processes)
+            history.append((means[0], rate))
             if settings.saves(step + 1):
                 broken |= dict(processes.gather(list(broken.items())))
             if settings.saves(step + 1) or saving.is_due():
                 save(step + 1)
             if log is not None:
-                log.step(step + 1, mean, rate)
+                log.step(step + 1, means[0], rate)
             with kept_if_stopped(save, step + 1):
                 tell(step + 1)
     except OSError as error:

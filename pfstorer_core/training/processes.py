@@ -53,6 +53,10 @@ class Processes:
         """Those of all processes."""
         return items
 
+    def same(self, value: Tensor) -> Tensor:
+        """The main process's, which may be of another size there."""
+        return value
+
     def main_first(self) -> AbstractContextManager[None]:
         """For what one process is to make and the others only to read."""
         return nullcontext()
@@ -88,6 +92,11 @@ class Accelerated(Processes):
         from accelerate.utils import gather_object
 
         return gather_object(items)
+
+    def same(self, value: Tensor) -> Tensor:
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([value.cpu()])[0].to(value.device)
 
     def main_first(self) -> AbstractContextManager[None]:
         return self._accelerator.main_process_first()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +22,11 @@ MUONS = (MOMENTUM, "step")
 """What Muon does."""
 STATE = ".state.safetensors"
 """What the name of a state ends with, after its stage."""
+KEPT = "kept."
+"""What the name of a tensor begins with that is not trained and changes all the same."""
 HISTORY = "history"
 """Loss and learning rate of every step [steps, 2]."""
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Resumed(NamedTuple):
@@ -38,17 +42,25 @@ def save_state(
     step: int,
     trained: Mapping[str, Tensor],
     average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     made_with: Mapping[str, Any],
     broken: Names,
     history: Sequence[tuple[float, float]],
+    kept: Mapping[str, Tensor] = NOTHING,
 ) -> None:
-    """Write the state after `step` steps. See `write_safetensors` for the errors."""
+    """Write the state after `step` steps. See `write_safetensors` for the errors.
+
+    Args:
+        optimizers: each parameter is one's.
+        kept: see `Objective.kept`.
+    """
     tensors = {f"trained.{name}": value for name, value in trained.items()}
     tensors |= {f"average.{name}": value for name, value in average.items()}
+    tensors |= {KEPT + name: value for name, value in kept.items()}
     for name, parameter in trained.items():
-        moments = optimizer.state.get(parameter, {})
-        tensors |= {f"optimizer.{name}.{key}": value for key, value in moments.items()}
+        for optimizer in optimizers:
+            moments = optimizer.state.get(parameter, {})
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in moments.items()}
     tensors[HISTORY] = torch.tensor(list(history), dtype=torch.float64).reshape(-1, 2)
     notes = {"step": step, "made_with": made_with, "broken": broken}
     write_safetensors(path, tensors, {key: json.dumps(value) for key, value in notes.items()})
@@ -59,8 +71,9 @@ def load_state(
     path: Path,
     trained: Mapping[str, nn.Parameter],
     average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     made_with: Mapping[str, Any],
+    kept: Mapping[str, Tensor] = NOTHING,
 ) -> Resumed:
     """Go back to the state in `path`, where there is one. Nothing is changed before all of it was checked.
 
@@ -82,21 +95,30 @@ def load_state(
             f"{path} is of a training with other settings: {changes}. Resume with those, choose another "
             "folder, or delete that file to start again."
         )
-    if fault := _fault(tensors, trained, step):
+    if fault := _fault(tensors, trained, kept, step):
         raise _damaged(path, fault)
     for name, parameter in trained.items():
         parameter.copy_(tensors[f"trained.{name}"])
         average[name].copy_(tensors[f"average.{name}"])
-    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in kept.items():
+        value.copy_(tensors[KEPT + name])
+    for optimizer in optimizers:
+        _load_moments(optimizer, tensors, trained)
+    return Resumed(step, broken, [(loss, rate) for loss, rate in tensors[HISTORY].tolist()])
+
+
+def _load_moments(
+    optimizer: torch.optim.Optimizer, tensors: StateDict, trained: Mapping[str, nn.Parameter]
+) -> None:
     number = {id(p): k for k, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    moments: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            name, _, entry = key.removeprefix("optimizer.").rpartition(".")
+        name, _, entry = key.removeprefix("optimizer.").rpartition(".")
+        if key.startswith("optimizer.") and id(trained[name]) in number:
             # The optimizer keeps what it is given where it lies already, and the file is mapped.
             moments.setdefault(number[id(trained[name])], {})[entry] = value.clone()
     # It knows where each of them belongs: a fused AdamW counts its steps on the device, others on the CPU.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return Resumed(step, broken, [(loss, rate) for loss, rate in tensors[HISTORY].tolist()])
 
 
 def kept_losses(path: Path) -> list[float]:
@@ -131,9 +153,11 @@ def _notes(metadata: Mapping[str, str]) -> tuple[int, dict[str, Any], Names]:
     return step, made_with, {str(name): str(why) for name, why in broken.items()}
 
 
-def _fault(tensors: StateDict, trained: Mapping[str, nn.Parameter], step: int) -> str:
+def _fault(
+    tensors: StateDict, trained: Mapping[str, nn.Parameter], kept: Mapping[str, Tensor], step: int
+) -> str:
     """What keeps the tensors from being the state of these parameters; "" where nothing does."""
-    expected: dict[str, Tensor] = {}
+    expected = {KEPT + name: value for name, value in kept.items()}
     for name, value in trained.items():
         expected |= {f"trained.{name}": value, f"average.{name}": value}
     expected[HISTORY] = torch.empty(step, 2, dtype=torch.float64, device="meta")

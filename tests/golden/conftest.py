@@ -41,6 +41,7 @@ NEEDS = {
     "test_references.py": ["refldm_cachekv"],
     "test_plain_unet.py": ["vqgan_unet", "ldm_ddim"],
     "test_vq.py": ["vqgan_f4", "vqgan_f8"],
+    "test_vq_training.py": ["vqgan_f4", "vqgan_f8"],
     "test_unet_modules.py": ["stablesr_unet", "stablesr_unet_intermediates"],
 }
 collect_ignore = [module for module, files in NEEDS.items() if not golden.has(*files)]

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from pfstorer_core.models import Autoencoder, AutoencoderConfig
-from pfstorer_core.restorers.first_stage.train import (
+from pfstorer_core.restorers.first_stage.objective import (
     AutoencoderTraining,
     ReconstructionLoss,
-    load_autoencoder,
     reconstruction_loss,
+)
+from pfstorer_core.restorers.first_stage.train import (
+    load_autoencoder,
+    normalize_latents,
     train_autoencoder,
 )
 from pfstorer_core.training.data import collate
@@ -99,8 +102,6 @@ def test_a_trained_autoencoder_comes_back_normalized(tmp_path: Path) -> None:
 
 def test_normalizing_keeps_the_distribution() -> None:
     """A latent's deviation is divided by what its mean is."""
-    from pfstorer_core.restorers.first_stage.train import normalize_latents
-
     torch.manual_seed(0)
     model = Autoencoder(CONFIG).eval().requires_grad_(False)
     pictures = torch.rand(3, 3, 16, 16)

@@ -23,8 +23,8 @@ from pfstorer_core.cli.runs import BaseRun, Changes, Data, run_autoencoder, run_
 from pfstorer_core.models import Autoencoder, AutoencoderConfig
 from pfstorer_core.restorers.files import save_restorer
 from pfstorer_core.restorers.first_stage.low_pass import start_as_low_pass
+from pfstorer_core.restorers.first_stage.objective import AutoencoderTraining
 from pfstorer_core.restorers.first_stage.train import (
-    AutoencoderTraining,
     load_autoencoder,
     normalize_latents,
     train_autoencoder,

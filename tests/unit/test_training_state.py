@@ -28,13 +28,13 @@ def test_moments_belong_to_their_parameters_again(tmp_path: Path) -> None:
     first, second, optimizer = trained_a_step()
     path = tmp_path / "state.safetensors"
     trained = {"b": first, "a": second}
-    save_state(path, 1, trained, trained, optimizer, {}, {}, HISTORY)
+    save_state(path, 1, trained, trained, [optimizer], {}, {}, HISTORY)
 
     a, b, other = trained_a_step()
     names = {"b": a, "a": b}
     other.state.clear()
     average = {name: value.detach().clone() for name, value in names.items()}
-    assert load_state(path, names, average, other, {}) == (1, {}, HISTORY)
+    assert load_state(path, names, average, [other], {}) == (1, {}, HISTORY)
     for one, two in ((first, a), (second, b)):
         assert set(other.state[two]) == set(optimizer.state[one])
         for key, value in optimizer.state[one].items():
@@ -51,12 +51,12 @@ def test_steps_are_counted_where_the_optimizer_looks_for_them(
     """A fused AdamW counts on the parameters' device (here the meta device stands for a GPU)."""
     parameter, _, optimizer = trained_a_step()
     path = tmp_path / "state.safetensors"
-    save_state(path, 1, {"a": parameter}, {"a": parameter}, optimizer, {}, {}, HISTORY)
+    save_state(path, 1, {"a": parameter}, {"a": parameter}, [optimizer], {}, {}, HISTORY)
 
     there = nn.Parameter(torch.empty(4, device="meta"))
     other = torch.optim.AdamW([there])
     other.param_groups[0]["fused"] = fused
-    load_state(path, {"a": there}, {"a": torch.empty(4, device="meta")}, other, {})
+    load_state(path, {"a": there}, {"a": torch.empty(4, device="meta")}, [other], {})
     assert other.state[there]["step"].device.type == step_on
     assert other.state[there]["exp_avg"].device.type == "meta"
 
@@ -65,7 +65,7 @@ def saved(folder: Path) -> tuple[Path, dict[str, torch.Tensor], dict[str, str]]:
     """The state of two parameters after a step: its path, tensors and notes."""
     first, second, optimizer = trained_a_step()
     trained = {"b": first, "a.b": second}
-    save_state(path := folder / "state.safetensors", 1, trained, trained, optimizer, {"lr": 1}, {}, HISTORY)
+    save_state(path := folder / "state.safetensors", 1, trained, trained, [optimizer], {"lr": 1}, {}, HISTORY)
     tensors, notes = read_checkpoint(path)
     return path, {key: value.clone() for key, value in tensors.items()}, notes
 
@@ -77,7 +77,7 @@ def resumed(path: Path) -> Resumed:
     moments = {p: {key: value.clone() for key, value in optimizer.state[p].items()} for p in (first, second)}
     try:
         return load_state(
-            path, names, {name: value.clone() for name, value in before.items()}, optimizer, {"lr": 1}
+            path, names, {name: value.clone() for name, value in before.items()}, [optimizer], {"lr": 1}
         )
     except ValueError:
         for name, value in names.items():

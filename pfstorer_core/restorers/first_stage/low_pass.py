@@ -47,13 +47,15 @@ SHIFT = [(0, 0, 2, 2, 1.0), *SAME[1:]]
 def start_as_low_pass(model: Autoencoder) -> None:
     """Let a new autoencoder pass a blurred picture through; residual blocks and attention start as the
     identity, and further latent channels as they are drawn. One that has no room for it stays as it is: it
-    takes two halvings, six latent channels, and groups of four channels or more.
+    takes two halvings, three latent channels, and groups of four channels or more. With six, the lightness
+    has twice the size of the latent.
 
     A value x travels as (x, -x, c, -c), in a group of normalization of its own: its mean is 0, its deviation
     hardly depends on x, and silu(a) - silu(-a) = a undoes the activation.
     """
     config = model.config
-    room = len(config.ch_mult) > 2 and config.z_channels >= 6 and config.norm_groups >= 6
+    carriers = 6 if config.z_channels >= 6 else 3
+    room = len(config.ch_mult) > 2 and min(config.z_channels, config.norm_groups) >= carriers
     if not room or config.ch < 4 * config.norm_groups:
         return
     for module in model.modules():
@@ -61,23 +63,23 @@ def start_as_low_pass(model: Autoencoder) -> None:
             _zero(module.conv2)
         elif isinstance(module, AttnBlock):
             _zero(module.proj_out)
-    groups = model.config.norm_groups
+    groups = config.norm_groups
     encoder: Any = model.encoder
     decoder: Any = model.decoder
 
     _spread(encoder.conv_in, groups, COLOURS)
-    halvings = len(encoder.down) - 1
+    halvings, split = len(encoder.down) - 1, carriers == 6
     for level, layers in enumerate(encoder.down):
-        _shortcuts(layers, groups, 6 if level == halvings else 3)
+        _shortcuts(layers, groups, carriers if level == halvings else 3)
         if level < halvings:
-            _carry(layers.downsample.conv, groups, SPLIT if level == halvings - 1 else MEAN)
-    _gather(encoder.conv_out, groups, torch.eye(6))
+            _carry(layers.downsample.conv, groups, SPLIT if split and level == halvings - 1 else MEAN)
+    _gather(encoder.conv_out, groups, torch.eye(carriers))
 
-    _spread(decoder.conv_in, groups, torch.eye(6))
+    _spread(decoder.conv_in, groups, torch.eye(carriers))
     for level, layers in reversed(list(enumerate(decoder.up))):
-        _shortcuts(layers, groups, 6 if level == halvings else 3)
+        _shortcuts(layers, groups, carriers if level == halvings else 3)
         if level:
-            kinds = {halvings: JOIN, halvings - 1: SHIFT}
+            kinds = {halvings: JOIN, halvings - 1: SHIFT} if split else {}
             _carry(layers.upsample.conv, groups, kinds.get(level, SAME))
     _gather(decoder.conv_out, groups, COLOURS.inverse())
 
@@ -85,8 +87,10 @@ def start_as_low_pass(model: Autoencoder) -> None:
     for conv in convs:
         conv.weight.copy_(torch.eye(conv.weight.shape[0])[:, :, None, None])
         conv.bias.zero_()
+    if not config.double_z:
+        return
     # Little noise on the latents to begin with.
-    half = model.config.z_channels
+    half = config.z_channels
     encoder.conv_out.weight[half:].zero_()
     encoder.conv_out.bias[half:].fill_(-9.0)
 

@@ -2,97 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...checkpoints.header import RestorerHeader
 from ...checkpoints.parts import AUTOENCODER
 from ...checkpoints.tensors import load_exactly, read_checkpoint, write_safetensors
-from ...models import Autoencoder, AutoencoderConfig
-from ...training.data import Batch, Samples, generators, normal
-from ...training.logs import rows_of
-from ...training.loop import LoopSettings, Objective, fit
+from ...models import Autoencoder
+from ...training.data import Samples
+from ...training.loop import fit
 from ...training.progress import Progress, silent
+from ...training.state import NOTHING
 from .low_pass import start_as_low_pass
+from .objective import AutoencoderTraining, Perceptual, ReconstructionLoss
 
 FINISHED = "autoencoder.safetensors"
 GROUPS = "norm_groups"
 NORMALIZING_PICTURES = 200
-
-
-@dataclass(frozen=True)
-class AutoencoderTraining:
-    """Settings; the defaults are those of the tiny restorer's.
-
-    Attributes:
-        edge_weight: of the L1 distance between gradients, which keeps edges sharp without the
-            pretrained network that a perceptual loss would have to download.
-        colour_weight: of the L1 distance between the colours proper, luminance left out.
-        kl_weight: of the mean KL divergence of a latent element from the unit Gaussian.
-    """
-
-    config: AutoencoderConfig = field(
-        default_factory=lambda: AutoencoderConfig(
-            ch=32, ch_mult=(1, 2, 4), num_res_blocks=1, z_channels=8, embed_dim=8, norm_groups=8
-        )
-    )
-    edge_weight: float = 1.0
-    colour_weight: float = 2.0
-    kl_weight: float = 2e-4
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=900, lr=1.2e-4))
-
-
-def reconstruction_loss(
-    output: Tensor, target: Tensor, edge_weight: float = 1.0, colour_weight: float = 2.0
-) -> Tensor:
-    """L1 of the pictures and of their gradients, and of their colours, which are learned last otherwise.
-
-    Gradients count at full and at half size; pictures and colours down to an eighth.
-    """
-    loss = output.new_zeros(())
-    for halvings in range(4):
-        loss = loss + F.l1_loss(output, target)
-        loss = loss + colour_weight * F.l1_loss(_colours(output), _colours(target))
-        if halvings < 2:
-            for dim in (-1, -2):
-                edges = F.l1_loss(output.diff(dim=dim), target.diff(dim=dim))
-                loss = loss + edge_weight * edges
-        output, target = F.avg_pool2d(output, 2), F.avg_pool2d(target, 2)
-    return loss
-
-
-def _colours(image: Tensor) -> Tensor:
-    """The two axes of colour: red against blue, and green against both."""
-    red, green, blue = image.unbind(dim=1)
-    return torch.stack([red - blue, 2 * green - red - blue], dim=1)
-
-
-class ReconstructionLoss(Objective):
-    """`reconstruction_loss` of what the autoencoder makes of pictures, and the KL divergence."""
-
-    def __init__(self, model: Autoencoder, settings: AutoencoderTraining) -> None:
-        super().__init__()
-        self.model, self.settings = model, settings
-
-    def forward(self, batch: Batch) -> Tensor:
-        image = batch["image"].float() / 127.5 - 1
-        mean, logvar = self.model.moments(image)
-        noise = normal(mean, generators(batch))
-        output = self.model.decode(mean + (0.5 * logvar).exp() * noise)
-        kl = 0.5 * (mean.float() ** 2 + logvar.float().exp() - 1 - logvar.float()).mean()
-        s = self.settings
-        return reconstruction_loss(output.float(), image, s.edge_weight, s.colour_weight) + s.kl_weight * kl
-
-    @torch.no_grad()
-    def sheet(self, batch: Batch) -> Tensor:
-        """What comes out, and what went in."""
-        image = batch["image"].float() / 255
-        return rows_of((self.model.decode(self.model.encode(2 * image - 1)) + 1) / 2, image)
 
 
 def train_autoencoder(
@@ -102,38 +33,58 @@ def train_autoencoder(
     on_progress: Callable[[Progress], None] = silent,
     *,
     held: Samples | None = None,
+    perceptual: Perceptual | None = None,
+    start: Mapping[str, Tensor] = NOTHING,
 ) -> Autoencoder:
-    """Train on crops and write `FINISHED` into `folder`; see `fit` for resuming and for errors."""
+    """Train on crops and write `FINISHED` into `folder`; see `fit` for resuming and for errors.
+
+    Args:
+        perceptual: see `ReconstructionLoss`.
+        start: weights of another autoencoder, of which those are taken that have the same names and shapes.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(settings.loop.seed)
         model = Autoencoder(settings.config)
-    start_as_low_pass(model)
+        objective = ReconstructionLoss(model, settings, perceptual)
+    if settings.low_pass:
+        start_as_low_pass(model)
+    own = model.state_dict()
+    own |= {key: value for key, value in start.items() if key in own and value.shape == own[key].shape}
+    model.load_state_dict(own)
     model.decoder.fusion_layers().requires_grad_(False)
-    objective = ReconstructionLoss(model, settings)
     made = asdict(settings)
     del made["loop"]
     fit("autoencoder", objective, samples, settings.loop, folder, on_progress, held=held, record=made)
-    count = min(NORMALIZING_PICTURES, len(samples))
-    normalize_latents(model, torch.stack([samples[k]["image"] for k in range(count)]).float() / 255)
-    write_safetensors(folder / FINISHED, model.state_dict(), {GROUPS: str(settings.config.norm_groups)})
+    if settings.normalize:
+        count = min(NORMALIZING_PICTURES, len(samples))
+        normalize_latents(model, torch.stack([samples[k]["image"] for k in range(count)]).float() / 255)
+    record = {**made, **asdict(settings.loop)}
+    metadata = {GROUPS: str(settings.config.norm_groups), "training": json.dumps(record)}
+    write_safetensors(folder / FINISHED, model.state_dict(), metadata)
     return model.eval().requires_grad_(False)
 
 
 @torch.no_grad()
 def normalize_latents(model: Autoencoder, images: Tensor) -> None:
-    """Give each latent channel mean 0 and deviation 1 over `images` [N, 3, H, W] in [0, 1].
+    """Give each latent channel mean 0 and deviation 1 over `images` [N, 3, H, W] in [0, 1]; those of a VQ
+    autoencoder a common one, since a codebook's nearest entries are others where channels are stretched.
 
     Diffusion sees all channels through one noise level: a channel of a tenth of the deviation would
-    drown in it. The change is in the 1×1 convolutions around the latent, so decoding is not changed.
+    drown in it. The change is in the codebook and the 1×1 convolutions around the latent, so decoding is not
+    changed.
     """
     latents = torch.cat([model.encode(2 * image[None] - 1) for image in images])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     weights = model.state_dict()  # the very tensors, to be changed in place
+    if model.quantize is not None:
+        std = std.square().mean().sqrt().expand(len(std))
+        weights["quantize.embedding.weight"].sub_(mean).div_(std)
     mean_rows, logvar_rows = slice(len(mean)), slice(len(mean), None)
     weights["quant_conv.weight"][mean_rows] /= std[:, None, None, None]
     weights["quant_conv.bias"][mean_rows] -= mean
     weights["quant_conv.bias"][mean_rows] /= std
-    weights["quant_conv.bias"][logvar_rows] -= 2 * std.log()
+    if model.config.double_z:
+        weights["quant_conv.bias"][logvar_rows] -= 2 * std.log()
     weights["post_quant_conv.bias"] += weights["post_quant_conv.weight"][:, :, 0, 0] @ mean
     weights["post_quant_conv.weight"] *= std[None, :, None, None]
 

@@ -20,10 +20,7 @@ from ...training.logs import rows_of
 from ...training.loop import LoopSettings, Objective, fit
 from ...training.progress import Progress, silent
 from ..base import Restorer
-from ..first_stage.train import reconstruction_loss
-
-Perceptual = Callable[[Tensor, Tensor], Tensor]
-"""(output, target), [B, 3, H, W] in [-1, 1] each -> distance; `lpips.LPIPS()` is one."""
+from ..first_stage.objective import Perceptual, reconstruction_loss
 
 
 @dataclass(frozen=True)

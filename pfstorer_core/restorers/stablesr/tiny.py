@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ...models import AutoencoderConfig, LQEncoderConfig, TextTowerConfig, UNetConfig
 from ...training.loop import LoopSettings
-from ..first_stage.train import AutoencoderTraining
+from ..first_stage.objective import AutoencoderTraining
 
 TINY = UNetConfig(
     in_channels=8,
