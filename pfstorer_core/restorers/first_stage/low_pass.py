@@ -1,4 +1,5 @@
-"""A start for autoencoders: the picture at half its size, in the first six channels of the latent.
+"""A start for autoencoders: a small picture in the first three channels of the latent, or in the first six,
+its lightness then at twice the size.
 
 Between two of its latent pixels a decoder of convolutions on nearest-neighbour enlargements cannot tell
 where it is, and group normalization takes the level of colours away before each output. Found by gradient
@@ -42,20 +43,27 @@ JOIN = [
 at twice the size."""
 SHIFT = [(0, 0, 2, 2, 1.0), *SAME[1:]]
 
+ENLARGED = torch.eye(3)[[0, 0, 0, 0, 1, 2]]
+"""Where the latent has the lightness at its own size, its four phases are made of it."""
+BETWEEN = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])
+"""By these parts of a pixel and its neighbours, along a side."""
+
 
 @torch.no_grad()
-def start_as_low_pass(model: Autoencoder) -> None:
+def start_as_low_pass(model: Autoencoder, outer: bool = False) -> None:
     """Let a new autoencoder pass a blurred picture through; residual blocks and attention start as the
     identity, and further latent channels as they are drawn. One that has no room for it stays as it is: it
-    takes two halvings, three latent channels, and groups of four channels or more. With six, the lightness
-    has twice the size of the latent.
+    takes two halvings, three latent channels, and six groups of four channels or more.
 
     A value x travels as (x, -x, c, -c), in a group of normalization of its own: its mean is 0, its deviation
     hardly depends on x, and silu(a) - silu(-a) = a undoes the activation.
+
+    Args:
+        outer: whether its levels are to be the outer ones of a deeper autoencoder that began here, which has
+            the lightness at these levels' own size.
     """
     config = model.config
-    carriers = 6 if config.z_channels >= 6 else 3
-    room = len(config.ch_mult) > 2 and min(config.z_channels, config.norm_groups) >= carriers
+    room = len(config.ch_mult) > 2 and config.z_channels >= 3 and config.norm_groups >= 6
     if not room or config.ch < 4 * config.norm_groups:
         return
     for module in model.modules():
@@ -68,18 +76,21 @@ def start_as_low_pass(model: Autoencoder) -> None:
     decoder: Any = model.decoder
 
     _spread(encoder.conv_in, groups, COLOURS)
-    halvings, split = len(encoder.down) - 1, carriers == 6
+    halvings, split = len(encoder.down) - 1, config.z_channels >= 6
     for level, layers in enumerate(encoder.down):
-        _shortcuts(layers, groups, carriers if level == halvings else 3)
+        _shortcuts(layers, groups, 6 if split and level == halvings else 3)
         if level < halvings:
             _carry(layers.downsample.conv, groups, SPLIT if split and level == halvings - 1 else MEAN)
-    _gather(encoder.conv_out, groups, torch.eye(carriers))
+    _gather(encoder.conv_out, groups, torch.eye(6 if split else 3))
 
-    _spread(decoder.conv_in, groups, torch.eye(carriers))
+    enlarges = not split and not outer
+    _spread(decoder.conv_in, groups, ENLARGED if enlarges else torch.eye(6 if split else 3))
+    if enlarges:
+        _interpolate(decoder.conv_in, groups)
     for level, layers in reversed(list(enumerate(decoder.up))):
-        _shortcuts(layers, groups, carriers if level == halvings else 3)
+        _shortcuts(layers, groups, 6 if level == halvings else 3)
         if level:
-            kinds = {halvings: JOIN, halvings - 1: SHIFT} if split else {}
+            kinds = {halvings: JOIN, halvings - 1: SHIFT}
             _carry(layers.upsample.conv, groups, kinds.get(level, SAME))
     _gather(decoder.conv_out, groups, COLOURS.inverse())
 
@@ -114,6 +125,14 @@ def _spread(conv: Any, groups: int, mixture: torch.Tensor) -> None:
         conv.weight[plus, : len(weights), 1, 1] = weights
         conv.weight[minus, : len(weights), 1, 1] = -weights
         conv.bias[high], conv.bias[low] = ANCHOR, -ANCHOR
+
+
+def _interpolate(conv: Any, groups: int) -> None:
+    """Let the first four carriers be the phases of the first channel, twice as large."""
+    for carrier, (y, x) in enumerate(PHASES):
+        plus, minus, *_ = _places(conv.out_channels, groups, carrier)
+        taps = BETWEEN[y][:, None] * BETWEEN[x]
+        conv.weight[plus, 0], conv.weight[minus, 0] = taps, -taps
 
 
 def _carry(conv: Any, groups: int, taps: Sequence[Tap]) -> None:

@@ -40,17 +40,16 @@ def train_autoencoder(
 
     Args:
         perceptual: see `ReconstructionLoss`.
-        start: weights of another autoencoder, of which those are taken that have the same names and shapes.
+        start: weights of another autoencoder: what has the same name and shape is taken, of one with more or
+            fewer levels only what it has at the levels that both have.
     """
     with torch.random.fork_rng():
         torch.manual_seed(settings.loop.seed)
         model = Autoencoder(settings.config)
         objective = ReconstructionLoss(model, settings, perceptual)
     if settings.low_pass:
-        start_as_low_pass(model)
-    own = model.state_dict()
-    own |= {key: value for key, value in start.items() if key in own and value.shape == own[key].shape}
-    model.load_state_dict(own)
+        start_as_low_pass(model, outer=_levels(start) > len(settings.config.ch_mult))
+    model.load_state_dict(model.state_dict() | _taken(start, model))
     model.decoder.fusion_layers().requires_grad_(False)
     made = asdict(settings)
     del made["loop"]
@@ -62,6 +61,19 @@ def train_autoencoder(
     metadata = {GROUPS: str(settings.config.norm_groups), "training": json.dumps(record)}
     write_safetensors(folder / FINISHED, model.state_dict(), metadata)
     return model.eval().requires_grad_(False)
+
+
+def _levels(weights: Mapping[str, Tensor]) -> int:
+    return len({key.split(".")[2] for key in weights if key.startswith("encoder.down.")})
+
+
+def _taken(start: Mapping[str, Tensor], model: Autoencoder) -> dict[str, Tensor]:
+    own = model.state_dict()
+    fits = {key: value for key, value in start.items() if key in own and value.shape == own[key].shape}
+    if _levels(start) == len(model.config.ch_mult):
+        return fits
+    outside = ("encoder.conv_in.", "encoder.down.", "decoder.up.", "decoder.norm_out.", "decoder.conv_out.")
+    return {key: value for key, value in fits.items() if key.startswith(outside)}
 
 
 @torch.no_grad()

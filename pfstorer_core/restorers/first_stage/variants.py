@@ -52,7 +52,7 @@ REF_LDM = FirstStage(
 TINY_VQ = AutoencoderTraining(
     AutoencoderConfig(
         ch=32,
-        ch_mult=(1, 2, 2),
+        ch_mult=(1, 2, 4),
         num_res_blocks=1,
         z_channels=3,
         embed_dim=3,
@@ -63,14 +63,14 @@ TINY_VQ = AutoencoderTraining(
     ),
     quantize_from=500,
     renew_entries=True,
-    loop=LoopSettings(steps=2000, lr=4e-4, batch=8, ema=0.99),
+    loop=LoopSettings(steps=2000, lr=2e-4, batch=8, ema=0.99),
 )
-"""The small ones of this project: 1 M parameters and no attention, so that they may learn from crops."""
+"""The small ones of this project: 2.6 M parameters and no attention, so that they may learn from crops."""
 
 FIRST_STAGES = {
     "vq_f4": FirstStage(TINY_VQ, 96),
     "vq_f8": FirstStage(
-        replace(TINY_VQ, config=replace(TINY_VQ.config, ch_mult=(1, 2, 2, 4), z_channels=8, embed_dim=8)), 128
+        replace(TINY_VQ, config=replace(TINY_VQ.config, ch_mult=(1, 2, 4, 4), z_channels=8, embed_dim=8)), 128
     ),
     "vq-f4": VQ_F4,
     "ref-ldm": REF_LDM,
