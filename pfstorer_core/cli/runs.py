@@ -16,6 +16,7 @@ from ..degradation import LARGE
 from ..diffusion.schedule import PredictionType
 from ..restorers.convert import DTYPES, check_output
 from ..restorers.files import file_context, file_tensors, load_restorer, open_restorer
+from ..restorers.first_stage.perceptual import load_lpips
 from ..restorers.first_stage.train import load_autoencoder, train_autoencoder
 from ..restorers.first_stage.variants import FIRST_STAGES, FirstStage
 from ..restorers.stablesr.cfw import CFWTraining, Perceptual, restored, train_cfw
@@ -46,12 +47,14 @@ def run_autoencoder(
     on_progress: OnProgress = silent,
     network: str = "tiny",
     source: Path | None = None,
+    lpips: Path | None = None,
 ) -> None:
     """Train an autoencoder into `folder`.
 
     Args:
         network: of `SMALL_RESTORERS` or `FIRST_STAGES`.
         source: a restorer or an autoencoder whose layers it begins with, where it has the same.
+        lpips: see `load_lpips`; None for a training without.
     """
     if network in FIRST_STAGES:
         stage = FIRST_STAGES[network]
@@ -61,7 +64,8 @@ def run_autoencoder(
     settings = replace(stage.training, loop=changes.to(stage.training.loop))
     start = AUTOENCODER.of(with_prefixes(read_checkpoint(source)[0])) if source else {}
     crops, held = data.crops(data.pictures(), settings.loop.seed, stage.crop)
-    train_autoencoder(crops, settings, folder, on_progress, held=held, start=start)
+    perceptual = load_lpips(lpips) if lpips else None
+    train_autoencoder(crops, settings, folder, on_progress, held=held, perceptual=perceptual, start=start)
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,18 @@ def _train_autoencoder(
             "--from", help="A restorer or autoencoder to take layers of the same names and sizes of."
         ),
     ] = None,
+    lpips: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the weights of LPIPS, to add it to the loss, as the published trainings did: the "
+            "library lpips's state dict, or a checkpoint of a first stage that has them."
+        ),
+    ] = None,
     loop: Any = None,
 ) -> None:
     """Train an autoencoder, the first stage of a latent restorer, into FOLDER."""
     with bars(stopped=kept_in(folder)) as show:
-        run_autoencoder(folder, Data(data or (), size), loop, show, network, source)
+        run_autoencoder(folder, Data(data or (), size), loop, show, network, source, lpips)
 
 
 @app.command("train-base")
