@@ -7,6 +7,7 @@ from . import (  # noqa: F401 - they register their verbs
     cleaning,
     controlling,
     degrading,
+    first_stage,
     personalizing,
     restoring,
     training,

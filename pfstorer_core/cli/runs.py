@@ -9,16 +9,12 @@ from pathlib import Path
 import torch
 
 from ..checkpoints.header import RestorerHeader
-from ..checkpoints.layouts import with_prefixes
-from ..checkpoints.parts import AUTOENCODER
-from ..checkpoints.tensors import read_checkpoint, write_safetensors
+from ..checkpoints.tensors import write_safetensors
 from ..degradation import LARGE
 from ..diffusion.schedule import PredictionType
 from ..restorers.convert import DTYPES, check_output
 from ..restorers.files import file_context, file_tensors, load_restorer, open_restorer
-from ..restorers.first_stage.perceptual import load_lpips
-from ..restorers.first_stage.train import load_autoencoder, train_autoencoder
-from ..restorers.first_stage.variants import FIRST_STAGES, FirstStage
+from ..restorers.first_stage.train import load_autoencoder
 from ..restorers.stablesr.cfw import CFWTraining, Perceptual, restored, train_cfw
 from ..restorers.stablesr.start import new_start, open_start
 from ..restorers.stablesr.tiny import SMALL_RESTORERS, TINY_LOOP, SmallRestorer
@@ -38,34 +34,6 @@ TOGETHER = 8
 """Pictures that a GPU degrades at once."""
 WIDE = 256
 """Channels of a U-Net from which on it is trained as StableSR was."""
-
-
-def run_autoencoder(
-    folder: Path,
-    data: Data,
-    changes: Changes,
-    on_progress: OnProgress = silent,
-    network: str = "tiny",
-    source: Path | None = None,
-    lpips: Path | None = None,
-) -> None:
-    """Train an autoencoder into `folder`.
-
-    Args:
-        network: of `SMALL_RESTORERS` or `FIRST_STAGES`.
-        source: a restorer or an autoencoder whose layers it begins with, where it has the same.
-        lpips: see `load_lpips`; None for a training without.
-    """
-    if network in FIRST_STAGES:
-        stage = FIRST_STAGES[network]
-    else:
-        sizes = small_restorer(network)
-        stage = FirstStage(sizes.autoencoder, sizes.autoencoder_crop)
-    settings = replace(stage.training, loop=changes.to(stage.training.loop))
-    start = AUTOENCODER.of(with_prefixes(read_checkpoint(source)[0])) if source else {}
-    crops, held = data.crops(data.pictures(), settings.loop.seed, stage.crop)
-    perceptual = load_lpips(lpips) if lpips else None
-    train_autoencoder(crops, settings, folder, on_progress, held=held, perceptual=perceptual, start=start)
 
 
 @dataclass(frozen=True)

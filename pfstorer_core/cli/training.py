@@ -1,4 +1,4 @@
-"""train-autoencoder, train-base, train-cfw"""
+"""train-base, train-cfw"""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import typer
 
 from .app import Addons, Folder, app, bars, kept_in
 from .options import (
-    DataPaths,
     Dtype,
     Mix,
     Muon,
@@ -21,7 +20,7 @@ from .options import (
     loop_options,
     run_options,
 )
-from .runs import BaseRun, Data, run_autoencoder, run_base, run_cfw
+from .runs import BaseRun, run_base, run_cfw
 
 Result = Annotated[Path, typer.Argument(help="The restorer to write (.safetensors).")]
 
@@ -31,35 +30,6 @@ def ending(run: BaseRun, output: Path) -> str:
     if not run.endless:
         return f", and writes {output.name} at the end"
     return f", and --finish 1500 in place of --endless ends it in so many steps and writes {output.name}"
-
-
-@app.command("train-autoencoder")
-@gathers(loop=loop_options)
-def _train_autoencoder(
-    folder: Folder,
-    data: DataPaths = None,
-    size: Annotated[
-        int, typer.Option(help="Side of the random crops in pixels; 0: what suits the network.")
-    ] = 0,
-    network: Network = "tiny",
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--from", help="A restorer or autoencoder to take layers of the same names and sizes of."
-        ),
-    ] = None,
-    lpips: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with the weights of LPIPS, to add it to the loss, as the published trainings did: the "
-            "library lpips's state dict, or a checkpoint of a first stage that has them."
-        ),
-    ] = None,
-    loop: Any = None,
-) -> None:
-    """Train an autoencoder, the first stage of a latent restorer, into FOLDER."""
-    with bars(stopped=kept_in(folder)) as show:
-        run_autoencoder(folder, Data(data or (), size), loop, show, network, source, lpips)
 
 
 @app.command("train-base")

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from pfstorer_core import load_restorer
 from pfstorer_core.checkpoints.tensors import write_safetensors
-from pfstorer_core.cli import app, cleaning, controlling, training
-from pfstorer_core.cli.runs import BaseRun, Changes, Data, run_autoencoder, run_base
+from pfstorer_core.cli import app, cleaning, controlling, first_stage, training
+from pfstorer_core.cli.first_stage import run_autoencoder
+from pfstorer_core.cli.runs import BaseRun, Changes, Data, run_base
 from pfstorer_core.models import Autoencoder, AutoencoderConfig, Backend, LQEncoderConfig, UNet
 from pfstorer_core.restorers.base import Condition
 from pfstorer_core.restorers.first_stage.train import FINISHED, GROUPS
@@ -191,7 +192,8 @@ def test_stopped_it_says_how_to_go_on(command: list[str], says: str, monkeypatch
         raise KeyboardInterrupt
 
     for module, kinds in {
-        training: "base cfw autoencoder",
+        training: "base cfw",
+        first_stage: "autoencoder",
         controlling: "control",
         cleaning: "cleaner",
     }.items():

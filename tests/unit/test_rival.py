@@ -16,6 +16,7 @@ from pfstorer_core.restorers.first_stage.objective import AutoencoderTraining
 from pfstorer_core.restorers.first_stage.train import train_autoencoder
 from pfstorer_core.training.data import Batch
 from pfstorer_core.training.loop import LoopSettings, Objective, fit
+from pfstorer_core.training.processes import Processes
 from pfstorer_core.training.progress import Progress
 
 from .test_base_loss import Pieces, images
@@ -55,7 +56,7 @@ class Pursued(Objective):
     def begin(self, step: int) -> None:
         self.begun.append(step)
 
-    def end(self, step: int, *_: Any) -> None:
+    def end(self, step: int, average: Mapping[str, Tensor], processes: Processes) -> None:
         self.ended.append(step)
 
     def forward(self, batch: Batch) -> Tensor:

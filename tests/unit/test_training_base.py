@@ -19,7 +19,8 @@ from harness import ROOT
 from pfstorer_core import load_restorer, restore
 from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.checkpoints.tensors import read_checkpoint
-from pfstorer_core.cli.runs import BaseRun, Changes, Data, run_autoencoder, run_base, run_cfw
+from pfstorer_core.cli.first_stage import run_autoencoder
+from pfstorer_core.cli.runs import BaseRun, Changes, Data, run_base, run_cfw
 from pfstorer_core.models import Autoencoder, AutoencoderConfig
 from pfstorer_core.restorers.files import save_restorer
 from pfstorer_core.restorers.first_stage.low_pass import start_as_low_pass

@@ -5,9 +5,45 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...models import AutoencoderConfig
+from ...models.discriminator import DiscriminatorConfig
 from ...training.settings import LoopSettings
 from .adversarial import Adversary
 from .objective import AutoencoderTraining
+
+TINY_ADVERSARY = Adversary(weight=0.1, discriminator=DiscriminatorConfig(ndf=16))
+"""Against small autoencoders, where one is asked for: much of it makes them draw what was not there."""
+
+
+@dataclass(frozen=True)
+class FirstStageChanges:
+    """What is to be different in an autoencoder's training; None for what is as it was.
+
+    Attributes:
+        codebook: its entries; 0 for a KL autoencoder.
+        z_channels: of the latent. ch_mult: as many levels as it has, each half as large as the one before.
+        disc_start, disc_weight: see `Adversary`.
+    """
+
+    codebook: int | None = None
+    z_channels: int | None = None
+    ch_mult: tuple[int, ...] | None = None
+    disc_start: int | None = None
+    disc_weight: float | None = None
+
+    def sizes(self, config: AutoencoderConfig) -> AutoencoderConfig:
+        """Raises ValueError where they are not above 0."""
+        codebook = config.codebook if self.codebook is None else self.codebook
+        z_channels, ch_mult = self.z_channels or config.z_channels, self.ch_mult or config.ch_mult
+        if min(codebook + 1, z_channels, *ch_mult) < 1:
+            raise ValueError("An autoencoder's sizes must be above 0, and its codebook's 0 or above.")
+        return replace(
+            config,
+            codebook=codebook,
+            double_z=not codebook,
+            z_channels=z_channels,
+            embed_dim=z_channels,
+            ch_mult=ch_mult,
+        )
 
 
 @dataclass(frozen=True)
@@ -17,6 +53,24 @@ class FirstStage:
     training: AutoencoderTraining
     crop: int
 
+    def changed(self, by: FirstStageChanges, loop: LoopSettings) -> FirstStage:
+        """With other sizes, another adversary and another loop.
+
+        Raises:
+            ValueError: the sizes do not go together.
+        """
+        made = replace(self.training, config=by.sizes(self.training.config), loop=loop)
+        if made.low_pass and made.config.codebook:  # one of this project's own
+            made = replace(
+                made, quantize_from=min(TINY_VQ.quantize_from, loop.steps // 4), renew_entries=True
+            )
+        if by.disc_start is not None or by.disc_weight is not None:
+            adversary = made.adversary or TINY_ADVERSARY
+            start = adversary.start if by.disc_start is None else by.disc_start
+            weight = adversary.weight if by.disc_weight is None else by.disc_weight
+            made = replace(made, adversary=replace(adversary, start=start, weight=weight))
+        return replace(self, training=made)
+
 
 def _published(config: AutoencoderConfig, loop: LoopSettings, adversary: Adversary) -> AutoencoderTraining:
     """Mean absolute error and LPIPS, which the caller brings; the codebook as it was drawn."""
@@ -24,6 +78,7 @@ def _published(config: AutoencoderConfig, loop: LoopSettings, adversary: Adversa
         config,
         multiscale=False,
         adversary=adversary,
+        low_pass=False,
         normalize=False,
         loop=replace(loop, warmup=0, ema=0.0, clip=0.0),
     )
@@ -68,10 +123,10 @@ TINY_VQ = AutoencoderTraining(
 """The small ones of this project: 2.6 M parameters and no attention, so that they may learn from crops."""
 
 FIRST_STAGES = {
-    "vq_f4": FirstStage(TINY_VQ, 96),
-    "vq_f8": FirstStage(
+    "tiny_vq_f4": FirstStage(TINY_VQ, 96),
+    "tiny_vq_f8": FirstStage(
         replace(TINY_VQ, config=replace(TINY_VQ.config, ch_mult=(1, 2, 4, 4), z_channels=8, embed_dim=8)), 128
     ),
-    "vq-f4": VQ_F4,
-    "ref-ldm": REF_LDM,
+    "vq_f4": VQ_F4,
+    "ref_ldm": REF_LDM,
 }
