@@ -12,6 +12,7 @@ from .degrade import DegradeImage
 from .faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
 from .guidance import RestorationGuidance
 from .host.folders import register_model_folders
+from .identity import FaceIdentityGuidance, IdentityGuidanceReport
 from .load import LoadBaseRestorer
 from .recognition import LoadFaceRecognizer
 from .references import ReferenceAttention
@@ -37,6 +38,8 @@ class PFStorerExtension(ComfyExtension):
             RestorationConditioning,
             RestorationGuidance,
             LoadFaceRecognizer,
+            FaceIdentityGuidance,
+            IdentityGuidanceReport,
             TiledSRSampler,
             RestorationTiling,
             RestorationColorFix,

@@ -178,27 +178,33 @@ def target_latent(args: dict[str, Any]) -> Tensor:
     Raises:
         ValueError: a conditioning without one.
     """
-    x0, found = args["denoised"], 0
+    blended, shares = blend_conditions(args, LQ_LATENT)
+    if not shares.any():
+        raise ValueError(
+            "Guidance goes by the picture in the conditioning, and there is none: connect positive and "
+            "negative of RestorationConditioning to the sampler, or take TiledSRSampler."
+        )
+    return torch.where(shares > 0, blended, args["denoised"])
+
+
+def blend_conditions(args: dict[str, Any], name: str) -> tuple[Tensor, Tensor]:
+    """What the positive conditions hold under this name, blended as the host blends their predictions, and
+    the sums of the shares, both as large as x0 [B, C, h, w]; 0 where there is none."""
+    x0 = args["denoised"]
     total, shares = torch.zeros_like(x0), torch.zeros_like(x0)
     for cond in args["cond"]:
-        if LQ_LATENT not in cond["model_conds"]:
+        if name not in cond["model_conds"]:
             continue
         part = comfy.samplers.get_area_and_mult(cond, x0, args["sigma"])
         if part is None:
             continue
-        found += 1
         inside = (...,)
         if part.area is not None:
             (height, width, y, x) = part.area
             inside = (..., slice(y, y + height), slice(x, x + width))
-        total[inside] += part.conditioning[LQ_LATENT].cond.to(x0) * part.mult
+        total[inside] += part.conditioning[name].cond.to(x0) * part.mult
         shares[inside] += part.mult
-    if not found:
-        raise ValueError(
-            "Restoration guidance pulls towards the picture in the conditioning, and there is none: connect "
-            "positive and negative of RestorationConditioning to the sampler, or take TiledSRSampler."
-        )
-    return torch.where(shares > 0, total / shares.clamp_min(1e-37), x0)
+    return total / shares.clamp_min(1e-37), shares
 
 
 def schedule_of(levels: Tensor, model_sampling: Any) -> Schedule:

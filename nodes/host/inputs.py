@@ -30,9 +30,9 @@ def base_inputs() -> list[Any]:
     ]
 
 
-def photos_input() -> Any:
+def photos_input(least: int = 1) -> Any:
     photo = io.Image.Input("photo", tooltip="A good photo of the person, of any size; 3 to 5 are best.")
-    return _growing("photos", photo, 1)
+    return _growing("photos", photo, least)
 
 
 def faces_input() -> Any:

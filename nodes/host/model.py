@@ -27,6 +27,7 @@ from .adapters import AREA, apply_identities, identity_conds, patches_of
 from .cfg import set_guidance
 from .cleaning import KEY as CLEANER
 from .cleaning import build_cleaner, cleaner_weights
+from .guidance_masks import ON_LATENT, mask_conds
 from .loading import load_weights, patcher_class
 from .placement import Placement, check_latent, placement_of
 from .unet import HostUNet
@@ -143,6 +144,7 @@ class RestorerModel(comfy.model_base.BaseModel):
                 conds[CONTROL_CONTEXT] = comfy.conds.CONDRegular(context)
         first, total = kwargs.get(PICTURES, (0, placement.total))
         placement = replace(placement, rows=[first + row for row in placement.rows], total=total)
+        conds |= mask_conds(self.current_patcher, noise, kwargs, placement)
         return conds | identity_conds(self.current_patcher, noise, kwargs, placement)
 
     def _apply_model(
@@ -150,6 +152,7 @@ class RestorerModel(comfy.model_base.BaseModel):
         transformer_options: dict | None = None, **conds: Any,
     ) -> Tensor:  # fmt: skip
         options = transformer_options or {}
+        conds = {name: value for name, value in conds.items() if not name.startswith(ON_LATENT)}
         check_cut(x, conds)
         if (lq := conds.get(LQ_LATENT)) is not None:
             conds[LQ_LATENT] = distinct_rows(lq, t, len(options.get("cond_or_uncond", [0])))

@@ -5,19 +5,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..imaging.faces import Face, find_faces
-from .recognizer import Recognizer, cosines, mean_of_units
+from .recognizer import cosines, mean_of_units
 
 CONTEXT = 0.75
 """What is decoded about a face, as a part of its box: the recogniser's view is wider than that, and the
 decoder looks about, too."""
 FACE_LIKE = (0.7, 1.4)
 """Ratios of the sides of a picture that is taken for a face where none is found in it."""
+
+
+class Embedder(Protocol):
+    """A `Recognizer`, or what stands for one where a host looks after its network."""
+
+    def embed(self, pictures: Tensor, places: Tensor | None = None) -> Tensor:
+        """See `Recognizer.embed`."""
+        ...
+
 
 Decode = Callable[[Tensor], Tensor]
 """Latents [1, C, h, w] -> pictures [1, 3, H, W], about [-1, 1], through which gradients flow."""
@@ -36,7 +46,7 @@ class Subject:
         regions: what of each latent the recogniser sees.
     """
 
-    recognizer: Recognizer
+    recognizer: Embedder
     wanted: Tensor
     landmarks: Sequence[Tensor | None]
     regions: Sequence[Region]
@@ -50,7 +60,7 @@ class Subject:
 
 
 def find_subject(
-    recognizer: Recognizer,
+    recognizer: Embedder,
     pictures: Tensor,
     downscale: int,
     person: Tensor | None = None,
@@ -82,7 +92,7 @@ def find_subject(
 
 
 def direction_of(
-    recognizer: Recognizer, photos: Sequence[Tensor], on_tick: Callable[[], object] = lambda: None
+    recognizer: Embedder, photos: Sequence[Tensor], on_tick: Callable[[], object] = lambda: None
 ) -> Tensor:
     """The direction [D] of the person whom photos [1, 3, H, W] in [0, 1] show, by the largest face of each.
 
@@ -131,7 +141,7 @@ def region_of(face: Face | None, downscale: int, cells: tuple[int, int]) -> Regi
 
 
 def _wanted(
-    recognizer: Recognizer, picture: Tensor, face: Face | None, person: Tensor | None, blend: float
+    recognizer: Embedder, picture: Tensor, face: Face | None, person: Tensor | None, blend: float
 ) -> Tensor:
     if person is not None and blend == 1:
         return person[None].to(picture)
@@ -139,6 +149,6 @@ def _wanted(
     return shown if person is None else torch.lerp(shown, person[None].to(shown), blend)
 
 
-def _embedding(recognizer: Recognizer, picture: Tensor, landmarks: Tensor | None) -> Tensor:
+def _embedding(recognizer: Embedder, picture: Tensor, landmarks: Tensor | None) -> Tensor:
     places = None if landmarks is None else landmarks[None].to(picture.device)
     return recognizer.embed(picture, places)

@@ -162,6 +162,15 @@ GRAPHS: dict[str, Graph] = {
         "twice": guidance("guided", space="latent", rule="v1"),
         "restored": tiled("twice"),
     },
+    "identity guidance": {
+        **STABLESR,
+        "recognizer": node("LoadFaceRecognizer", name="dlib_resnet29.safetensors"),
+        "guided": node("FaceIdentityGuidance", model=["restorer", 0], vae=["restorer", 2],
+                       recognizer=["recognizer", 0], strength=0.2, start_percent=0.0,
+                       **{"photos.photo_0": ["photo", 0]}),
+        **native("guided"),
+        "report": node("IdentityGuidanceReport", model=["guided", 0], samples=["sampler", 0]),
+    },
     "pfstorer": {
         **STABLESR,
         **person("ada"),
