@@ -22,8 +22,9 @@ from .imaging.tiling import TileGrid
 from .personalization.identity import Identity, each_in_its_area, personal_context
 from .recognition import Recognizer
 from .recognition.subject import find_subject
-from .restorers.base import Condition, Restorer
+from .restorers.base import Restorer
 from .restorers.changes import NO_CHANGES, evaluated, together
+from .restorers.condition import Condition
 from .restorers.registry import prompt_guidance
 
 LARGEST_CFG = 100.0
@@ -65,12 +66,14 @@ def restore(
     color_fix: str = "wavelet",
     guidance: GuidanceSettings | None = None,
     face: FaceGuidance | None = None,
+    quantize: bool = True,
+    sampler: str = "ddpm",
     tile: int = 0,
     overlap: int = -1,
     tile_batch: int = 4,
     on_step: Callable[[SamplerStep], object] | None = None,
 ) -> Tensor:
-    """Restore and enlarge pictures by ancestral DDPM sampling on tiles (StableSR section 3).
+    """Restore and enlarge pictures by sampling on tiles (StableSR section 3).
 
     Args:
         lq: bad pictures [B, 3, H, W] in [0, 1].
@@ -80,14 +83,18 @@ def restore(
             others nothing.
         negative_prompt: what it does not show, where cfg is above 1. None, likewise: the words of DiffBIR v2
             and v2.1; of others nothing.
-        cfg: scale of classifier-free guidance, 1…100, which v2.1 rescales. None, likewise: 4 of DiffBIR v2, 6
-            of v2.1, where a text tower is there to read their prompts; 1 (none) of others.
+        cfg: scale of classifier-free guidance, 1…100, which v2.1 rescales. Of restorers that see the LQ
+            picture as further channels (CLR-Face) it is between seeing it and not. None, likewise: 4 of
+            DiffBIR v2, 6 of v2.1, where a text tower is there to read their prompts; 1 (none) of others.
+        steps: evaluations from where the restorer starts, see `RestorerHeader.start_at`.
         identities: whom it shows; see `Identity`. An area covers the whole picture.
         fidelity: CFW's w, see `Autoencoder.decode`.
         color_fix: "wavelet", "adain" or "none".
         guidance: towards the picture as the cleaner made it, or, in latents, towards draws from the
             distribution of its latent, as in DiffBIR; None for none.
         face: towards a person whom a recogniser is to find; None for none.
+        quantize: whether a VQ autoencoder brings the result to its codebook; without effect on others.
+        sampler: "ddpm", or "ddim", which adds no noise.
         tile: side of a tile in pixels of the result, of the cleaner, diffusion and the autoencoder; 0 leaves
             each its own, see `TileSetting`.
         overlap: pixels that neighbouring tiles share; -1 leaves each its own.
@@ -116,9 +123,10 @@ def restore(
     canvas = canvas_for(header, lq.float().cpu(), upscale, restorer.downscale)
     tiles = tiles.on(canvas.picture, header.size_rule)
     pixel_tiles = tiles.autoencoder._asdict()
-    canvas = replace(canvas, picture=restorer.clean(canvas.picture, **tiles.cleaner._asdict()))
+    canvas, cleaned = _cleaned(restorer, canvas, tiles)
     latent = restorer.encode(canvas.picture, **pixel_tiles)
-    condition = restorer.condition(latent)
+    start = None if cleaned is None else restorer.encode(cleaned, **pixel_tiles)
+    condition = restorer.condition(latent, start, canvas.picture)
     grid = TileGrid.of(latent, *tiles.diffusion)
     placed = {
         k: canvas.area(area, (grid.height, grid.width)).to(latent).expand(len(latent), -1, -1, -1)
@@ -131,18 +139,21 @@ def restore(
 
     def evaluate(negative: bool, x: Tensor, t: Tensor) -> Tensor:
         context = personal_context(restorer.null_context, changes, areas) if written is None else written
+        sees = condition.spatial is not None and not (negative and header.drops_condition)
 
         def piece(x: Tensor, spatial: Tensor, *tiles: Tensor) -> Tensor:
             cut, rows = dict(zip(placed, tiles, strict=True)), t.repeat(len(x) // len(t))
 
             def predict(who: Sequence[int]) -> Tensor:
                 seen = unwanted if negative else context
-                evaluate = partial(restorer.denoise, x, rows, Condition(spatial), seen)
+                given = Condition(spatial if sees else None)
+                evaluate = partial(restorer.denoise, x, rows, given, seen)
                 return evaluated(evaluate, [changes[k] for k in who], joint)
 
             return each_in_its_area(predict, [cut.get(k) for k in range(len(areas))])
 
-        given = [x.to(restorer.dtype), latent.to(restorer.dtype), *placed.values()]
+        beside = latent if condition.spatial is None else condition.spatial
+        given = [x.to(restorer.dtype), beside.to(restorer.dtype), *placed.values()]
         predicted = grid.map(piece, *given, tile_batch=tile_batch)
         return _checked(predicted, f"The network's prediction at time step {int(t[0])}", restorer.dtype)
 
@@ -153,8 +164,10 @@ def restore(
         joint.cache_clear()
         return guided(x, t)
 
-    towards = _towards(restorer, guidance, canvas.picture, seed, steps, pixel_tiles)
-    recognised = face and _recognised(restorer, face, canvas, latent, steps, pixel_tiles)
+    visited = restorer.visited(steps, sampler)
+    towards = _towards(restorer, guidance, canvas.picture, seed, visited, pixel_tiles)
+    known = canvas if cleaned is None else replace(canvas, picture=cleaned)
+    recognised = face and _recognised(restorer, face, known, latent, visited, pixel_tiles)
 
     def guide(x0: Tensor, timestep: int) -> Tensor:
         for k, change in enumerate(changes):
@@ -169,10 +182,27 @@ def restore(
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latent.shape, generator=generator).to(latent)
     x = restorer.sample(
-        condition, steps, noise, denoise=denoise, generator=generator, guide=guide, callback=on_step
+        condition,
+        steps,
+        noise,
+        denoise=denoise,
+        sampler=sampler,
+        generator=generator,
+        guide=guide,
+        callback=on_step,
     )
-    restored = restorer.decode(x, canvas.picture, fidelity, **pixel_tiles)
+    restored = restorer.decode(x, canvas.picture, fidelity, quantize=quantize, **pixel_tiles)
     return canvas.finish(_checked(restored, "The decoded picture", restorer.dtype), color_fix)
+
+
+def _cleaned(restorer: Restorer, canvas: Canvas, tiles: TileSetting) -> tuple[Canvas, Tensor | None]:
+    """The canvas that the restorer goes by, and the cleaned picture that it starts from, where that is
+    another: DiffBIR sees the cleaned one, a CLR-Face prior the bad one."""
+    header = restorer.header
+    if restorer.cleaner is None or not header.cleans:
+        return canvas, None
+    cleaned = restorer.clean(canvas.picture, **tiles.cleaner._asdict())
+    return (canvas, cleaned) if header.start == "cleaned" else (replace(canvas, picture=cleaned), None)
 
 
 def _words(
@@ -196,7 +226,7 @@ def _towards(
     settings: GuidanceSettings | None,
     picture: Tensor,
     seed: int,
-    steps: int,
+    visited: Sequence[int],
     tiles: dict[str, Any],
 ) -> RestorationGuidance | None:
     """Guidance towards a picture [B, 3, H, W] in [0, 1], or draws of its latent."""
@@ -211,21 +241,26 @@ def _towards(
 
     drawn = settings.space == "latent"
     target = posterior_target(*restorer.posterior(picture, **tiles), seed) if drawn else shown
-    return RestorationGuidance(settings, restorer.schedule.respaced(steps), target, decode)
+    return RestorationGuidance(settings, restorer.schedule.respaced(visited), target, decode)
 
 
 def _recognised(
-    restorer: Restorer, face: FaceGuidance, canvas: Canvas, latent: Tensor, steps: int, tiles: dict[str, Any]
+    restorer: Restorer,
+    face: FaceGuidance,
+    canvas: Canvas,
+    latent: Tensor,
+    visited: Sequence[int],
+    tiles: dict[str, Any],
 ) -> IdentityGuidance:
     """Guidance of the faces that the pictures of a canvas show, whose latents are these."""
     shown = 2 * canvas.picture - 1
     subject = find_subject(face.recognizer, shown, restorer.downscale, face.person, face.blend)
 
     def decode(latents: Tensor) -> Tensor:
-        return 2 * restorer.decode(latents, **tiles) - 1
+        return 2 * restorer.decode(latents, quantize=False, **tiles) - 1
 
     area = None if face.area is None else canvas.area(face.area, (latent.shape[-2], latent.shape[-1]))
-    schedule = restorer.schedule.respaced(steps)
+    schedule = restorer.schedule.respaced(visited)
     likeness = partial(subject.likeness, decode)
     spread = latent.std((1, 2, 3))
     return IdentityGuidance(face.settings, schedule, likeness, spread, area, face.on_step)

@@ -21,8 +21,9 @@ from ...pfstorer_core.checkpoints.header import HEADER_TENSOR
 from ...pfstorer_core.checkpoints.parts import SWINIR
 from ...pfstorer_core.diffusion.schedule import PredictionType
 from ...pfstorer_core.restorers.changes import Changes, attention_of, sites_of
-from ...pfstorer_core.restorers.files import NULL_CONTEXT, RestorerFile, open_restorer, unet_keys
+from ...pfstorer_core.restorers.files import RestorerFile, open_restorer
 from ...pfstorer_core.restorers.fingerprint import fingerprint
+from ...pfstorer_core.restorers.keys import NULL_CONTEXT, unet_keys
 from .adapters import AREA, apply_identities, identity_conds, patches_of
 from .cfg import set_guidance
 from .cleaning import KEY as CLEANER

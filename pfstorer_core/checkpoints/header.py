@@ -36,9 +36,13 @@ HEADER_ENTRY = "restorer"
 HEADER_TENSOR = "pfstorer.header"
 """The header as a tensor of bytes, in files that another program wrote and gave metadata of its own."""
 
-CONDITIONS = ("sft", "control", "concat")
+CONDITIONS = ("sft", "control", "concat", "pixels", "none")
 """How the LQ picture enters the U-Net: by SFT (StableSR), by a control network's residuals (DiffBIR), or as
-further channels beside the noisy latent (latent diffusion's super-resolution, ReF-LDM)."""
+further channels beside the noisy latent: its latent (ReF-LDM), or its pixels at the latent's size (latent
+diffusion's super-resolution); or not at all."""
+
+STARTS = ("lq", "cleaned", "noise")
+"""What sampling starts from: the latent of the LQ picture or of what a cleaner made of it, noised; noise."""
 
 RULES = {
     "architecture": text(40, "[a-z][a-z0-9_]*"),
@@ -49,7 +53,8 @@ RULES = {
     "num_train_timesteps": whole(1, 100_000),
     "rescale_betas_zero_snr": anything(bool, "true or false"),
     "condition": one_of(*CONDITIONS),
-    "start": one_of("lq", "noise"),
+    "start": one_of(*STARTS),
+    "start_at": number(1e-3, 1.0),
     "size_rule": one_of("tiled", "fixed"),
     "aligned": one_of("", "FFHQ"),
     "control_prompt": one_of("empty", "shared"),
@@ -77,7 +82,8 @@ class RestorerHeader:
         rescale_betas_zero_snr: diffusers' word; whether the betas were rescaled so that no signal is left at
             the last time step (DiffBIR v2.1), see `Schedule.zero_terminal_snr`.
         condition: see `CONDITIONS`.
-        start: what sampling starts from: the LQ picture's latent, noised, or pure noise.
+        start: see `STARTS`. Without a cleaner "cleaned" is "lq".
+        start_at: share of the noise schedule at which sampling starts; below 1 only with a latent.
         size_rule: "tiled": pictures of any size, in tiles of `image_size`. "fixed": whole ones, whose shorter
             side is brought to `image_size`.
         aligned: how the faces lay that it was trained on: "FFHQ" for those of `imaging.alignment`, empty for
@@ -114,17 +120,34 @@ class RestorerHeader:
     rescale_betas_zero_snr: bool = False
     control_prompt: str = "shared"
     variant: str = ""
+    start_at: float = 1.0
 
     def __post_init__(self) -> None:
         """Raises CheckpointError where a value is not what `RULES` say, or the betas make no schedule."""
         values = {name: getattr(self, name) for name in RULES}
         checked(values, RULES, "The header of a restorer")
+        if self.start == "noise" and self.start_at < 1:
+            raise CheckpointError(
+                f"The header of a restorer is damaged: pure noise is where a schedule starts, not at "
+                f"{self.start_at:g} of it."
+            )
         try:
             _ = self.schedule
         except ValueError as error:
             raise CheckpointError(
                 f"The header of a restorer is damaged: its betas make no noise schedule ({error})."
             ) from error
+
+    @property
+    def drops_condition(self) -> bool:
+        """Whether classifier-free guidance is between a condition and zeros in its place, which is how such a
+        U-Net learned to do without it, rather than between prompts."""
+        return self.condition in ("concat", "pixels")
+
+    @property
+    def cleans(self) -> bool:
+        """Whether a cleaner has a part: a prior that starts from anything else has no use for it."""
+        return self.start == "cleaned" or self.condition in ("sft", "control")
 
     @property
     def schedule(self) -> Schedule:

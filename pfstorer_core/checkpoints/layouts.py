@@ -8,14 +8,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .averages import with_averages, without_copies
 from .errors import CheckpointError, StateDict
 from .parts import AUTOENCODER, CONTROL, LQ_ENCODER, SWINIR, UNET
-from .parts.autoencoder import with_own_names
+from .parts.autoencoder import CODEBOOK, with_own_names
 from .words import first_keys
 
 SFT = UNET.prefix + "input_blocks.1.0.spade.mlp_shared.0.weight"
 TRANSFORMER = UNET.prefix + "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
 """Of U-Nets that read a text."""
+ATTENTION = UNET.prefix + "middle_block.1.qkv.weight"
+"""Of U-Nets that read none."""
 ZERO_CONV = CONTROL.prefix + "zero_convs.0.0.weight"
 HINT_NETWORK = CONTROL.prefix + "input_hint_block.0.weight"
 """Of ControlNets that see a picture in pixels, which DiffBIR's does not."""
@@ -72,15 +75,33 @@ BASE = Layout(
     (UNET.key, AUTOENCODER.key, TRANSFORMER),
     lacks=(SFT, LQ_ENCODER.key, CONTROL.key),
 )
-LAYOUTS = (RESTORER, MODEL, OWN_WEIGHTS, DIFFBIR, DIFFBIR_MODEL, CONTROL_NETWORK, CFW, BASE)
-RESTORERS = (RESTORER, DIFFBIR)
+PRIOR = Layout(
+    "a latent diffusion model without a text, such as FFHQ's or a CLR-Face prior",
+    (UNET.key, ATTENTION, AUTOENCODER.key),
+    lacks=(SFT, LQ_ENCODER.key, CONTROL.key),
+    architecture="clr_face",
+)
+PRIOR_MODEL = Layout(
+    "a latent diffusion model without its first stage, such as ReF-LDM's",
+    (UNET.key, ATTENTION),
+    lacks=(SFT, LQ_ENCODER.key, CONTROL.key, AUTOENCODER.key, AUTOENCODER.prefix + "decoder.conv_out.weight"),
+    architecture="clr_face",
+)
+FIRST_STAGE = Layout(
+    "a VQ autoencoder alone, the first stage of latent diffusion models",
+    (AUTOENCODER.key, AUTOENCODER.prefix + CODEBOOK),
+    lacks=(UNET.key,),
+)
+LAYOUTS = (
+    RESTORER, MODEL, OWN_WEIGHTS, DIFFBIR, DIFFBIR_MODEL, CONTROL_NETWORK, PRIOR, PRIOR_MODEL, FIRST_STAGE,
+    CFW, BASE,
+)  # fmt: skip
+RESTORERS = (RESTORER, DIFFBIR, PRIOR)
 """What restores by itself, all but a text tower."""
 CLEANER = Layout(
     "a SwinIR alone, which cleans pictures for DiffBIR", (SWINIR.key,), lacks=(UNET.key, CONTROL.key)
 )
 """Not one of these: it restores nothing by itself."""
-
-USELESS, LATER = "which cannot restore", "which this version cannot load yet"
 
 
 @dataclass(frozen=True)
@@ -89,14 +110,12 @@ class Foreign:
 
     Attributes:
         has: what one of its keys is like that only it has; lacks: what none of its keys is like.
-        verdict: why it cannot be loaded.
         advice: what to do about it.
     """
 
     name: str
     has: str
     lacks: str = ""
-    verdict: str = USELESS
     advice: str = ""
 
 
@@ -129,12 +148,6 @@ FOREIGN = (
         r"^control_model\.|(^|\.)input_hint_block\.|^controlnet_|(^|\.)zero_convs\.",
         advice="DiffBIR's control networks are v1_face.pth, v1_general.pth, v2.pth and DiffBIR_v2.1.pt",
     ),
-    Foreign("a ReF-LDM checkpoint", r"^cond_stage_model\.(lq|ref)_image\.", verdict=LATER),
-    Foreign(
-        "a latent diffusion model without a text, such as FFHQ's",
-        re.escape(UNET.prefix) + r"middle_block\.1\.qkv\.",
-        verdict=LATER,
-    ),
     Foreign("a model in the layout of diffusers", r"(^|\.)(down_blocks|mid_block|up_blocks)\."),
     Foreign("a textual inversion", r"^(emb_params|string_to_param|string_to_token|clip_[gl])$"),
     Foreign(
@@ -142,7 +155,6 @@ FOREIGN = (
         r"^(text_model|vision_model|visual|transformer\.resblocks|encoder\.block)\.",
     ),
     UPSCALER,
-    Foreign("a VQ autoencoder alone", r"(^|\.)quantize\.embedding\."),
 )
 """The first that matches is it."""
 
@@ -155,13 +167,20 @@ VAE = Foreign("a plain VAE", "")
 def with_prefixes(tensors: Mapping[str, Tensor]) -> StateDict:
     """The tensors of a file under the keys that a full checkpoint has for them: an autoencoder alone, its
     fusion layers alone, a control network alone or a cleaner alone get their prefix, and what several
-    processes trained loses theirs."""
+    processes trained loses theirs. A U-Net without a text has the averages of its weights where there are
+    some.
+
+    Raises:
+        CheckpointError: see `with_averages`.
+    """
     if all(key.startswith(PARALLEL) for key in tensors):
         tensors = {key.removeprefix(PARALLEL): value for key, value in tensors.items()}
     if ZERO_CONV.removeprefix(CONTROL.prefix) in tensors:
         return CONTROL.prefixed(tensors)
     if SWINIR.sign in tensors:
         return SWINIR.prefixed(tensors)
+    if ATTENTION in tensors:
+        tensors = with_averages(without_copies(tensors), UNET.prefix)
     prefix = AUTOENCODER.prefix
     tensors = with_own_names(tensors)
     if not any(key.removeprefix(prefix) in tensors for key in (AUTOENCODER.key, FUSION)):
@@ -187,8 +206,9 @@ def identify(tensors: Mapping[str, Tensor], name: str, also: tuple[Layout, ...] 
     if known := foreign(tensors):
         advice = f": {known.advice}" if known.advice else ""
         raise CheckpointError(
-            f"{name} is {known.name}, {known.verdict}{advice}. Expected StableSR's or DiffBIR's weights; "
-            f"tried: {'; '.join(layout.name for layout in LAYOUTS)}."
+            f"{name} is {known.name}, which cannot restore{advice}. "
+            "Expected StableSR's or DiffBIR's weights, "
+            f"or a latent diffusion model without a text; tried: {'; '.join(one.name for one in LAYOUTS)}."
         )
     tried = "; ".join(f"{layout.name} ({_against(tensors, layout)})" for layout in LAYOUTS)
     raise CheckpointError(

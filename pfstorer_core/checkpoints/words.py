@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-LONGEST = 1000
+LONGEST = 1500
 """Characters of an error: what was tried with an unknown file, and its own keys, find room."""
 
 

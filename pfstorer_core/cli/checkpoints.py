@@ -68,6 +68,8 @@ def _show(found: Inspection) -> None:
             f"predicts {header.prediction_type} (by {found.header_source}), "
             f"pictures of {header.image_size} pixels{aligned}, latent scale {header.scale_factor:.5g}"
         )
+    if found.note:
+        lines.append(found.note)
     if found.fingerprint:
         lines.append(f"fingerprint {found.fingerprint}, which identity adapters name as their base")
     lines += [f"missing: {missing}" for missing in found.missing]

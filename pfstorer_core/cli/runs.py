@@ -13,8 +13,9 @@ from ..checkpoints.tensors import write_safetensors
 from ..degradation import LARGE
 from ..diffusion.schedule import PredictionType
 from ..restorers.convert import DTYPES, check_output
-from ..restorers.files import file_context, file_tensors, load_restorer, open_restorer
+from ..restorers.files import file_context, load_restorer, open_restorer
 from ..restorers.first_stage.train import load_autoencoder
+from ..restorers.keys import file_tensors
 from ..restorers.stablesr.cfw import CFWTraining, Perceptual, restored, train_cfw
 from ..restorers.stablesr.start import new_start, open_start
 from ..restorers.stablesr.tiny import SMALL_RESTORERS, TINY_LOOP, SmallRestorer

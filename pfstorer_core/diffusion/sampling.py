@@ -100,13 +100,14 @@ def sample_ddpm(
             x0 = guide(x0, timesteps[index])
         x, _, log_variance = schedule.posterior(x0, x, index)
         if index > 0:
-            noise = _draw(x, generator) if noises is None else noises[number].to(x)
+            noise = drawn(x, generator) if noises is None else noises[number].to(x)
             x = x + (0.5 * log_variance).exp() * noise
         if callback is not None:
             callback(SamplerStep(number, total, timesteps[index], x0, x))
     return x
 
 
-def _draw(x: Tensor, generator: torch.Generator | None) -> Tensor:
+def drawn(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise like x, of a generator on whatever device; None for torch's default one."""
     device = x.device if generator is None else generator.device
     return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)

@@ -207,6 +207,21 @@ class Schedule:
             scale, shift = self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod
         return _at(scale, index, x) * x - _at(shift, index, x) * output
 
+    def predict_eps(
+        self, x: Tensor, index: int | Tensor, output: Tensor, prediction_type: PredictionType
+    ) -> Tensor:
+        """The noise that a network's output at x implies."""
+        _check_prediction_type(prediction_type)
+        if prediction_type == "eps":
+            return output
+        signal = _at(self.sqrt_alphas_cumprod, index, x)
+        return signal * output + _at(self.sqrt_one_minus_alphas_cumprod, index, x) * x
+
+    def noise_between(self, x: Tensor, index: int | Tensor, x0: Tensor) -> Tensor:
+        """The noise that x is made with where x0 is its clean sample (DDPM eq. 4 solved for it)."""
+        signal = _at(self.sqrt_alphas_cumprod, index, x)
+        return (x - signal * x0) / _at(self.sqrt_one_minus_alphas_cumprod, index, x)
+
     def posterior(self, x0: Tensor, x: Tensor, index: int | Tensor) -> Posterior:
         """q(x_{i-1} | x_i = x, x_0 = x0), DDPM eq. 6 and 7.
 

@@ -54,6 +54,11 @@ def for_rows(picture: Tensor, x: Tensor) -> Tensor:
     return picture.repeat(len(x) // len(picture), 1, 1, 1)
 
 
+def nothing_beside(x: Tensor, channels: int) -> Conditioning:
+    """Zeros, as trainings put them in place of a condition that they drop."""
+    return Conditioning(channels=x.new_zeros(len(x), channels, *x.shape[2:]))
+
+
 @dataclass(frozen=True)
 class Concatenation:
     """Puts the picture's channels beside the noisy latent's (latent diffusion's upscaler, ReF-LDM), for a

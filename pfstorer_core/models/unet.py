@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import ResBlock, Upsample
-from .conditioning import UNCONDITIONED, Concatenation, Conditioner, Conditioning
+from .conditioning import UNCONDITIONED, Concatenation, Conditioner, Conditioning, nothing_beside
 from .control import ControlConfig, ControlNetwork
 from .encoder import TransformerEncoderConfig, UNetEncoder, numbered
 from .layers import NO_HOOKS, NO_SITES, Block, BlockHooks, LayerInputs, Site
@@ -90,7 +90,7 @@ class UNet(UNetEncoder):
             timesteps: original time steps [B], 0…999.
             context: text context [B, M, context_dim]; None where the network reads no text.
             condition: the LQ latent [b, C, H, W], b divides B, or what `conditioning` made of it; None leaves
-                it out, which makes this exactly Stable Diffusion.
+                it out, which makes this exactly Stable Diffusion; channels beside the latent are zeros then.
             sites: per site, a layer by its name ("output_blocks.4.1"), what replaces the site's tokens.
             hooks: see `BlockHooks`.
             condition_context: what a control network reads in place of `context`; None for the same.
@@ -151,7 +151,8 @@ class UNet(UNetEncoder):
             ValueError: a condition that this U-Net has no way to read.
         """
         if condition is None:
-            return UNCONDITIONED
+            empty = self.config.in_channels - x.shape[1]
+            return nothing_beside(x, empty) if empty > 0 else UNCONDITIONED
         if isinstance(condition, Conditioning):
             return condition
         read = context if condition_context is None else condition_context

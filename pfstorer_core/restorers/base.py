@@ -12,33 +12,20 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ..checkpoints.header import RestorerHeader
+from ..diffusion.ddim import ddim_timesteps, sample_ddim
 from ..diffusion.sampling import Denoiser, Guide, SamplerStep, sample_ddpm, start_latent
-from ..diffusion.schedule import Schedule
+from ..diffusion.schedule import Schedule, space_timesteps
 from ..imaging.tile_setting import CLEANED
 from ..imaging.tiled_autoencoder import TILE, decode_tiled, encode_tiled
 from ..models import Autoencoder, BlockHooks, TextTower, UNet
 from ..models.layers import NO_HOOKS
 from ..models.tokenizer import tokenize
 from .changes import NO_CHANGES, Changes, attention_of, sites_of
+from .condition import Condition, pixel_hint
 from .diffbir.cleaner import Cleaner
 from .fingerprint import fingerprint
 
-
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """What a restorer has to go by.
-
-    Attributes:
-        spatial: what the U-Net's conditioner reads, on the latent grid [b, C, h, w]: tiles crop it. None:
-            nothing, the U-Net draws what it likes.
-        start: scaled latent [B, C, h, w] that sampling starts from, noised; None for pure noise.
-    """
-
-    spatial: Tensor | None = None
-    start: Tensor | None = None
-
-
-UNCONDITIONAL = Condition()
+SAMPLERS = ("ddpm", "ddim")
 
 
 @dataclass(frozen=True)
@@ -46,7 +33,7 @@ class Restorer:
     """The networks of a base restorer. Latents are those that the U-Net sees: the autoencoder's, scaled.
 
     Attributes:
-        null_context: text context of the empty prompt [1, M, context_dim].
+        null_context: text context of the empty prompt [1, M, context_dim]; of width 0 where no text is read.
         text: reads prompts; None where it was not asked for.
         cleaner: DiffBIR's first stage: takes noise, blur and compression off pictures [B, 3, H, W] in [0, 1]
             before they are encoded; None where there is none.
@@ -91,6 +78,8 @@ class Restorer:
         if not prompt:
             return self.null_context
         if self.text is None:
+            if not self.null_context.numel():
+                raise ValueError("This restorer reads no prompts: leave them out.")
             raise ValueError("Prompts need the text tower: load the restorer with text=True.")
         tokens = tokenize([prompt], self.text.config.context_length)
         return self.text(tokens.to(self.null_context.device))
@@ -150,6 +139,7 @@ class Restorer:
         lq: Tensor | None = None,
         fidelity: float = 0.0,
         *,
+        quantize: bool = True,
         tile: int = TILE,
         overlap: int = -1,
         on_tile: Callable[[], object] = lambda: None,
@@ -158,15 +148,15 @@ class Restorer:
         tile at a time.
 
         Args:
-            lq: LQ pictures [B, 3, H, W] in [0, 1], which CFW fuses; `fidelity`: CFW's w, see
-                `Autoencoder.decode`.
+            lq: LQ pictures [B, 3, H, W] in [0, 1], which CFW fuses; `fidelity`: CFW's w, `quantize`: whether
+                a VQ autoencoder's latents are brought to its codebook first; see `Autoencoder.decode`.
         """
         size = [self.downscale * side for side in latents.shape[-2:]]
         pictures = latents.new_zeros(1, 3, 1, 1).expand(len(latents), 3, *size) if lq is None else lq
 
         def decode(piece: Tensor, picture: Tensor) -> Tensor:
             seen = (2 * picture - 1).to(self.null_context) if fidelity else None
-            decoded = self.autoencoder.decode(piece.to(self.null_context), seen, fidelity)
+            decoded = self.autoencoder.decode(piece.to(self.null_context), seen, fidelity, quantize)
             return ((decoded.float() + 1) / 2).cpu()
 
         unscaled = latents / self.header.scale_factor
@@ -176,10 +166,23 @@ class Restorer:
 
     # --- diffusion
 
-    def condition(self, lq_latent: Tensor) -> Condition:
-        """What the restorer goes by for LQ pictures, of which it gets the latents [B, C, h, w] (`encode`)."""
-        start = lq_latent if self.header.start == "lq" else None
-        return Condition(lq_latent, start)
+    def condition(
+        self, lq: Tensor, cleaned: Tensor | None = None, pictures: Tensor | None = None
+    ) -> Condition:
+        """What the restorer goes by.
+
+        Args:
+            lq: latents of the LQ pictures [B, C, h, w] (`encode`).
+            cleaned: latents of what a cleaner made of them, where there is one.
+            pictures: the LQ pictures [B, 3, H, W] in [0, 1], for a restorer that sees their pixels.
+        """
+        starts = {"lq": lq, "cleaned": lq if cleaned is None else cleaned, "noise": None}
+        spatial = None if self.header.condition == "none" else lq
+        if self.header.condition == "pixels":
+            if pictures is None:
+                raise ValueError("This restorer sees pictures in pixels, not their latents.")
+            spatial = pixel_hint(pictures, lq)
+        return Condition(spatial, starts[self.header.start])
 
     def denoise(
         self,
@@ -230,6 +233,20 @@ class Restorer:
         output = self.denoise(x, timesteps, condition, context, changes, hooks)
         return F.mse_loss(output.float(), self.target(x0, timesteps, noise))
 
+    def visited(self, steps: int, sampler: str = "ddpm") -> list[int]:
+        """Indices of `schedule` at which a sampler of `SAMPLERS` evaluates the U-Net, from where sampling
+        starts (`RestorerHeader.start_at`) down.
+
+        Raises:
+            ValueError: an unknown sampler, or more steps than there are time steps.
+        """
+        if sampler not in SAMPLERS:
+            raise ValueError(f"No sampler named {sampler!r}; choose one of {', '.join(SAMPLERS)}.")
+        count = max(1, round(self.header.start_at * len(self.schedule)))
+        if sampler == "ddim":
+            return ddim_timesteps(steps, "trailing", count)
+        return [count - 1] if steps == 1 else space_timesteps(count, [steps])
+
     @torch.no_grad()
     def sample(
         self,
@@ -239,11 +256,12 @@ class Restorer:
         *,
         context: Tensor | None = None,
         denoise: Denoiser | None = None,
+        sampler: str = "ddpm",
         generator: torch.Generator | None = None,
         guide: Guide | None = None,
         callback: Callable[[SamplerStep], object] | None = None,
     ) -> Tensor:
-        """Ancestral DDPM sampling -> clean latents [B, C, h, w].
+        """Ancestral DDPM sampling, or DDIM without noise -> clean latents [B, C, h, w].
 
         Args:
             noise: of the start, standard normal [B, C, h, w].
@@ -254,12 +272,16 @@ class Restorer:
         def evaluate(x: Tensor, timesteps: Tensor) -> Tensor:
             return self.denoise(x.to(self.null_context), timesteps, condition, context)
 
-        start = condition.start
+        visited, schedule, start = self.visited(steps, sampler), self.schedule, condition.start
+        x = noise if start is None else start_latent(schedule, start, noise, visited[-1])
+        model, kind = denoise or evaluate, self.header.prediction_type
+        if sampler == "ddim":
+            return sample_ddim(model, x, schedule, visited, kind, guide=guide, callback=callback)
         return sample_ddpm(
-            denoise or evaluate,
-            noise if start is None else start_latent(self.schedule, start, noise),
-            self.schedule.respaced(steps),
-            self.header.prediction_type,
+            model,
+            x,
+            schedule.respaced(visited),
+            kind,
             generator=generator,
             guide=guide,
             callback=callback,

@@ -12,7 +12,8 @@ from ..checkpoints.files import check_output as check_writable
 from ..checkpoints.tensors import write_safetensors
 from ..diffusion.schedule import PredictionType
 from ..training.progress import Progress, silent
-from .files import file_context, file_tensors, open_restorer
+from .files import file_context, open_restorer
+from .keys import file_tensors
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 

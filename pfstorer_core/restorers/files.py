@@ -19,12 +19,15 @@ from ..checkpoints.layouts import (
     CLEANER,
     CONTROL_NETWORK,
     DIFFBIR_MODEL,
+    FIRST_STAGE,
     MODEL,
     OWN_WEIGHTS,
+    PRIOR,
+    PRIOR_MODEL,
     RESTORERS,
     Layout,
 )
-from ..checkpoints.parts import AUTOENCODER, CONTROL, LQ_ENCODER, SWINIR, TEXT, UNET
+from ..checkpoints.parts import AUTOENCODER, LQ_ENCODER, SWINIR, TEXT, UNET
 from ..checkpoints.parts.text import LONGEST_TEXT
 from ..checkpoints.tensors import check_fit, is_finite, load_exactly, read_layout, write_safetensors
 from ..checkpoints.words import plain
@@ -34,11 +37,8 @@ from .base import Restorer
 from .context import null_context
 from .diffbir.cleaner import Cleaner, load_swinir
 from .joints import check_joints, joined
+from .keys import NULL_CONTEXT, file_tensors, unet_weights
 from .registry import check_architecture, header_of
-
-NULL_CONTEXT = "null_context"
-CHILDREN = {"lq_encoder.": LQ_ENCODER, "control_model.": CONTROL}
-"""Where a U-Net has what reads the LQ latent for it."""
 
 
 class RestorerSource(NamedTuple):
@@ -57,7 +57,7 @@ class RestorerFile:
     Attributes:
         unet: with the LQ encoder under ``lq_encoder.``, or the control network under ``control_model.``.
         text: of the text tower; empty where there is none.
-        cleaner: of DiffBIR's first stage; empty where there is none.
+        cleaner: SwinIR of the first stage of DiffBIR and CLR-Face; empty where there is none.
         source: the files; None where the tensors came from elsewhere.
     """
 
@@ -99,10 +99,11 @@ def open_restorer(
     """Read a restorer and tell its sizes, without building the networks.
 
     Args:
-        path: a StableSR or DiffBIR checkpoint, one of our restorers, or an SD 2.1 checkpoint (see `layouts`).
+        path: a StableSR or DiffBIR checkpoint, a latent diffusion model without a text, one of our restorers,
+            or an SD 2.1 checkpoint (see `layouts`).
         addons: StableSR's own weights alone or DiffBIR's control network alone, which go on top of an SD 2.1
             checkpoint, the latter also of a restorer; a restorer without its VAE, on top of that one; a CFW
-            autoencoder; a SwinIR, which cleans pictures for DiffBIR.
+            autoencoder; the first stage of a latent diffusion model; a SwinIR, which cleans pictures.
         prediction_type: overrides what header and file name say.
         variant: of the published weights; overrides what the file name says, where there is no header.
     Raises:
@@ -114,7 +115,7 @@ def open_restorer(
     source = RestorerSource(path, tuple(addons), prediction_type, variant)
     path = Path(path)
     tensors, metadata, layout = read_layout(path, (CLEANER,))
-    if layout not in (*RESTORERS, BASE):
+    if layout not in (*RESTORERS, BASE, PRIOR_MODEL):
         raise CheckpointError(
             f"{path.name} holds {layout.name}: it goes on top of a checkpoint. Choose {_WHERE[layout]} as "
             "the checkpoint, and this file as an add-on."
@@ -122,18 +123,24 @@ def open_restorer(
     told = (metadata, tensors, path.name)
     for addon in map(Path, addons):
         extra, metadata, kind = read_layout(addon, (CLEANER,))
-        if kind not in (OWN_WEIGHTS, MODEL, CONTROL_NETWORK, DIFFBIR_MODEL, CFW, CLEANER):
+        if kind not in ADDONS:
             raise CheckpointError(
                 f"{addon.name} is {kind.name}, not an add-on: choose it as the checkpoint itself."
             )
+        if kind is FIRST_STAGE and layout not in (PRIOR, PRIOR_MODEL):
+            raise CheckpointError(f"{addon.name} is {kind.name}, and {path.name} is none of them.")
         tensors = joined(tensors, extra, kind)
-        if kind not in (CFW, CLEANER):
+        if kind not in (CFW, CLEANER, FIRST_STAGE):
             layout, told = kind, (metadata, extra, addon.name)
     if layout is BASE:
         raise CheckpointError(
             f"{path.name} is {BASE.name}: it can draw pictures, but not restore them. Add StableSR's own "
             f"weights ({LQ_ENCODER.prefix}* and *.spade.*), such as webui_768v_139.ckpt, or DiffBIR's "
             "control network, such as v1_face.pth."
+        )
+    if layout is PRIOR_MODEL and AUTOENCODER.key not in tensors:
+        raise CheckpointError(
+            f"{path.name} is {PRIOR_MODEL.name}: add that as an add-on, such as vqgan.ckpt for refldm.ckpt."
         )
     header = header_of(*told, layout, variant)
     check_architecture(header, path.name)
@@ -152,8 +159,10 @@ _WHERE: dict[Layout, str] = {
     CONTROL_NETWORK: "an SD 2.1 checkpoint, or the restorer that it was trained on",
     DIFFBIR_MODEL: "the restorer that it was saved from",
     CFW: "a StableSR checkpoint",
-    CLEANER: "a DiffBIR restorer",
+    FIRST_STAGE: "the latent diffusion model, such as refldm.ckpt,",
+    CLEANER: "a DiffBIR or CLR-Face restorer",
 }
+ADDONS = (OWN_WEIGHTS, MODEL, CONTROL_NETWORK, DIFFBIR_MODEL, PRIOR_MODEL, FIRST_STAGE, CFW, CLEANER)
 
 
 def _restorer_file(tensors: StateDict, header: RestorerHeader) -> RestorerFile:
@@ -161,11 +170,11 @@ def _restorer_file(tensors: StateDict, header: RestorerHeader) -> RestorerFile:
     autoencoder, text = AUTOENCODER.of(tensors), TEXT.of(tensors)
     sizes = UNET.config_from(unet, header)
     autoencoder_sizes = AUTOENCODER.config_from(autoencoder, header)
-    check_joints(sizes, autoencoder_sizes)
+    check_joints(sizes, autoencoder_sizes, header.condition)
     for network in (unet, autoencoder, TEXT.weights(text)):
         check_numbers(network)
     context, cleaner = tensors.get(NULL_CONTEXT), SWINIR.of(tensors)
-    if cleaner and not sizes.control:
+    if cleaner and header.condition == "sft":
         raise CheckpointError(
             "there is a cleaner, but not DiffBIR's control network, with which it goes: add that or leave "
             "the cleaner out. To clean pictures for this restorer choose it by --cleaner or in the samplers."
@@ -226,14 +235,17 @@ def load_restorer(
 
 
 def file_context(file: RestorerFile, name: str) -> Tensor:
-    """The context of the empty prompt: the file's own, else that of its text tower, in fp32.
+    """The context of the empty prompt: the file's own, else that of its text tower, in fp32; [1, 1, 0] where
+    the U-Net reads no text.
 
     Raises:
         CheckpointError: neither is there, or it does not fit the U-Net.
         ImportError: see `tokenize`.
     """
-    context = _file_context(file, name)
     width = file.unet_config.context_dim
+    if not width:
+        return torch.zeros(1, 1, 0)
+    context = _file_context(file, name)
     tokens = context.shape[1] if context.ndim == 3 else 0
     if not 0 < tokens <= LONGEST_TEXT or context.shape[0] != 1 or context.shape[2] != width:
         raise CheckpointError(
@@ -267,34 +279,3 @@ def save_restorer(restorer: Restorer, path: Path | str, dtype: torch.dtype = tor
         cleaner.state_dict() if isinstance(cleaner, SwinIR) else {},
     )
     write_safetensors(path, tensors, restorer.header.to_metadata(), dtype)
-
-
-def file_tensors(
-    unet: Mapping[str, Tensor],
-    autoencoder: Mapping[str, Tensor],
-    text: Mapping[str, Tensor],
-    null_context: Tensor,
-    cleaner: Mapping[str, Tensor] | None = None,
-) -> StateDict:
-    """The state dicts of the networks under the keys of a StableSR or DiffBIR checkpoint."""
-    networks = unet_keys(unet) | AUTOENCODER.prefixed(autoencoder) | TEXT.prefixed(text)
-    networks |= SWINIR.prefixed(cleaner or {})
-    return {NULL_CONTEXT: null_context, **networks}
-
-
-def unet_keys(unet: Mapping[str, Tensor]) -> StateDict:
-    """The state dict of a U-Net, with what reads the LQ latent for it, under the keys of a checkpoint."""
-    keys = StateDict()
-    for key, value in unet.items():
-        child = next((child for child in CHILDREN if key.startswith(child)), "")
-        prefix = CHILDREN[child].prefix if child else UNET.prefix
-        keys[prefix + key.removeprefix(child)] = value
-    return keys
-
-
-def unet_weights(tensors: Mapping[str, Tensor]) -> StateDict:
-    """The state dict of a file's U-Net, with what reads the LQ latent for it inside."""
-    unet = UNET.of(tensors)
-    for child, part in CHILDREN.items():
-        unet |= {child + key: value for key, value in part.of(tensors).items()}
-    return unet

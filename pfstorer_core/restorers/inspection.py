@@ -15,16 +15,19 @@ from ..checkpoints.layouts import (
     CLEANER,
     CONTROL_NETWORK,
     DIFFBIR_MODEL,
+    FIRST_STAGE,
     MODEL,
     OWN_WEIGHTS,
+    PRIOR,
+    PRIOR_MODEL,
     RESTORERS,
     Layout,
 )
 from ..checkpoints.parts import AUTOENCODER, PARTS, TEXT, Part
 from ..checkpoints.tensors import read_layout
-from .files import NULL_CONTEXT, unet_weights
 from .fingerprint import fingerprint
-from .registry import UnknownVariant, header_of
+from .keys import NULL_CONTEXT, unet_weights
+from .registry import UnknownVariant, header_of, note_of
 
 OWN_TENSORS = {NULL_CONTEXT, HEADER_TENSOR}
 """Tensors of a restorer that belong to none of its networks."""
@@ -57,6 +60,7 @@ class Inspection:
             whence: "header" or "file name".
         missing: what has to come from elsewhere, and what cannot be done without it.
         fingerprint: what identity adapters call a restorer by; empty of other files.
+        note: who may not use it, and what it cannot do; mostly empty.
         ignored: keys that nothing here uses, such as buffers that are recomputed.
     """
 
@@ -69,6 +73,7 @@ class Inspection:
     missing: list[str]
     ignored: int
     fingerprint: str = ""
+    note: str = ""
 
 
 def inspect_checkpoint(path: Path | str) -> Inspection:
@@ -91,11 +96,12 @@ def inspect_checkpoint(path: Path | str) -> Inspection:
         path.stat().st_size,
         layout.name,
         networks,
-        None if unknown or layout in (CFW, CLEANER) else header,
+        None if unknown or layout in (CFW, CLEANER, FIRST_STAGE) else header,
         "header" if HEADER_ENTRY in metadata or HEADER_TENSOR in tensors else "file name",
         [*unknown, *_missing(layout, tensors)],
         len(tensors) - used,
         fingerprint(unet_weights(tensors)) if layout in RESTORERS and sound else "",
+        note_of(header),
     )
 
 
@@ -140,7 +146,13 @@ def _missing(layout: Layout, tensors: StateDict) -> list[str]:
     if layout is CFW:
         return ["everything but the autoencoder: it goes on top of a StableSR checkpoint"]
     if layout is CLEANER:
-        return ["everything but the cleaner: it goes with a DiffBIR restorer"]
+        return ["everything but the cleaner: it goes with a DiffBIR or CLR-Face restorer"]
+    if layout is FIRST_STAGE:
+        return ["everything but the first stage: it goes with a latent diffusion model"]
+    if layout is PRIOR_MODEL:
+        return ["the first stage, such as vqgan.ckpt: it comes as an add-on"]
+    if layout is PRIOR:
+        return []
     missing = []
     if layout is BASE:
         missing.append("StableSR's own weights or DiffBIR's control network: without them it cannot restore")

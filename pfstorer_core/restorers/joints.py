@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 
 from ..checkpoints.errors import CheckpointError, StateDict
-from ..checkpoints.layouts import CONTROL_NETWORK, DIFFBIR_MODEL, Layout
-from ..checkpoints.parts import LQ_ENCODER, UNET
+from ..checkpoints.layouts import CONTROL_NETWORK, DIFFBIR_MODEL, FIRST_STAGE, Layout
+from ..checkpoints.parts import AUTOENCODER, LQ_ENCODER, UNET
 from ..models import AutoencoderConfig, ControlConfig, UNetConfig
 from ..models.encoder import TransformerEncoderConfig
 
 
 def joined(base: StateDict, addon: StateDict, kind: Layout) -> StateDict:
     """The tensors of a checkpoint with those of an add-on of this kind on top. A control network takes the
-    place of what read the LQ picture before."""
-    return (generator_alone(base) if kind in (CONTROL_NETWORK, DIFFBIR_MODEL) else base) | addon
+    place of what read the LQ picture before, and a first stage that of all there was of another."""
+    if kind in (CONTROL_NETWORK, DIFFBIR_MODEL):
+        base = generator_alone(base)
+    if kind is FIRST_STAGE:
+        base = {key: value for key, value in base.items() if not key.startswith(AUTOENCODER.prefix)}
+    return base | addon
 
 
 def generator_alone(tensors: StateDict) -> StateDict:
@@ -24,17 +29,26 @@ def generator_alone(tensors: StateDict) -> StateDict:
     return {key: value for key, value in tensors.items() if not key.startswith(prefixes) and sft not in key}
 
 
-def check_joints(unet: UNetConfig, autoencoder: AutoencoderConfig) -> None:
-    """Raise CheckpointError where networks cannot be joined: one gives what the next does not take."""
-    reader, names = _reader(unet)
-    channels = (unet.in_channels, reader, autoencoder.embed_dim)
+def check_joints(unet: UNetConfig, autoencoder: AutoencoderConfig, condition: str = "sft") -> None:
+    """Raise CheckpointError where networks cannot be joined: one gives what the next does not take.
+
+    Args:
+        condition: how the LQ picture enters the U-Net, see `RestorerHeader`.
+    """
+    beside = CHANNELS_BESIDE.get(condition, lambda _: 0)(autoencoder)
+    if condition in CHANNELS_BESIDE:
+        names, channels = "U-Net", (unet.in_channels - beside, autoencoder.embed_dim)
+    else:
+        reader, by = _reader(unet)
+        names, channels = f"U-Net, {by}", (unet.in_channels, reader, autoencoder.embed_dim)
     if len(set(channels)) > 1:
+        without = f" beside the {beside} of a condition" if beside else ""
         raise CheckpointError(
-            f"U-Net, {names} and autoencoder have {channels} latent channels, which have to be the same: "
+            f"{names} and autoencoder have {channels} latent channels{without}, which have to be the same: "
             "inpainting and depth models cannot restore, nor can parts of different models."
         )
     joints = {
-        "channels in and out of the U-Net": (unet.in_channels, unet.out_channels),
+        "channels in and out of the U-Net": (unet.in_channels - beside, unet.out_channels),
         "channels of a picture, into and out of the autoencoder": (
             3,
             autoencoder.in_channels,
@@ -49,6 +63,14 @@ def check_joints(unet: UNetConfig, autoencoder: AutoencoderConfig) -> None:
     for what, found in joints.items():
         if len(set(found)) > 1:
             raise CheckpointError(f"The {what} have to be the same, but are {' and '.join(map(str, found))}.")
+
+
+CHANNELS_BESIDE: dict[str, Callable[[AutoencoderConfig], int]] = {
+    "concat": lambda autoencoder: autoencoder.embed_dim,
+    "pixels": lambda autoencoder: autoencoder.in_channels,
+    "none": lambda _: 0,
+}
+"""Channels that a condition takes of those that the U-Net has for its input."""
 
 
 def _reader(unet: UNetConfig) -> tuple[int, str]:

@@ -23,10 +23,12 @@ class Architecture:
     Attributes:
         name: in headers, and of its folder.
         condition, start, size_rule: the values of the header's fields of these names that it knows.
-        published: (file name, variant) -> the header of a published file, which has none of its own;
-            variant is None where nobody has said it. Raises `UnknownVariant` where the name does not tell it.
+        published: (file name, tensors, variant) -> the header of a published file, which has none of its own;
+            variant is None where nobody has said it. Raises `UnknownVariant` where nothing tells it.
         variants: of its published weights.
         guidance: by variant, of those that were made to be guided by prompts.
+        notes: by variant, what has to be known before one uses it: whom its licence keeps from it, and what
+            it cannot do.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Architecture:
     published: Callable[..., RestorerHeader]
     variants: tuple[str, ...] = ()
     guidance: Mapping[str, PromptGuidance] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 class UnknownVariant(CheckpointError):
@@ -60,6 +63,12 @@ def prompt_guidance(header: RestorerHeader) -> PromptGuidance:
     return known.guidance.get(header.variant, PromptGuidance()) if known else PromptGuidance()
 
 
+def note_of(header: RestorerHeader) -> str:
+    """What has to be known of a restorer of this header before one uses it; mostly nothing."""
+    known = architectures().get(header.architecture)
+    return known.notes.get(header.variant, "") if known else ""
+
+
 def in_folders(package: str, attribute: str) -> dict[str, Any]:
     """What the folders of a package offer under this name, by its own `name`."""
     parent = importlib.import_module(package)
@@ -82,7 +91,7 @@ def header_of(
     if variant is not None and variant not in architecture.variants:
         known = ", ".join(architecture.variants) or "none"
         raise ValueError(f"{architecture.name} has no variant {variant!r} (known: {known}).")
-    published = partial(architecture.published, variant=variant)
+    published = partial(architecture.published, tensors=tensors, variant=variant)
     header = RestorerHeader.from_file(metadata, tensors, name, published)
     if header.architecture in architectures() and header.architecture != architecture.name:
         raise CheckpointError(

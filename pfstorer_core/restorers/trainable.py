@@ -18,7 +18,8 @@ from ..models.tokenizer import tokenize
 from .base import Restorer
 from .context import null_context
 from .diffbir.cleaner import Cleaner
-from .files import RestorerFile, file_context, file_tensors
+from .files import RestorerFile, file_context
+from .keys import file_tensors
 
 
 @dataclass

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from ..checkpoints.errors import CheckpointError, StateDict
 from ..checkpoints.layouts import (
-    BASE,
     CFW,
     CLEANER,
     CONTROL_NETWORK,
     DIFFBIR_MODEL,
+    FIRST_STAGE,
+    LAYOUTS,
     MODEL,
     OWN_WEIGHTS,
-    RESTORERS,
     UPSCALER,
     Layout,
     foreign,
@@ -34,7 +34,7 @@ from ..training.progress import OnTick, never
 CHECKPOINT, ADDON, CLEANS, PERSON, UNKNOWN = "checkpoint", "add-on", "cleaner", "adapter", "unknown"
 """What a file is to the others."""
 
-ADDONS = (OWN_WEIGHTS, MODEL, CONTROL_NETWORK, DIFFBIR_MODEL, CFW)
+ADDONS = (OWN_WEIGHTS, MODEL, CONTROL_NETWORK, DIFFBIR_MODEL, FIRST_STAGE, CFW)
 DIGITS = 16
 """Of SHA-256, by which a file is told from others of its name."""
 PIECE = 2**24
@@ -104,11 +104,13 @@ def _adapter(path: Path, count: int, size: int, digest: str) -> GivenFile:
 
 def _checkpoint(path: Path, count: int, size: int, digest: str) -> GivenFile:
     found = inspect_checkpoint(path)
-    layout = next(known for known in (*RESTORERS, BASE, *ADDONS, CLEANER) if known.name == found.kind)
+    layout = next(known for known in (*LAYOUTS, CLEANER) if known.name == found.kind)
     facts = [f"{count} tensors, {found.ignored} of them not used"]
     for network in found.networks:
         dtypes = ", ".join(f"{dtype} x {n}" for dtype, n in network.dtypes.items())
         facts.append(f"{network.name}: {network.parameters:,} parameters, {dtypes}")
+    if found.note:
+        facts.append(found.note)
     if found.fingerprint:
         facts.append(f"fingerprint {found.fingerprint}")
     facts += [f"missing: {missing}" for missing in found.missing]

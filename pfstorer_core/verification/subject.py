@@ -20,10 +20,12 @@ from ..personalization.base import Adapter
 from ..personalization.identity import Identity
 from ..personalization.registry import load_identity_adapter
 from ..restore import restore
-from ..restorers.base import UNCONDITIONAL, Restorer
+from ..restorers.base import Restorer
+from ..restorers.condition import UNCONDITIONAL
 from ..restorers.context import null_context
 from ..restorers.diffbir.cleaner import Cleaner, load_cleaner
-from ..restorers.files import NULL_CONTEXT, RestorerFile, load_restorer, open_restorer
+from ..restorers.files import RestorerFile, load_restorer, open_restorer
+from ..restorers.keys import NULL_CONTEXT
 from ..restorers.registry import header_of
 from ..training.progress import Progress
 from .given import ADDON, CHECKPOINT, CLEANS, PERSON, GivenFile
@@ -231,7 +233,8 @@ class Subject:
     @torch.no_grad()
     def _predict(self, dtype: torch.dtype) -> list[Tensor]:
         restorer, z = self.restorer(dtype), self.latent().to(self.settings.device, dtype)
-        condition = UNCONDITIONAL if self.draws_only else restorer.condition(z)
+        picture = self.seen("good").to(z)
+        condition = UNCONDITIONAL if self.draws_only else restorer.condition(z, pictures=picture)
         found = []
         for number, (x, t, _) in enumerate(self.asked(restorer)):
             found.append(restorer.denoise(x.to(dtype), t, condition).float())

@@ -7,6 +7,7 @@ folder need not hold every file: tests ask `has` at collection, and make cases o
 
 import atexit
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -94,6 +95,16 @@ def state_dict(name: str, source: Path | None = None) -> dict[str, Tensor]:
 def under(name: str, prefix: str) -> dict[str, Tensor]:
     """`group` of weights that are stored narrow: as fp32."""
     return {key: value.float() for key, value in group(name, prefix).items()}
+
+
+def pooled(name: str) -> dict[str, Tensor]:
+    """The weights of a file that are slices of one stored vector, in fp32."""
+    pool = tensors(name).get("pool", torch.empty(0)).float()
+    found = {}
+    for key, (shape, start, gain, offset) in metadata(name).get("pooled", {}).items():
+        at = (start + torch.arange(math.prod(shape))) % len(pool)
+        found[key] = (offset + gain * pool[at]).reshape(shape)
+    return found
 
 
 @cache

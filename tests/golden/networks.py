@@ -33,6 +33,13 @@ def unet_config(params: Mapping[str, Any]) -> UNetConfig:
     )
 
 
+def plain_unet(name: str) -> UNet:
+    """Of a file with a U-Net that reads no text."""
+    unet = UNet(unet_config({**golden.metadata(name)["config"], "context_dim": 0})).requires_grad_(False)
+    unet.load_state_dict(golden.under(name, "weights"))
+    return unet
+
+
 def lq_encoder_config(params: Mapping[str, Any]) -> LQEncoderConfig:
     """From the `params` of StableSR's `structcond_stage_config`."""
     return LQEncoderConfig(**chosen(params, LQEncoderConfig))

@@ -14,7 +14,8 @@ from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, SWINIR, UNET
 from pfstorer_core.models import ControlConfig
 from pfstorer_core.restorers.diffbir.start import new_control
 from pfstorer_core.restorers.diffbir.variants import VARIANTS
-from pfstorer_core.restorers.files import RestorerFile, file_tensors, open_restorer
+from pfstorer_core.restorers.files import RestorerFile, open_restorer
+from pfstorer_core.restorers.keys import file_tensors
 
 from . import diffbir, golden
 from .networks import chosen

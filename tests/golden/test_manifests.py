@@ -1,5 +1,6 @@
 """Keys, shapes and sizes of the networks against those of the published checkpoints."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,13 @@ FFHQ = UNetConfig(
     sft_channels=0,
 )
 REFLDM = AutoencoderConfig(ch_mult=(1, 1, 2, 4), z_channels=8, embed_dim=8, codebook=8192, double_z=False)
+REFLDM_UNET = replace(
+    FFHQ,
+    in_channels=16,
+    out_channels=8,
+    model_channels=160,
+    channel_mult=(1, 2, 2, 4),
+)
 NETWORKS: dict[str, tuple[str, Part, Any]] = {
     "StableSR's U-Net": ("stablesr_full", UNET, UNetConfig()),
     "StableSR's LQ encoder": ("stablesr_full", LQ_ENCODER, LQEncoderConfig()),
@@ -38,6 +46,13 @@ NETWORKS: dict[str, tuple[str, Part, Any]] = {
         AutoencoderConfig(**{**VQ_F4.__dict__, "mid_attention": False}),
     ),
     "ReF-LDM's autoencoder": ("refldm_vqgan", AUTOENCODER, REFLDM),
+    "ReF-LDM's first stage": ("refldm_refldm", AUTOENCODER, REFLDM),
+    "ReF-LDM's U-Net": ("refldm_refldm", UNET, REFLDM_UNET),
+    "bsr_sr's U-Net": (
+        "vqgan_ldm_bsr_sr",
+        UNET,
+        replace(REFLDM_UNET, in_channels=6, out_channels=3, attention_resolutions=(8,)),
+    ),
 }
 
 

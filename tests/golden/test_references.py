@@ -14,7 +14,7 @@ from pfstorer_core.personalization.reference_attention.references import Referen
 from pfstorer_core.restorers.changes import Changes, attention_of, evaluated
 
 from . import golden
-from .test_plain_unet import unet_of
+from .networks import plain_unet
 
 NAME = "refldm_cachekv"
 CFG = ReferenceSettings(cfg=golden.metadata(NAME)["cfg_scale"]).suited(0)
@@ -29,7 +29,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def unet() -> UNet:
-    return unet_of(NAME)
+    return plain_unet(NAME)
 
 
 def changes_of(unet: UNet, latents: Tensor, settings: ReferenceSettings | None = None) -> Changes:

@@ -1,11 +1,9 @@
 """VQ autoencoders, those of latent diffusion (f4) and of ReF-LDM (f8), against the reference."""
 
-import math
 from functools import cache
 
 import pytest
 import torch
-from torch import Tensor
 
 from pfstorer_core.models import Autoencoder
 
@@ -15,21 +13,11 @@ from .networks import autoencoder_config
 FILES = ["vqgan_f4", "vqgan_f8"]
 
 
-def weights(name: str) -> dict[str, Tensor]:
-    """Those of a file; slices of one stored vector where the file is pooled."""
-    stored = golden.under(name, "weights")
-    pool = golden.tensors(name).get("pool", torch.empty(0)).float()
-    for key, (shape, start, gain, offset) in golden.metadata(name).get("pooled", {}).items():
-        at = (start + torch.arange(math.prod(shape))) % len(pool)
-        stored[key] = (offset + gain * pool[at]).reshape(shape)
-    return stored
-
-
 @cache
 def autoencoder(name: str) -> Autoencoder:
     header = golden.metadata(name)
     model = Autoencoder(autoencoder_config(header, codebook=header["n_embed"]))
-    model.load_state_dict(weights(name))
+    model.load_state_dict(golden.under(name, "weights") | golden.pooled(name))
     return model.requires_grad_(False)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -21,8 +22,9 @@ from pfstorer_core.models import (
     UNet,
     UNetConfig,
 )
+from pfstorer_core.restorers.clr_face.variants import CLR_FACE
 from pfstorer_core.restorers.diffbir.variants import VARIANTS
-from pfstorer_core.restorers.files import NULL_CONTEXT, file_tensors
+from pfstorer_core.restorers.keys import NULL_CONTEXT, file_tensors
 
 SIZES = UNetConfig(
     model_channels=32,
@@ -77,6 +79,29 @@ def small_diffbir(variant: str = "v1_face") -> Restorer:
     torch.manual_seed(1)
     header = replace(VARIANTS[variant], image_size=32)
     return replace(base, unet=UNet(CONTROLLED).eval(), header=header)
+
+
+PLAIN = replace(
+    SIZES,
+    in_channels=8,
+    sft_channels=0,
+    sft_hidden=UNetConfig.sft_hidden,
+    lq_encoder=None,
+    context_dim=0,
+    num_head_channels=32,
+)
+"""As `SIZES`, without a text; it sees the latent of the LQ picture beside the noisy one."""
+VQ = replace(AUTOENCODER, cfw=False, codebook=16, double_z=False)
+
+
+def small_prior(**header: Any) -> Restorer:
+    """Its pictures have 32 pixels; latents spread as its codebook does."""
+    torch.manual_seed(2)
+    first_stage = Autoencoder(VQ).eval()
+    assert first_stage.quantize is not None
+    torch.nn.init.normal_(first_stage.quantize.get_parameter("embedding.weight"), std=0.3)
+    known = replace(CLR_FACE, image_size=32, preview=[[0.1, 0.2, 0.3]] * 5, **header)
+    return Restorer(UNet(PLAIN).eval(), first_stage, torch.zeros(1, 1, 0), known)
 
 
 def published(restorer: Restorer) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from pfstorer_core.cli.controlling import ControlRun, run_control
 from pfstorer_core.cli.runs import BaseRun, Changes, Data, run_base
 from pfstorer_core.degradation import PRESETS
 from pfstorer_core.models import SwinIRConfig
-from pfstorer_core.restorers.base import UNCONDITIONAL, Condition
+from pfstorer_core.restorers.condition import UNCONDITIONAL, Condition
 from pfstorer_core.restorers.diffbir.cleaner import Cleaner, load_cleaner
 from pfstorer_core.restorers.diffbir.start import open_control_start
 from pfstorer_core.restorers.diffbir.train_cleaner import new_swinir, save_cleaner

@@ -19,7 +19,7 @@ from pfstorer_core import CheckpointError, Restorer, load_restorer
 from pfstorer_core.checkpoints import tensors as checkpoint_module
 from pfstorer_core.checkpoints.parts import AUTOENCODER, TEXT, UNET
 from pfstorer_core.restorers.convert import DTYPES, convert
-from pfstorer_core.restorers.files import NULL_CONTEXT
+from pfstorer_core.restorers.keys import NULL_CONTEXT
 from pfstorer_core.training.progress import Progress
 
 from . import small

@@ -17,7 +17,7 @@ from pfstorer_core.checkpoints.layouts import CONTROL_NETWORK, DIFFBIR, identify
 from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, SWINIR, TEXT, UNET
 from pfstorer_core.diffusion.guidance import PromptGuidance
 from pfstorer_core.models import SwinIR, SwinIRConfig
-from pfstorer_core.restorers.base import Condition
+from pfstorer_core.restorers.condition import Condition
 from pfstorer_core.restorers.diffbir.cleaner import Cleaner, load_cleaner
 from pfstorer_core.restorers.diffbir.variants import GUIDANCE, VARIANTS, published
 from pfstorer_core.restorers.files import load_restorer, open_restorer, save_restorer
@@ -61,9 +61,9 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     ],
 )
 def test_published_names_tell_the_variant(name: str, variant: str) -> None:
-    assert published(name, None) == VARIANTS[variant]
+    assert published(name, {}, None) == VARIANTS[variant]
     for other in VARIANTS:
-        assert published(name, other).variant == other
+        assert published(name, {}, other).variant == other
 
 
 def test_what_the_variants_are() -> None:

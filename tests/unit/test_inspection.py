@@ -14,8 +14,8 @@ from pfstorer_core.checkpoints.header import HEADER_TENSOR
 from pfstorer_core.checkpoints.layouts import BASE, CFW, CLEANER, OWN_WEIGHTS, RESTORER
 from pfstorer_core.checkpoints.parts import SWINIR, UNET
 from pfstorer_core.models import SwinIR, SwinIRConfig
-from pfstorer_core.restorers.files import NULL_CONTEXT
 from pfstorer_core.restorers.inspection import Inspection, inspect_checkpoint
+from pfstorer_core.restorers.keys import NULL_CONTEXT
 
 from . import small
 from .small import bare, base_keys, is_autoencoder, is_fusion, select, write

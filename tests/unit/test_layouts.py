@@ -17,9 +17,12 @@ from pfstorer_core.checkpoints.layouts import (
     CFW,
     CLEANER,
     CONTROL_NETWORK,
+    FIRST_STAGE,
     LAYOUTS,
     MODEL,
     OWN_WEIGHTS,
+    PRIOR,
+    PRIOR_MODEL,
     RESTORER,
     Layout,
     identify,
@@ -27,7 +30,8 @@ from pfstorer_core.checkpoints.layouts import (
 )
 from pfstorer_core.checkpoints.parts import AUTOENCODER, LQ_ENCODER, PARTS, SWINIR, UNET, Part
 from pfstorer_core.models import SwinIRConfig
-from pfstorer_core.restorers.files import NULL_CONTEXT, RestorerFile, open_restorer
+from pfstorer_core.restorers.files import RestorerFile, open_restorer
+from pfstorer_core.restorers.keys import NULL_CONTEXT
 
 from . import small
 from .small import bare, base_keys, is_autoencoder, is_fusion, select, write
@@ -41,6 +45,14 @@ def keys(*names: str, shape: tuple[int, ...] = (4, 4)) -> Tensors:
 
 FULL, WITH_CFW = listed("stablesr_full"), listed("stablesr_cfw_full")
 PREFIXED_CFW = with_prefixes(WITH_CFW)
+FFHQ = listed("vqgan_ldm_ffhq256")
+PREFIXED_VQ = AUTOENCODER.prefixed(listed("vqgan_f4"))
+
+
+def is_unet(key: str) -> bool:
+    return key.startswith(UNET.prefix)
+
+
 EMA = keys("model_ema.decay", "model_ema.num_updates", "model_ema.diffusion_modelinput_blocks00weight")
 PUBLISHED: dict[str, tuple[Tensors, Layout]] = {
     "stablesr_000117.ckpt": (FULL, RESTORER),
@@ -50,6 +62,14 @@ PUBLISHED: dict[str, tuple[Tensors, Layout]] = {
     "v2-1_512-nonema": (select(FULL, lambda key: not own(key)) | EMA, BASE),
     "webui_768v_139.ckpt": (select(FULL, own), OWN_WEIGHTS),
     "ModelSave": (select(FULL, lambda key: not key.startswith(("first_stage", "cond_stage"))), MODEL),
+    "ffhq256": (FFHQ, PRIOR),
+    "refldm.ckpt": (listed("refldm_refldm"), PRIOR),
+    "refldm.ckpt, bare": (select(listed("refldm_refldm"), is_unet), PRIOR_MODEL),
+    "bsr_sr": (listed("vqgan_ldm_bsr_sr"), PRIOR),
+    "vq-f4": (listed("vqgan_f4"), FIRST_STAGE),
+    "vq-f4-noattn": (listed("vqgan_f4_noattn"), FIRST_STAGE),
+    "vqgan.ckpt": (listed("refldm_vqgan"), FIRST_STAGE),
+    "vqgan.ckpt, prefixed": (PREFIXED_VQ, FIRST_STAGE),
     "vqgan_cfw_00011.ckpt": (WITH_CFW | listed("stablesr_cfw_loss_keys"), CFW),
     "without loss keys": (WITH_CFW, CFW),
     "under a full checkpoint's keys": (PREFIXED_CFW, CFW),
@@ -78,8 +98,6 @@ CLEANERS = [listed("diffbir_swinir"), SWINIR.prefixed(listed("diffbir_swinir"))]
 DIFFBIR = {f"control_model.{key}": value for key, value in listed("diffbir_controlnet").items()} | {
     f"preprocess_model.{key}": value for key, value in listed("diffbir_swinir").items()
 }
-FFHQ = listed("vqgan_ldm_ffhq256")
-PREFIXED_VQ = AUTOENCODER.prefixed(listed("vqgan_f4"))
 FOREIGN = {
     "LoRA": [
         keys("lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight"),
@@ -136,6 +154,7 @@ FOREIGN = {
         keys("visual.conv1.weight", "transformer.resblocks.0.ln_1.weight"),
         keys("shared.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"),
     ],
+    "SwinIR, such as DiffBIR's cleaner": [listed("diffbir_swinir")],
     "upscaler or restorer": [
         keys("conv_first.weight", "body.0.rdb1.conv1.weight"),  # ESRGAN
         keys("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"),  # ESRGAN, old
@@ -148,16 +167,6 @@ FOREIGN = {
 }  # fmt: skip
 """What the error says -> keys of such files, as their programs write them."""
 
-LATER = {
-    "SwinIR, such as DiffBIR's cleaner": [listed("diffbir_swinir")],
-    "latent diffusion model without a text": [listed("vqgan_ldm_ffhq256"), listed("vqgan_ldm_ffhq256") | EMA],
-    "ReF-LDM checkpoint": [
-        listed("vqgan_ldm_ffhq256") | keys("cond_stage_model.lq_image.encoder.conv_in.weight")
-    ],
-    "VQ autoencoder": [listed("vqgan_f4"), listed("vqgan_f4_noattn"), listed("refldm_vqgan"), PREFIXED_VQ],
-}
-"""What the error says -> files of methods that are not here yet."""
-
 
 @pytest.mark.parametrize("tensors", CLEANERS)
 def test_a_cleaner_is_told_where_it_is_asked_for(tensors: Tensors) -> None:
@@ -166,15 +175,6 @@ def test_a_cleaner_is_told_where_it_is_asked_for(tensors: Tensors) -> None:
     for other, layout in ((DIFFBIR, CONTROL_NETWORK), (FULL | DIFFBIR, layouts.DIFFBIR)):
         whole = with_prefixes(select(other, lambda key: not own(key)))
         assert identify(whole, "whole.ckpt", (CLEANER,)) is layout
-
-
-@pytest.mark.parametrize(("name", "tensors"), [(name, each) for name in LATER for each in LATER[name]])
-def test_models_of_other_methods_are_named(name: str, tensors: Tensors) -> None:
-    with pytest.raises(CheckpointError, match=rf"^other\.ckpt is (an? )?{name}") as error:
-        identify(with_prefixes(tensors), "other.ckpt")
-    assert all(layout.name in str(error.value) for layout in LAYOUTS)
-    alone = name.startswith(("SwinIR", "VQ"))
-    assert ("which cannot restore" if alone else "which this version cannot load yet") in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "tensors"), [(name, each) for name in FOREIGN for each in FOREIGN[name]])

@@ -17,7 +17,7 @@ from pfstorer_core.cli import app, cleaning, controlling, first_stage, training
 from pfstorer_core.cli.first_stage import run_autoencoder
 from pfstorer_core.cli.runs import BaseRun, Changes, Data, run_base
 from pfstorer_core.models import Autoencoder, AutoencoderConfig, Backend, LQEncoderConfig, UNet
-from pfstorer_core.restorers.base import Condition
+from pfstorer_core.restorers.condition import Condition
 from pfstorer_core.restorers.first_stage.train import FINISHED, GROUPS
 from pfstorer_core.restorers.stablesr.tiny import F8_Z16, SMALL_RESTORERS
 from pfstorer_core.restorers.stablesr.train import (

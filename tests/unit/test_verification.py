@@ -17,7 +17,7 @@ from harness.stand_ins import own
 from pfstorer_core import Restorer
 from pfstorer_core.checkpoints import layouts
 from pfstorer_core.checkpoints.layouts import CLEANER, LAYOUTS
-from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, SWINIR, TEXT
+from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, SWINIR, TEXT, UNET
 from pfstorer_core.checkpoints.tensors import read_layout
 from pfstorer_core.models import SwinIR, SwinIRConfig
 from pfstorer_core.personalization import identity
@@ -25,7 +25,7 @@ from pfstorer_core.personalization.registry import methods
 from pfstorer_core.personalization.training import default_settings, train_identity_adapter
 from pfstorer_core.restorers.changes import NO_CHANGES
 from pfstorer_core.restorers.diffbir.variants import VARIANTS
-from pfstorer_core.restorers.files import NULL_CONTEXT
+from pfstorer_core.restorers.keys import NULL_CONTEXT
 from pfstorer_core.training.progress import Progress
 from pfstorer_core.verification import Report, Settings, verify
 from pfstorer_core.verification import checks as made
@@ -73,6 +73,9 @@ def no_vae(tensors: Tensors) -> dict[str, Tensor]:
     return select(tensors, lambda key: not key.startswith((AUTOENCODER.prefix, TEXT.prefix)))
 
 
+CLR_FACE = small.small_prior()
+PRIOR = UNET.prefixed(CLR_FACE.unet.state_dict()) | AUTOENCODER.prefixed(CLR_FACE.autoencoder.state_dict())
+PRIOR_STAGE = select(PRIOR, is_autoencoder)
 LAID_OUT: dict[str, Callable[[Tensors, Tensors], dict[str, Tensors]]] = {
     "RESTORER": lambda stablesr, _: {"stablesr_000117.ckpt": stablesr},
     "OWN_WEIGHTS": lambda stablesr, _: {
@@ -93,6 +96,9 @@ LAID_OUT: dict[str, Callable[[Tensors, Tensors], dict[str, Tensors]]] = {
         "face_full_v1.ckpt": diffbir,
         "face_saved.ckpt": select(no_vae(diffbir), lambda key: not key.startswith(SWINIR.prefix)),
     },
+    "PRIOR": lambda *_: {"refldm.ckpt": PRIOR},
+    "PRIOR_MODEL": lambda *_: {"refldm.ckpt": no_vae(PRIOR), "vqgan.ckpt": bare(PRIOR_STAGE)},
+    "FIRST_STAGE": lambda *_: {"refldm.ckpt": PRIOR, "vqgan.ckpt": bare(PRIOR_STAGE) | small.LOSS},
     "CLEANER": lambda _, diffbir: {
         "v1_face_all.ckpt": select(diffbir, lambda key: not key.startswith(SWINIR.prefix)),
         "face_swinir_v1.ckpt": SWINIR.of(diffbir),
@@ -101,13 +107,18 @@ LAID_OUT: dict[str, Callable[[Tensors, Tensors], dict[str, Tensors]]] = {
 """Files of each layout with what makes it a restorer."""
 
 
-HEADERS = {"stablesr": small.HEADER, "diffbir": replace(VARIANTS["v1_face"], image_size=32)}
+HEADERS = {
+    "stablesr": small.HEADER,
+    "clr_face": CLR_FACE.header,
+    "diffbir": replace(VARIANTS["v1_face"], image_size=32),
+}
 
 
 def put(folder: Path, name: str, tensors: Tensors) -> Path:
     """A file with a header, for pictures of 32 pixels."""
     controlled = any(key.startswith(("control_model.", "zero_convs.")) for key in tensors)
-    header = HEADERS["diffbir" if controlled else "stablesr"]
+    without_text = layouts.ATTENTION in tensors
+    header = HEADERS["diffbir" if controlled else "clr_face" if without_text else "stablesr"]
     return write(folder / f"{name}.safetensors", tensors, header)
 
 
@@ -130,8 +141,10 @@ def test_every_layout_is_restored_with_and_looked_at(
     assert found.pop("cleaner keeps the good picture") == (
         FAILED if (of_diffbir and name != "CONTROL_NETWORK") or name == "CLEANER" else NOT_APPLICABLE
     )
-    needed = (*FILES, RESTORED, "U-Net in fp16 near fp32")
-    assert {found[each] for each in needed if each != "zero convolutions trained"} == {PASSED}
+    context = "the empty prompt's context"
+    assert found[context] == (NOT_APPLICABLE if contents.keys() & {"refldm.ckpt"} else PASSED)
+    needed = {*FILES, RESTORED, "U-Net in fp16 near fp32"} - {"zero convolutions trained", context}
+    assert {found[each] for each in needed} == {PASSED}
     assert {found[each] for each in (KEPT, PREDICTS, "autoencoder keeps the good picture")} == {FAILED}
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ...diffusion.guidance import cfg_combine
 from ...imaging.pictures import write_picture
-from ...restorers.base import UNCONDITIONAL, Restorer
+from ...restorers.base import Restorer
+from ...restorers.condition import UNCONDITIONAL
 from ...training.progress import Progress, silent
 from ..identity import of_one_length
 

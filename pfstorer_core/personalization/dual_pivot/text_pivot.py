@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...restorers.base import UNCONDITIONAL, Restorer
+from ...restorers.base import Restorer
+from ...restorers.condition import UNCONDITIONAL
 from ...training.data import Batch, Samples, generators, normal
 from ...training.loop import LoopSettings
 from ...training.progress import OnTick, Progress

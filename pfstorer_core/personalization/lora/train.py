@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ...models import UNet
-from ...restorers.base import UNCONDITIONAL, Restorer
+from ...restorers.base import Restorer
 from ...restorers.changes import Changes
+from ...restorers.condition import UNCONDITIONAL
 from ...training.data import Batch, generators, normal
 from ..objective import PersonObjective, PersonTraining
 from ..photos import Photos

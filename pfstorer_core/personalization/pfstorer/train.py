@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ...models import BlockHooks
 from ...models.layers import NO_HOOKS, LayerInputs
-from ...restorers.base import UNCONDITIONAL, Condition, Restorer
+from ...restorers.base import Restorer
 from ...restorers.changes import Addition, Changes
+from ...restorers.condition import UNCONDITIONAL, Condition
 from ...training.data import Batch, generators, normal
 from ...training.loop import LoopSettings
 from ..objective import PersonObjective, PersonTraining

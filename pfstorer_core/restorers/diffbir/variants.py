@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+
+from torch import Tensor
 
 from ...checkpoints.header import RestorerHeader
 from ...checkpoints.words import plain
@@ -49,8 +52,8 @@ NAMES = {
 release is called face_full_v1.ckpt again."""
 
 
-def published(name: str, variant: str | None) -> RestorerHeader:
-    """The header of a published file; `variant` overrides what its name says.
+def published(name: str, tensors: Mapping[str, Tensor], variant: str | None) -> RestorerHeader:
+    """The header of a published file; `variant` overrides what its name says. Its tensors say nothing.
 
     Raises:
         UnknownVariant: neither tells what it is.

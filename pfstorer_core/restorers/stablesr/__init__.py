@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from ...checkpoints.header import RestorerHeader
 from ..registry import Architecture
 
 
-def published(name: str, variant: str | None) -> RestorerHeader:
-    """There are no variants."""
+def published(name: str, tensors: Mapping[str, Tensor], variant: str | None) -> RestorerHeader:
+    """There are no variants, and tensors do not tell what a network predicts."""
     return RestorerHeader.from_name(name)
 
 

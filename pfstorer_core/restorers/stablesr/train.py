@@ -19,7 +19,8 @@ from ...training.logs import rows_of
 from ...training.loop import LoopSettings, Objective, fit
 from ...training.pairs import pair_moments
 from ...training.progress import Progress, silent
-from ..base import UNCONDITIONAL, Restorer
+from ..base import Restorer
+from ..condition import UNCONDITIONAL
 from ..trainable import TrainableRestorer, contexts
 
 SHEET_STEPS = 20

@@ -42,7 +42,8 @@ from pfstorer.pfstorer_core.models import (
     UNetConfig,
 )
 from pfstorer.pfstorer_core.personalization.weights import Full
-from pfstorer.pfstorer_core.restorers.base import Condition, Restorer
+from pfstorer.pfstorer_core.restorers.base import Restorer
+from pfstorer.pfstorer_core.restorers.condition import Condition
 from pfstorer.pfstorer_core.restorers.diffbir.cleaner import Cleaner
 from pfstorer.pfstorer_core.restorers.diffbir.variants import VARIANTS
 from pfstorer.pfstorer_core.restorers.files import RestorerFile, open_restorer, save_restorer

@@ -33,7 +33,8 @@ from pfstorer.pfstorer_core.personalization.identity import of_one_length
 from pfstorer.pfstorer_core.personalization.registry import load_identity_adapter
 from pfstorer.pfstorer_core.personalization.training import train_identity_adapter
 from pfstorer.pfstorer_core.personalization.weights import LowRank
-from pfstorer.pfstorer_core.restorers.base import Condition, Restorer
+from pfstorer.pfstorer_core.restorers.base import Restorer
+from pfstorer.pfstorer_core.restorers.condition import Condition
 from pfstorer.pfstorer_core.restorers.files import load_restorer, save_restorer
 from torch import Tensor
 
