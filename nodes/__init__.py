@@ -13,6 +13,7 @@ from .faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFa
 from .guidance import RestorationGuidance
 from .host.folders import register_model_folders
 from .identity import FaceIdentityGuidance, IdentityGuidanceReport
+from .likeness import LikenessReport
 from .load import LoadBaseRestorer
 from .recognition import LoadFaceRecognizer
 from .references import ReferenceAttention
@@ -40,6 +41,7 @@ class PFStorerExtension(ComfyExtension):
             LoadFaceRecognizer,
             FaceIdentityGuidance,
             IdentityGuidanceReport,
+            LikenessReport,
             TiledSRSampler,
             RestorationTiling,
             RestorationColorFix,

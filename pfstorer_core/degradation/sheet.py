@@ -75,7 +75,7 @@ def degradation_sheet(image: Tensor, seed: int = 0, cell: int = 224) -> Image.Im
         lqs = [degrade(hq, [degradation]) for hq, degradation in zip(hqs, drawn, strict=True)]
         panels.append((f"{name}: HQ", hqs[0]))
         panels += [(caption(degradation), lq) for degradation, lq in zip(drawn, lqs, strict=True)]
-    return _sheet(panels, cell)
+    return contact_sheet(panels, cell, COLUMNS)
 
 
 def caption(degradation: Degradation) -> str:
@@ -85,14 +85,15 @@ def caption(degradation: Degradation) -> str:
     return f"/ {1 / scale:.1f}, JPEG {quality:.0f}"
 
 
-def _sheet(panels: Sequence[tuple[str, Tensor]], cell: int) -> Image.Image:
+def contact_sheet(panels: Sequence[tuple[str, Tensor]], cell: int, columns: int) -> Image.Image:
+    """Pictures [1, 3, H, W] in [0, 1] of one shape, each with a caption above it, row by row."""
     pictures = [(text, _thumbnail(picture, cell)) for text, picture in panels]
     width, height = pictures[0][1].size
-    rows = -(-len(pictures) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * (width + GAP) + GAP, rows * (height + STRIP + GAP) + GAP), BACKGROUND)
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, rows * (height + STRIP + GAP) + GAP), BACKGROUND)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for index, (text, picture) in enumerate(pictures):
-        row, column = divmod(index, COLUMNS)
+        row, column = divmod(index, columns)
         left, top = GAP + column * (width + GAP), GAP + row * (height + STRIP + GAP)
         pen.text((left + 2, top + 2), text, INK, font)
         sheet.paste(picture, (left, top + STRIP))

@@ -23,12 +23,14 @@ class DlibResNetConfig:
         stem: width of the first convolution.
         widths, depths: of the layers, depths in blocks. All but the first layer halve the picture.
         features: values of an embedding.
+        side: of the pictures, in pixels; no tensor tells it.
     """
 
     stem: int = 32
     widths: tuple[int, ...] = (32, 64, 128, 256, 256)
     depths: tuple[int, ...] = (3, 4, 3, 3, 1)
     features: int = 128
+    side: int = 150
 
 
 class Block(nn.Module):

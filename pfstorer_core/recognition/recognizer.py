@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ UNLICENSED = "insightface allows its published weights for non-commercial resear
 FORMAT = "pfstorer-recognizer"
 """What a file of ours says that it is."""
 KINDS: tuple[tuple[Part, View], ...] = ((IRESNET, ARCFACE), (DLIB_RESNET, DLIB))
-"""What can be loaded, and what it sees of a picture."""
+"""What can be loaded, and what it sees of a picture, but for the size of that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,10 @@ def load_recognizer(path: Path | str, device: torch.device | str = "cpu") -> Rec
         raise _a_program(path, "a TorchScript file") from error
     for part, view in KINDS:
         if part.sign in tensors:
-            network = _network(part, tensors).to(device)
+            weights = part.weights(tensors)
+            config = part.config_from(weights)
+            network = _network(part, config, weights).to(device)
+            view = replace(view, side=config.side)
             return Recognizer(network, view, path.stem, metadata.get("license", UNLICENSED))
     known = foreign(tensors)
     what = known.name if known else f"of a kind that is not known here ({first_keys(tensors)})"
@@ -104,10 +108,9 @@ def load_recognizer(path: Path | str, device: torch.device | str = "cpu") -> Rec
     )
 
 
-def _network(part: Part, tensors: StateDict) -> nn.Module:
+def _network(part: Part, config: Any, weights: StateDict) -> nn.Module:
     """The network that has these weights, in evaluation, fp32."""
-    weights = part.weights(tensors)
-    network = part.build(part.config_from(weights), META)
+    network = part.build(config, META)
     load_exactly(network, weights, part.title, placement={"dtype": torch.float32, "device": "cpu"})
     return network.eval().requires_grad_(False)
 

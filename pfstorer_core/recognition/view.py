@@ -21,17 +21,15 @@ class View:
     """Where a recogniser wants a face.
 
     Attributes:
-        template: of its landmarks; also tells the side of the view, in pixels.
+        side: of the view, in pixels.
+        template: of its landmarks.
         margins: what a picture that is a face, as in FFHQ, has around the view: at top, left, bottom and
             right, as parts of its height and width.
     """
 
+    side: int
     template: Template
     margins: tuple[float, float, float, float]
-
-    @property
-    def side(self) -> int:
-        return self.template.side
 
     def of(self, pictures: Tensor, places: Tensor | None = None) -> Tensor:
         """The views of pictures; gradients flow through it, and a pixel that covers several is their mean.
@@ -86,6 +84,7 @@ def _template(side: int, points: Iterable[tuple[float, float]]) -> Template:
 
 
 ARCFACE = View(
+    112,
     _template(112, ((38.7946, 52.1963), (74.0318, 52.0014), (56.5252, 72.2366),
                     (42.0493, 92.8655), (71.2299, 92.7041))),
     (1 / 16, 1 / 16, 1 / 16, 1 / 16),
@@ -93,6 +92,7 @@ ARCFACE = View(
 """insightface's five points (Deng et al. 2019), half a pixel on since pixel k covers k…k+1 here; without
 landmarks, the part of a picture from FFHQ that ReF-LDM takes for it."""
 DLIB = View(
+    150,
     _template(150, ((48.05, 47.10), (100.98, 47.10), (74.51, 77.06), (50.91, 103.52), (98.11, 103.52))),
     (0.2548, 0.1545, 0.0609, 0.1545),
 )

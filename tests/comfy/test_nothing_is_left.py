@@ -216,6 +216,10 @@ GRAPHS: dict[str, Graph] = {
         "crop": node("RestorationCropFace", image=["image", 0], face=1, context=0.6, bboxes=["found", 0],
                      align="FFHQ"),
         "other": node("ImageInvert", image=["crop", 0]),
+        "likeness": node(
+            "LikenessReport", recognizer=["recognizer", 0], result=["image", 0], bad=["other", 0],
+            **{"photos.photo_0": ["photo", 0], "photos.photo_1": ["crop", 0]},
+        ),
         "pasted": node("RestorationPasteFace", image=["image", 0], face=["other", 0],
                        face_crop=["crop", 1], feather=0.1, strength=0.8),
     },

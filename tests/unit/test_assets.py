@@ -119,7 +119,7 @@ def test_the_wheel_has_all_of_the_core_and_nothing_else() -> None:
     files = [
         p for p in (ROOT / "pfstorer_core").rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")
     ]
-    assert len(files) == 6
+    assert len(files) == 8
     assert {path.parent for path in files} == named
     outward = re.compile(r'parents\[|"assets"')
     found = [str(p) for p in (ROOT / "pfstorer_core").rglob("*.py") if outward.search(p.read_text("utf-8"))]

@@ -6,10 +6,13 @@ import comfy.model_management as mm
 import folder_paths
 import pytest
 import torch
+from comfy.model_patcher import ModelPatcher
 from pfstorer.nodes.host.recognition import HostedRecognizer
+from pfstorer.nodes.likeness import LikenessReport
 from pfstorer.nodes.recognition import LoadFaceRecognizer
 from pfstorer.pfstorer_core.models.iresnet import IResNet, IResNetConfig
 from pfstorer.pfstorer_core.recognition import Recognizer, cosines
+from pfstorer.pfstorer_core.recognition.likeness import strangers
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -73,3 +76,24 @@ def test_programs_are_refused(network: IResNet) -> None:
         LoadFaceRecognizer.execute("w600k_r50.onnx")
     with pytest.raises(FileNotFoundError, match=r"No file named none\.pth"):
         LoadFaceRecognizer.execute("none.pth")
+
+
+def test_a_report_says_by_whom_the_result_was_guided(network: IResNet) -> None:
+    hosted, other = loaded(), loaded()
+    with torch.no_grad():
+        other.recognizer.network.get_parameter("fc.weight").mul_(2)
+    model = ModelPatcher(torch.nn.Linear(1, 1), torch.device("cpu"), torch.device("cpu"))
+    guided = model.clone()
+    guided.set_additional_models("guide", [loaded().patcher])  # loaded once more
+    photo = (strangers()[:1].movedim(1, -1), strangers()[1:2].movedim(1, -1))
+    given = {"photo_0": photo[0], "photo_1": photo[1]}
+    for chosen, warned in ((model, False), (guided, True)):
+        with torch.inference_mode():
+            said, sheet = LikenessReport.execute(
+                other, photo[0], given, bad=photo[0][:, ::4, ::4], second=hosted, model=chosen
+            ).args
+        assert said.count("Likeness by own") == 2
+        assert said.count("is guided by own") == warned
+        assert sheet.shape[-1] == 3
+    with pytest.raises(ValueError, match=r"different numbers of pictures \(bad 2, result 1\)"):
+        LikenessReport.execute(hosted, photo[0], given, bad=torch.cat(photo))
