@@ -164,6 +164,9 @@ GRAPHS: dict[str, Graph] = {
     },
     "identity guidance": {
         **STABLESR,
+        # A square is taken for a face, which these small networks show none of.
+        "sized": node("ImageScale", image=["photo", 0], upscale_method="bicubic", width=HEIGHT,
+                      height=HEIGHT, crop="disabled"),
         "recognizer": node("LoadFaceRecognizer", name="dlib_resnet29.safetensors"),
         "guided": node("FaceIdentityGuidance", model=["restorer", 0], vae=["restorer", 2],
                        recognizer=["recognizer", 0], strength=0.2, start_percent=0.0,

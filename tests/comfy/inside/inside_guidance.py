@@ -344,7 +344,9 @@ def test_streamed_weights(kind: str, request: Any) -> None:
     patched = guided(model, STRONG["rgb"], "rgb", vae=vae)
     (decoder,) = patched.get_additional_models_with_key(KEY)
     assert not decoder.is_dynamic()
-    torch.testing.assert_close(sampled(patched, picture()), expected, rtol=1e-4, atol=1e-4)
+    # So strong a guidance makes much of rounding, which differs from CPU to CPU.
+    torch.testing.assert_close(sampled(patched, picture()), expected, rtol=1e-3, atol=1e-3)
+    assert (sampled(model, picture()) - expected).abs().max() > 0.02
 
 
 def test_schedules_of_all_sorts_of_levels(model: Any) -> None:
