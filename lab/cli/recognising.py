@@ -17,7 +17,7 @@ from .app import app
 
 @app.command("convert-recognizer")
 def _convert_recognizer(
-    source: Annotated[Path, typer.Argument(help="dlib_face_recognition_resnet_model_v1.dat.")],
+    source: Annotated[Path, typer.Argument(help="insightface's .onnx, or dlib's .dat file.")],
     output: Annotated[Path, typer.Argument(help="What to write (.safetensors).")],
     dtype: Annotated[
         str | None, typer.Option(help="fp32, fp16 or bf16; its own where none is named.")

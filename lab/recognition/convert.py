@@ -9,9 +9,10 @@ import torch
 from pfstorer_core.checkpoints.errors import CheckpointError, StateDict
 from pfstorer_core.checkpoints.files import check_output
 from pfstorer_core.checkpoints.tensors import write_safetensors
-from pfstorer_core.recognition.recognizer import FORMAT
+from pfstorer_core.recognition.recognizer import FORMAT, UNLICENSED
 
 from .dlib_file import read_dlib
+from .onnx_file import read_onnx
 
 DLIB = {
     "source": "dlib_face_recognition_resnet_model_v1.dat by Davis King, as PyPI's face_recognition_models "
@@ -26,9 +27,10 @@ def convert_recognizer(source: Path, output: Path, dtype: torch.dtype | None = N
     """Write the recogniser in a file as a state dict with a header.
 
     Args:
-        source: dlib_face_recognition_resnet_model_v1.dat.
+        source: dlib_face_recognition_resnet_model_v1.dat, or an ONNX file of insightface's.
         dtype: of the numbers in the file; None keeps theirs.
     Raises:
+        ImportError: an ONNX file, and the package onnx is missing.
         FileNotFoundError: no such file.
         CheckpointError: it is another file, or damaged.
         OSError: nothing can be written there.
@@ -43,4 +45,8 @@ def convert_recognizer(source: Path, output: Path, dtype: torch.dtype | None = N
 def _read(source: Path) -> tuple[StateDict, dict[str, str]]:
     if source.suffix.lower() == ".dat":
         return read_dlib(source), DLIB
-    raise CheckpointError(f"{source.name} is no file that can be converted: take dlib's .dat.")
+    if source.suffix.lower() == ".onnx":
+        return read_onnx(source), {"source": source.name, "license": UNLICENSED}
+    raise CheckpointError(
+        f"{source.name} cannot be converted: take dlib's .dat file, or an .onnx file of insightface's."
+    )
