@@ -18,7 +18,7 @@ EPS = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean and standard deviation over tokens, [1, 1, C] each, fp32."""
+    """Mean and standard deviation over tokens, [B or 1, 1, C] each, fp32."""
 
     mean: Tensor
     std: Tensor
@@ -35,7 +35,7 @@ class SharedTokens:
     """What one self-attention attends to besides its own tokens.
 
     Attributes:
-        key, value: [1, M, C], for all rows of a batch, as the layer's own projections made them.
+        key, value: [B, M, C], or [1, M, C] for all rows of a batch, as the layer's own projections made them.
         weight: how often they count, above 0: 1 as if they were tokens of the picture, 2 as if each were
             there twice. It multiplies what they have of the softmax, by log(weight) on their scores.
         match: moments of the other pictures' queries and keys; the layer's own are brought to them first, as

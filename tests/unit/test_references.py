@@ -69,7 +69,7 @@ def test_photos_are_read_once_a_time_step_for_all_tiles(
     references = References.of(restorer, PHOTOS, settings=ReferenceSettings(timestep=timestep, cfg=cfg))
     pf.restore(restorer, LQ, upscale=8, steps=3, identities=[Identity(references)])  # 15 tiles
     assert len(calls) == times * (2 if cfg > 1 else 1)
-    noised = calls[-1][1]
+    noised = calls[-1][1][:, 0]
     assert (timestep == "noised") != bool(
         torch.equal(noised, references.latents) or torch.equal(noised, 0 * noised)
     )
@@ -112,12 +112,34 @@ def test_a_factor_of_0_leaves_out_the_layers_of_that_size(restorer: Restorer) ->
     assert layers.keys() < everywhere.keys()
 
 
-def test_no_gradient_flows_into_what_is_read() -> None:
+def test_no_gradient_flows_into_what_is_read_but_in_training() -> None:
     restorer = small_restorer()
     assert any(weight.requires_grad for weight in restorer.unet.parameters())
-    latents = torch.randn(2, 4, 8, 8, requires_grad=True)
-    found = read_photos(restorer.unet, latents, 0, restorer.null_context)
-    assert not any(part.requires_grad for layer in found.values() for part in layer)
+    references = References.of(restorer, PHOTOS)
+    bound = references.bind(restorer.unet, restorer.schedule).prepare(0).attention
+    assert not any(layer[0].key.requires_grad or layer[0].value.requires_grad for layer in bound.values())
+    found = read_photos(restorer.unet, references.latents[:, None], 0, restorer.null_context)
+    assert all(part.requires_grad for layer in found.values() for part in layer)
+
+
+def test_each_row_of_a_batch_may_have_photos_of_its_own(restorer: Restorer) -> None:
+    """As in a training with references."""
+    latents, x, t = torch.randn(2, 3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([5, 300, 900])
+    condition = restorer.condition(torch.randn(3, 4, 8, 8))
+
+    @torch.no_grad()
+    def predict(photos: Tensor, rows: slice) -> Tensor:
+        read = read_photos(restorer.unet, photos, 0, restorer.null_context)
+        changes = Changes(
+            attention={name: [module.shared_tokens(one, 1, True)] for name, one in read.items()}
+        )
+        assert condition.spatial is not None
+        seen = replace(condition, spatial=condition.spatial[rows])
+        return restorer.denoise(x[rows], t[rows], seen, changes=changes)
+
+    alone = [predict(latents[:, [row]], slice(row, row + 1)) for row in range(3)]
+    torch.testing.assert_close(predict(latents, slice(3)), torch.cat(alone), rtol=0, atol=1e-4)
+    assert (predict(latents[:, :1], slice(3))[1:] - torch.cat(alone)[1:]).abs().max() > 1e-3
 
 
 def test_plain_attention_does_what_the_transformer_s_does() -> None:
@@ -126,8 +148,8 @@ def test_plain_attention_does_what_the_transformer_s_does() -> None:
     sizes = replace(SIZES, in_channels=6, out_channels=4, context_dim=0, sft_channels=0, lq_encoder=None)
     unet = UNet(sizes).eval().requires_grad_(False)
     latents = torch.randn(2, 4, 8, 8)
-    found = read_photos(unet, latents, 7, None)
-    alone = [read_photos(unet, latent[None], 7, None) for latent in latents]
+    found = read_photos(unet, latents[:, None], 7, None)
+    alone = [read_photos(unet, latent[None, None], 7, None) for latent in latents]
     for name, layer in found.items():
         torch.testing.assert_close(layer.keys, torch.cat([one[name].keys for one in alone], 1))
     references = References(latents, None, "", ReferenceSettings().suited(0))

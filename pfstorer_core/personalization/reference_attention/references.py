@@ -20,7 +20,7 @@ from ..base import Knowledge
 from ..photos import aligned_side, face_crops, resized
 from ..references import as_seen, check_reference_timestep
 from ..weights import factor_at, feature_scale
-from .reading import read_photos
+from .reading import Projections, read_photos
 
 LARGEST_CFG = 10.0
 
@@ -141,6 +141,7 @@ class BoundReferences:
         self.gamma, self.factors = gamma, factors
         self._found: tuple[int, Changes] | None = None
 
+    @torch.no_grad()
     def prepare(self, timestep: int) -> Changes:
         settings = self.references.settings
         timestep = 0 if settings.timestep == "zero" else timestep
@@ -157,13 +158,21 @@ class BoundReferences:
     def _shared(self, latents: Tensor, timestep: int) -> dict[str, list[SharedTokens]]:
         settings, t = self.references.settings, torch.full((len(latents),), timestep)
         seen = as_seen(latents, t.to(latents.device), settings.timestep, self.schedule)
-        shared = {}
-        for name, (q, k, v) in read_photos(self.unet, seen, timestep, self.references.context).items():
-            weight = self.gamma * factor_at(feature_scale(self.unet.config, name), self.factors)
-            if weight:
-                match = (Moments.of(q), Moments.of(k)) if settings.adain else None
-                shared[name] = [SharedTokens(k, v, weight, match)]
-        return shared
+        read = read_photos(self.unet, seen[:, None], timestep, self.references.context)
+        weights = {
+            name: self.gamma * factor_at(feature_scale(self.unet.config, name), self.factors) for name in read
+        }
+        return {
+            name: [shared_tokens(tokens, weights[name], bool(settings.adain))]
+            for name, tokens in read.items()
+            if weights[name]
+        }
+
+
+def shared_tokens(read: Projections, weight: float = 1.0, adain: bool = False) -> SharedTokens:
+    """What was read in one self-attention, for it to attend to; gradients flow through it."""
+    match = (Moments.of(read.queries), Moments.of(read.keys)) if adain else None
+    return SharedTokens(read.keys, read.values, weight, match)
 
 
 @torch.no_grad()
