@@ -40,6 +40,7 @@ NEEDS = {
     "test_train_loss.py": ["stablesr_train_loss", "stablesr_unet", "stablesr_structcond"],
     "test_unet.py": ["stablesr_unet", "stablesr_structcond"],
     "test_references.py": ["refldm_cachekv"],
+    "test_references_pipeline.py": ["refldm_pipeline"],
     "test_ddim.py": ["ldm_ddim"],
     "test_plain_unet.py": ["vqgan_unet", "ldm_ddim"],
     "test_vq.py": ["vqgan_f4", "vqgan_f8"],
