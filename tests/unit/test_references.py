@@ -11,15 +11,20 @@ from torch import Tensor
 import pfstorer_core as pf
 from pfstorer_core import Identity, Restorer
 from pfstorer_core.models import BlockHooks, UNet
+from pfstorer_core.models.attention import AttentionBlock
 from pfstorer_core.personalization.reference_attention import references as module
 from pfstorer_core.personalization.reference_attention.reading import read_photos
 from pfstorer_core.personalization.reference_attention.references import References, ReferenceSettings
 from pfstorer_core.restorers.changes import Changes, attention_of, evaluated, together
 from pfstorer_core.restorers.shared_attention import Moments, SharedTokens, joined
 
-from .small import SIZES, small_diffbir, small_restorer
+from .small import SIZES, small_diffbir, small_prior, small_restorer
 
-KINDS: dict[str, Callable[[], Restorer]] = {"stablesr": small_restorer, "diffbir": small_diffbir}
+KINDS: dict[str, Callable[[], Restorer]] = {
+    "stablesr": small_restorer,
+    "diffbir": small_diffbir,
+    "clr_face": small_prior,
+}
 LQ = torch.rand(1, 3, 8, 12, generator=torch.Generator().manual_seed(2))
 PHOTOS = list(torch.rand(3, 3, 40, 48, generator=torch.Generator().manual_seed(3)))
 
@@ -32,7 +37,7 @@ def restorer(request: pytest.FixtureRequest) -> Restorer:
 def restored(restorer: Restorer, references: References | None = None, **settings: Any) -> Tensor:
     gamma = settings.pop("gamma", 1.0)
     people = [] if references is None else [Identity(references, gamma)]
-    return pf.restore(restorer, LQ, steps=2, identities=people, **settings)
+    return pf.restore(restorer, LQ, steps=2, identities=people, quantize=False, **settings)
 
 
 def test_strength_0_is_the_base_bit_for_bit_and_more_comes_nearer_to_1(restorer: Restorer) -> None:
@@ -107,8 +112,12 @@ def test_a_factor_of_0_leaves_out_the_layers_of_that_size(restorer: Restorer) ->
     layers = bound.prepare(0).attention
     assert {each[0].weight for each in layers.values()} == {0.25}
     everywhere = References.of(restorer, PHOTOS).bind(restorer.unet, restorer.schedule).prepare(0).attention
-    attn1 = {name for name, _ in restorer.unet.named_modules() if name.endswith("attn1")}
-    assert everywhere.keys() == {name for name in attn1 if "control_model" not in name}
+    attentions = {
+        name
+        for name, part in restorer.unet.named_modules()
+        if isinstance(part, AttentionBlock) or name.endswith("attn1")
+    }
+    assert everywhere.keys() == {n for n in attentions if not n.startswith(("control_model", "lq_encoder"))}
     assert layers.keys() < everywhere.keys()
 
 

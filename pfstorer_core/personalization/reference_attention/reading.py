@@ -47,10 +47,6 @@ def read_photos(unet: UNet, latents: Tensor, timestep: int, context: Tensor | No
 
 
 def condition_of(unet: UNet, latents: Tensor) -> Tensor | None:
-    """What a U-Net gets for the bad picture of photos [B, C, h, w]: zeros in further channels (ReF-LDM); a
-    network that reads it gets the photo, which is restored as itself."""
-    conditioner = unet.conditioner
-    if not isinstance(conditioner, Concatenation):
-        return latents
-    channels = conditioner.in_channels - latents.shape[1]
-    return latents.new_zeros(len(latents), channels, *latents.shape[2:]) if channels else None
+    """What a U-Net gets for the bad picture of photos [B, C, h, w]: nothing, which are zeros in further
+    channels (ReF-LDM); a network that reads it gets the photo, which is restored as itself."""
+    return None if isinstance(unet.conditioner, Concatenation) else latents
