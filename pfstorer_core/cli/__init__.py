@@ -8,6 +8,7 @@ from . import (  # noqa: F401 - they register their verbs
     controlling,
     degrading,
     first_stage,
+    masking,
     personalizing,
     restoring,
     training,

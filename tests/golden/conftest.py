@@ -30,6 +30,7 @@ NEEDS = {
     ],
     "test_formula.py": ["stablesr_formula_1244"],
     "test_full_size.py": ["stablesr_full_size"],
+    "test_identity_guidance.py": ["clr_guidance"],
     "test_lq_encoder.py": ["stablesr_structcond"],
     "test_personalization.py": ["vico_block", "vico_spatial_transformer", "vico_otsu", "vico_attn_reg"],
     "test_personalized_unet.py": ["vico_unet"],

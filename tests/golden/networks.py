@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.diffusion.guidance import cfg_combine
 from pfstorer_core.diffusion.sampling import Denoiser, SamplerStep, sample_ddpm
 from pfstorer_core.diffusion.schedule import PredictionType, Schedule
 from pfstorer_core.models import AutoencoderConfig, Conditioning, LQEncoder, LQEncoderConfig, UNet, UNetConfig
+from pfstorer_core.recognition import Recognizer
 from pfstorer_core.restorers.base import Restorer
 
 from . import golden
@@ -149,3 +150,23 @@ def reference_window(height: int, width: int) -> Tensor:
     offsets = torch.cartesian_prod(torch.arange(height), torch.arange(width)) - middles
     squares = (offsets / torch.tensor([height, width])).square().sum(1)
     return (torch.exp(-squares / 0.02) / (0.02 * math.pi)).reshape(height, width)
+
+
+ACTIVATIONS = {"silu": nn.SiLU, "flatten": nn.Flatten}
+
+
+@cache
+def recogniser(name: str) -> Recognizer:
+    """The small network of a file, which its header describes."""
+    weights = golden.under(name, "recogniser")
+    layers: list[nn.Module] = []
+    for number, layer in enumerate(golden.metadata(name)["recogniser"]["layers"]):
+        if isinstance(layer, str):
+            layers.append(ACTIVATIONS[layer]())
+            continue
+        before = weights[f"{number}.weight"].shape[1]
+        sizes = layer.get("conv")
+        layers.append(nn.Conv2d(before, *sizes) if sizes else nn.Linear(before, layer["linear"]))
+    network = nn.Sequential(*layers)
+    network.load_state_dict(weights)
+    return Recognizer(network.requires_grad_(False))

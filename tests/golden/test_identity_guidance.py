@@ -11,10 +11,10 @@ from pfstorer_core.diffusion.identity_guidance import IdentityGuidance, Identity
 from pfstorer_core.diffusion.schedule import Schedule
 from pfstorer_core.models import Autoencoder
 from pfstorer_core.recognition import cosines
+from pfstorer_core.restorers.clr_face.train_mask import mask_terms
 
 from . import golden
-from .networks import autoencoder_config
-from .test_recognition import recogniser
+from .networks import autoencoder_config, recogniser
 
 FILE = "clr_guidance"
 ALL = IdentitySettings(1.0, clip=1e9, t_start=1001)
@@ -172,3 +172,19 @@ def test_a_sampler_that_asks_twice_a_step() -> None:
     guide = guidance(settings(t_start=700, every=2), schedule)
     asked = (850, 700, 650, 520, 450, 449, 300, 250, 100, 50, 10)
     assert [t for t in asked if guide.acts(t)] == [650, 520, 250, 100]
+
+
+@pytest.mark.parametrize("term", ["identity", "picture", "mean", "variation"])
+def test_what_a_mask_is_trained_by(term: str) -> None:
+    """Each term, and its gradient at the mask's logits, where a step's direction is fixed."""
+    key = {"picture": "l1", "variation": "tv"}.get(term, term)
+    logits = given("in.mask_logits").clone().requires_grad_()
+    mask = logits.sigmoid()[None]
+    step = guidance(settings(), full(), mask=mask).step(given("out.grad"), given("out.grad_rms"))
+    moved = given("out.pred_x0") - given("out.sqrt_alpha_bar")[:, None, None, None] * step
+    terms = mask_terms(recogniser(FILE), decoder().decode(moved), given("train.image"), mask)
+    found = getattr(terms, term)
+    golden.assert_ratio(found.detach()[None], given(f"train.{key}.value"), 1e-4)
+    (gradient,) = torch.autograd.grad(found, logits)
+    expected = given(f"train.{key}.grad_logits")
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-4 * expected.abs().max().item())

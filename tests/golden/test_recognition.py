@@ -1,34 +1,15 @@
 """Recognisers against the reference: what they see of a picture, likeness, and its gradient."""
 
-from functools import cache
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pfstorer_core.recognition import Recognizer, cosines, mean_of_units
+from pfstorer_core.recognition import cosines, mean_of_units
 
 from . import golden
+from .networks import recogniser
 
 LOSS, GUIDANCE = "refldm_identity_loss", "clr_guidance"
-ACTIVATIONS = {"silu": nn.SiLU, "flatten": nn.Flatten}
-
-
-@cache
-def recogniser(name: str) -> Recognizer:
-    """The small network of a file, which its header describes."""
-    weights = golden.under(name, "recogniser")
-    layers: list[nn.Module] = []
-    for number, layer in enumerate(golden.metadata(name)["recogniser"]["layers"]):
-        if isinstance(layer, str):
-            layers.append(ACTIVATIONS[layer]())
-            continue
-        before = weights[f"{number}.weight"].shape[1]
-        sizes = layer.get("conv")
-        layers.append(nn.Conv2d(before, *sizes) if sizes else nn.Linear(before, layer["linear"]))
-    network = nn.Sequential(*layers)
-    network.load_state_dict(weights)
-    return Recognizer(network.requires_grad_(False))
 
 
 def as_picture(crop: Tensor) -> Tensor:

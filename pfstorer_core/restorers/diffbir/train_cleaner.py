@@ -109,8 +109,8 @@ class CleaningLoss(Objective):
     ) -> None:
         super().__init__()
         self.model, self.settings = model, settings
-        # Not one of the objective's modules, which are trained, averaged and kept.
-        self._recognizers = [recognizer] if recognizer else []
+        self.recognizer = recognizer
+        self.frozen = recognizer.network.eval().requires_grad_(False) if recognizer else None
 
     def forward(self, batch: Batch) -> Tensor:
         hq, lq = self._pairs(batch)
@@ -120,10 +120,11 @@ class CleaningLoss(Objective):
             loss = loss + settings.edges * sum(
                 F.l1_loss(cleaned.diff(dim=dim), hq.diff(dim=dim)) for dim in (-1, -2)
             )
-        for recognizer in self._recognizers:
+        if self.recognizer:
             with torch.no_grad():
-                wanted = recognizer.embed(2 * hq - 1)
-            loss = loss + settings.identity * (1 - cosines(recognizer.embed(2 * cleaned - 1), wanted)).mean()
+                wanted = self.recognizer.embed(2 * hq - 1)
+            likeness = cosines(self.recognizer.embed(2 * cleaned - 1), wanted)
+            loss = loss + settings.identity * (1 - likeness).mean()
         return loss
 
     def _pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
