@@ -54,8 +54,15 @@ class RecognizerTraining:
     left_out: tuple[str, ...] = ("P004", "P007", "P008")
     seed: int = 7
     loop: LoopSettings = field(
-        default_factory=lambda: LoopSettings(500, 3e-3, 64, weight_decay=0.01, ema=0.99, bf16=False)
+        default_factory=lambda: LoopSettings(800, 3e-3, 64, weight_decay=0.01, ema=0.99, bf16=False)
     )
+
+    def __post_init__(self) -> None:
+        if self.people < 1 or self.photos < 2 or self.bent < 1 or self.unseen < 2:
+            raise ValueError(
+                f"people and bent must be 1 or more, photos and unseen 2 or more, got {self.people}, "
+                f"{self.bent}, {self.photos} and {self.unseen}."
+            )
 
 
 class RecognizerObjective(Objective):
@@ -118,7 +125,7 @@ def train_recognizer(
     calibrate(network, samples, settings.loop.batch)
     unseen = everyone.part(settings.people, settings.unseen).all("faces").unbind()
     errors = {"drawn": verification_error(network, unseen)}
-    if left_out:
+    if len(left_out) > 1:
         errors["photographed"] = verification_error(network, list(left_out.values()))
     return network, errors
 
@@ -126,6 +133,8 @@ def train_recognizer(
 @torch.no_grad()
 def calibrate(network: IResNet, samples: FaceSamples, batch: int) -> None:
     """Measure what the normalizations see once more: the weights are averages of those that were trained."""
+    for name, seen_before in network.named_buffers():
+        seen_before.fill_(name.endswith("var"))
     network.train()
     for number in range(CALIBRATION):
         found = collate([samples[k] for k in range(number * batch, (number + 1) * batch)])
