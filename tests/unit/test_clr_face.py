@@ -134,7 +134,7 @@ def seen(restorer: Restorer, **given: object) -> list[tuple[Tensor, Tensor, Tens
     handle = restorer.unet.register_forward_pre_hook(
         lambda _, args: found.append((args[0], args[1], args[3]))
     )
-    restore(restorer, LQ, upscale=1)  # type: ignore[arg-type]
+    restore(restorer, LQ, upscale=1, **given)  # type: ignore[arg-type]
     handle.remove()
     return found
 
