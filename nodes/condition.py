@@ -9,11 +9,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
-from .host.cleaning import clean, cleaner_of
-from .host.conditioning import Conditioning, check_size, prompts_for, restorer_of, start_of, with_lq
+from .host.cleaning import cleaner_of
+from .host.conditioning import Conditioning, check_size, prompts_for, restorer_of, with_lq
 from .host.images import from_image
-from .host.pixels import encode
 from .host.placement import frame_of
+from .host.starts import start_of
 
 
 class RestorationConditioning(io.ComfyNode):
@@ -23,7 +23,7 @@ class RestorationConditioning(io.ComfyNode):
             node_id="RestorationConditioning",
             display_name="Restoration Conditioning",
             category="PFStorer",
-            description="Prepares a bad picture for any native sampler, at denoise 1.",
+            description="Prepares a bad picture for any native sampler, at denoise 1 (CLR-Face priors: 0.5).",
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer."),
                 io.Vae.Input("vae", tooltip="Of LoadBaseRestorer."),
@@ -41,8 +41,8 @@ class RestorationConditioning(io.ComfyNode):
                 io.UpscaleModel.Input(
                     "cleaner",
                     optional=True,
-                    tooltip="For DiffBIR: cleans the picture first (Load Upscale Model). Unconnected: the "
-                    "one in the checkpoint, if there is one.",
+                    tooltip="For DiffBIR: cleans the picture first (Load Upscale Model); a CLR-Face prior "
+                    "starts from the result. Unconnected: the one in the checkpoint, if there is one.",
                 ),
             ],
             outputs=[
@@ -71,7 +71,6 @@ class RestorationConditioning(io.ComfyNode):
         corner = [(whole - part) // 2 for whole, part in zip(given, pixels.shape[-2:], strict=True)]
         frame = frame_of(given, pixels.shape[-2:], corner)
         stop = mm.throw_exception_if_processing_interrupted
-        pixels = clean(cleaner_of(model, cleaner), pixels, on_tile=stop)
-        lq_latent = encode(vae, pixels, on_tile=stop)
-        start = start_of(restorer.header, lq_latent)
-        return io.NodeOutput(*with_lq(prompts, lq_latent, frame), {"samples": start})
+        start = start_of(restorer.header, vae, cleaner_of(model, cleaner), pixels, on_tile=stop)
+        conditions = with_lq(prompts, start.lq, frame, cleaned=start.cleaned)
+        return io.NodeOutput(*conditions, {"samples": start.latent})

@@ -34,7 +34,7 @@ class LoadBaseRestorer(io.ComfyNode):
             node_id="LoadBaseRestorer",
             display_name="Load Base Restorer",
             category="PFStorer",
-            description="Loads a StableSR-like or DiffBIR restorer as a native MODEL, CLIP and VAE.",
+            description="Loads a StableSR-like, DiffBIR or CLR-Face restorer as native MODEL, CLIP and VAE.",
             search_aliases=["stablesr", "diffbir", "face restoration", "restorer", "super resolution"],
             inputs=[
                 io.Combo.Input(
@@ -58,7 +58,8 @@ class LoadBaseRestorer(io.ComfyNode):
                     default=NONE,
                     optional=True,
                     tooltip="StableSR's CFW autoencoder (models/stablesr or models/vae), such as "
-                    "vqgan_cfw_00011.ckpt: what the samplers' fidelity needs.",
+                    "vqgan_cfw_00011.ckpt: what the samplers' fidelity needs. Or the first stage of a latent "
+                    "diffusion model, such as vqgan.ckpt for refldm.ckpt.",
                 ),
                 io.Combo.Input(
                     "prediction_type",
@@ -83,8 +84,8 @@ class LoadBaseRestorer(io.ComfyNode):
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="Which of DiffBIR's published weights these are. auto: what the file or its name "
-                    "says. The node shows what it took.",
+                    tooltip="Which of the published weights of DiffBIR or latent diffusion these are. auto: "
+                    "what the file or its name says. The node shows what it took.",
                 ),
             ],
             outputs=[

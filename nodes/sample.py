@@ -17,13 +17,14 @@ from torch import Tensor
 from ..pfstorer_core.imaging.canvas import MAX_UPSCALE, canvas_for, resize
 from ..pfstorer_core.imaging.color import COLOR_FIXES
 from ..pfstorer_core.imaging.tile_setting import TileSetting
-from .host.cleaning import clean, cleaner_of, pixel_tiles
-from .host.conditioning import Conditioning, prompts_for, restorer_of, start_of, with_lq
+from .host.cleaning import cleaner_of, pixel_tiles
+from .host.conditioning import Conditioning, prompts_for, restorer_of, with_lq
 from .host.images import from_image
-from .host.pixels import check_fidelity, decode, encode
+from .host.pixels import check_fidelity, decode
 from .host.placement import frame_of
 from .host.progress import TileBar
-from .host.sampling import apply_mask, check_noise_levels, check_samples, plan_tiles, prepare_mask
+from .host.sampling import apply_mask, check_noise_levels, check_samples, plan_tiles, prepare_mask, sample
+from .host.starts import start_of, started
 from .host.tiles import Tiles, with_tiles
 
 
@@ -78,8 +79,16 @@ class TiledSRSampler(io.ComfyNode):
                 io.Conditioning.Input("negative", optional=True,
                                       tooltip="Only matters at a cfg above 1."),
                 io.UpscaleModel.Input("cleaner", optional=True,
-                                      tooltip="For DiffBIR: cleans the picture first (Load Upscale Model). "
-                                      "Unconnected: the one in the checkpoint, if there is one."),
+                                      tooltip="For DiffBIR: cleans the picture first (Load Upscale Model); "
+                                      "a CLR-Face prior starts from the result. Unconnected: the one in the "
+                                      "checkpoint, if there is one."),
+                io.Float.Input("denoise", default=0.0, min=0.0, max=1.0, step=0.05, optional=True,
+                               advanced=True, tooltip="How noisy the picture is made that sampling starts "
+                               "from: 1 entirely; less stays closer to it. 0: what the restorer was made "
+                               "for (1, of CLR-Face priors 0.5). All steps are run."),
+                io.Boolean.Input("quantize", default=True, optional=True, advanced=True,
+                                 tooltip="VQ autoencoders only: bring the result to the codebook before it "
+                                 "is decoded, as published. Off shows small changes that this would hide."),
             ],
             outputs=[
                 io.Image.Output(),
@@ -95,14 +104,15 @@ class TiledSRSampler(io.ComfyNode):
         sampler_name: str, scheduler: str, seed: int, tile: int = 0, overlap: int = -1,
         tile_batch: int = 4, fidelity: float = 0.0, color_fix: str = "wavelet", fixed_noise: bool = False,
         mask: Tensor | None = None, positive: Conditioning | None = None,
-        negative: Conditioning | None = None, cleaner: Any = None,
+        negative: Conditioning | None = None, cleaner: Any = None, denoise: float = 0.0,
+        quantize: bool = True,
     ) -> io.NodeOutput:  # fmt: skip
         prompts = prompts_for(restorer := restorer_of(model, vae), positive, negative)
-        header, factor = restorer.header, vae.downscale_ratio
+        header, factor = started(restorer.header, denoise), vae.downscale_ratio
         check_fidelity(vae, fidelity)
         check_noise_levels(model, steps, sampler_name, scheduler)
         setting = TileSetting(tile, overlap, header.image_size, factor)
-        pictures, cleaner = from_image(image), cleaner_of(model, cleaner)
+        pictures, cleaner = from_image(image), cleaner_of(model, cleaner, header)
         count, shown = len(pictures), prepare_mask(mask, len(pictures), model)
         together = 1 if fixed_noise else count
         canvas = canvas_for(header, pictures, upscale, factor, stop)
@@ -110,23 +120,22 @@ class TiledSRSampler(io.ComfyNode):
         shown = None if shown is None else resize(shown, canvas.target, stop).clamp(0, 1)
         plans = plan_tiles(canvas, shown, factor, together, Tiles(*setting.diffusion, tile_batch))
         frame = frame_of(canvas.content, canvas.picture.shape[-2:])
-        bar = TileBar(model, pixel_tiles(cleaner, canvas.picture, setting), steps, [n for _, n in plans])
-        seen = replace(canvas, picture=clean(cleaner, canvas.picture, setting.cleaner, bar.on_pixel_tile))
-        lq_latent = encode(vae, seen.picture, setting.autoencoder, bar.on_pixel_tile)
+        pieces = pixel_tiles(header, cleaner, canvas.picture, setting)
+        bar = TileBar(model, pieces, steps, [number for _, number in plans])
+        start = start_of(header, vae, cleaner, canvas.picture, setting, bar.on_pixel_tile)
+        seen = replace(canvas, picture=start.picture)
 
-        def sample(number: int, start: Tensor) -> Tensor:
-            noise = comfy.sample.prepare_noise(start, seed)
-            positive, negative = with_lq(prompts, start, frame, number * together, count)
+        def sampled(number: int) -> Tensor:
+            lq, begin, cleaned = start.rows(number * together, together)
+            if not plans[number][1]:
+                return lq
+            conds = with_lq(prompts, lq, frame, number * together, count, cleaned)
             bar.begin(number)
-            return comfy.sample.sample(
-                with_tiles(model, replace(plans[number][0], on_tiles=bar.on_tiles)), noise, steps, cfg,
-                sampler_name, scheduler, positive, negative, start_of(header, start), seed=seed,
-                callback=bar.on_step, disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            )  # fmt: skip
+            tiled, how = with_tiles(model, replace(plans[number][0], on_tiles=bar.on_tiles)), header.start_at
+            return sample(tiled, begin, conds, steps, cfg, sampler_name, scheduler, seed, how, bar.on_step)
 
-        starts = enumerate(lq_latent.split(together))
-        samples = torch.cat([sample(n, start) if plans[n][1] else start for n, start in starts])
+        samples = torch.cat([sampled(number) for number in range(len(plans))])
         check_samples(samples, model, sampler_name, scheduler)
-        decoded = decode(vae, samples, seen.picture, fidelity, setting.autoencoder, bar.on_pixel_tile)
-        restored, shown = apply_mask(canvas, seen.finish(decoded, color_fix), shown)
+        drawn = decode(vae, samples, seen.picture, fidelity, setting.autoencoder, bar.on_pixel_tile, quantize)
+        restored, shown = apply_mask(canvas, seen.finish(drawn, color_fix), shown)
         return io.NodeOutput(restored.movedim(1, -1), {"samples": samples}, shown)

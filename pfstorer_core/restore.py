@@ -165,8 +165,8 @@ def restore(
         return guided(x, t)
 
     visited = restorer.visited(steps, sampler)
-    towards = _towards(restorer, guidance, canvas.picture, seed, visited, pixel_tiles)
     known = canvas if cleaned is None else replace(canvas, picture=cleaned)
+    towards = _towards(restorer, guidance, known.picture, seed, visited, pixel_tiles)
     recognised = face and _recognised(restorer, face, known, latent, visited, pixel_tiles)
 
     def guide(x0: Tensor, timestep: int) -> Tensor:

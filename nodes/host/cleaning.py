@@ -13,6 +13,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ...pfstorer_core.checkpoints.header import RestorerHeader
 from ...pfstorer_core.imaging.tile_setting import CLEANED, TileSetting, TileSize
 from ...pfstorer_core.imaging.tiled_autoencoder import pixel_grid
 from ...pfstorer_core.restorers.diffbir.cleaner import CELL, Cleaner
@@ -44,10 +45,18 @@ def cleaner_weights(cleaner: Any, keys: Sequence[str]) -> dict[str, Tensor]:
     return {key: weights[key if key in weights else key.replace(".1.", ".", 1)] for key in keys}
 
 
-def cleaner_of(model: ModelPatcher, chosen: Any | None) -> Any | None:
-    """The UPSCALE_MODEL that cleans pictures for a MODEL: the one that was chosen, else its file's own."""
+def cleaner_of(model: ModelPatcher, chosen: Any | None, header: RestorerHeader | None = None) -> Any | None:
+    """The UPSCALE_MODEL that cleans pictures for a MODEL, by this header in place of its own: the one that
+    was chosen, else its file's; None where it would have no part."""
+    header = header or model.model.header
     cleaner = chosen if chosen is not None else model.get_attachment(KEY)
-    if cleaner is None and model.model.header.condition == "control":
+    if not header.cleans:
+        return None
+    if cleaner is None and header.start == "cleaned":
+        logging.getLogger(__name__).warning(
+            "No cleaner: sampling starts from the bad picture. Connect a SwinIR by Load Upscale Model."
+        )
+    if cleaner is None and header.condition == "control":
         logging.getLogger(__name__).warning(
             "No cleaner: the picture's noise and blur are taken for what it shows. DiffBIR's control network "
             "expects a cleaned picture: connect a SwinIR by Load Upscale Model (face_swinir_v1.ckpt)."
@@ -86,12 +95,20 @@ def clean(
             mm.soft_empty_cache()
 
 
-def pixel_tiles(cleaner: Any | None, pictures: Tensor, setting: TileSetting) -> tuple[int, int]:
+def sees_another(header: RestorerHeader, cleaner: Any | None) -> bool:
+    """Whether sampling starts from another picture, the cleaned one, than the restorer sees."""
+    return cleaner is not None and header.condition not in ("sft", "control")
+
+
+def pixel_tiles(
+    header: RestorerHeader, cleaner: Any | None, pictures: Tensor, setting: TileSetting
+) -> tuple[int, int]:
     """How many tiles pictures [B, 3, H, W] are before they are sampled, in cleaner and VAE, and after it."""
     size = (pictures.shape[-2], pictures.shape[-1])
     cleaned = 0 if cleaner is None else len(_cleaner(cleaner).grid(*size, *setting.cleaner))
     coded = len(pixel_grid(pictures, setting.factor, *setting.autoencoder))
-    return len(pictures) * cleaned + coded, len(pictures) * coded
+    encoded = coded * (1 + sees_another(header, cleaner))
+    return len(pictures) * cleaned + encoded, len(pictures) * coded
 
 
 def _cleaner(cleaner: Any) -> Cleaner:

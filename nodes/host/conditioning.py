@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import node_helpers
-import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...pfstorer_core.checkpoints.header import RestorerHeader
 from .adapters import NULL_PROMPT
 from .images import finite
-from .model import LQ_LATENT, PICTURES, RestorerModel
+from .model import CLEANED_LATENT, LQ_LATENT, NEGATIVE, PICTURES, RestorerModel
 from .placement import FRAME, WHOLE, Frame
 
 Conditioning = list[list[Any]]
@@ -48,6 +47,10 @@ def prompts_for(restorer: RestorerModel, *prompts: Conditioning | None) -> list[
     """
     width = restorer.sizes.context_dim
     for prompt in prompts:
+        if prompt and not width:
+            raise ValueError(
+                "This restorer reads no prompts: leave positive and negative of this node unconnected."
+            )
         if prompt and prompt[0][0].shape[-1] != width:
             raise ValueError(
                 f"A prompt has {prompt[0][0].shape[-1]} channels, this restorer reads {width}: "
@@ -69,26 +72,29 @@ def check_size(header: RestorerHeader, pixels: Tensor) -> None:
         )
 
 
-def start_of(header: RestorerHeader, lq_latent: Tensor) -> Tensor:
-    """What a sampler at denoise 1 starts from beside its noise, [B, C, h, w]."""
-    return lq_latent if header.start == "lq" else torch.zeros_like(lq_latent)
-
-
 def with_lq(
     prompts: list[Conditioning],
     lq_latent: Tensor,
     frame: Frame = WHOLE,
     first: int = 0,
     total: int | None = None,
+    cleaned: Tensor | None = None,
 ) -> list[Conditioning]:
-    """The prompts with the LQ latent [B, C, h, w] (unscaled) that steers the restoration.
+    """The prompts, positive and negative, with the LQ latent [B, C, h, w] (unscaled) that steers the
+    restoration.
 
     Args:
+        cleaned: latent of the cleaned picture, where sampling starts from that.
         frame: what of the pictures was encoded; masks cover the whole of them.
         first: number of its first picture among the `total` that masks may be given for.
     """
     # On the negative too: without it the host would run two passes, one of them without structure.
     values: dict[str, Any] = {LQ_LATENT: lq_latent, FRAME: frame}
+    if cleaned is not None:
+        values[CLEANED_LATENT] = cleaned
     if total is not None:
         values[PICTURES] = (first, total)
-    return [node_helpers.conditioning_set_values(prompt, values) for prompt in prompts]
+    return [
+        node_helpers.conditioning_set_values(prompt, values | {NEGATIVE: bool(number)})
+        for number, prompt in enumerate(prompts)
+    ]

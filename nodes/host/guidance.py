@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from ...pfstorer_core.diffusion.restoration_guidance import GuidanceSettings, RestorationGuidance
 from ...pfstorer_core.diffusion.schedule import Schedule
 from ...pfstorer_core.imaging.tiled_autoencoder import TILE, decode_tiled
-from .model import LQ_LATENT
+from .model import CLEANED_LATENT, LQ_LATENT
 from .pixels import LEAST_TILE
 
 KEY = "pfstorer.guidance"
@@ -172,13 +172,16 @@ def with_guidance(model: ModelPatcher, guide: Guide) -> ModelPatcher:
 
 
 def target_latent(args: dict[str, Any]) -> Tensor:
-    """The scaled LQ latent [B, C, h, w] of what a post-CFG function is asked about: that of each condition
-    where it acts, in the shares in which the host blends their predictions.
+    """The scaled latent [B, C, h, w] of the cleaned picture, or else the LQ latent, of what a post-CFG
+    function is asked about: that of each condition where it acts, in the shares in which the host blends
+    their predictions.
 
     Raises:
         ValueError: a conditioning without one.
     """
-    blended, shares = blend_conditions(args, LQ_LATENT)
+    blended, shares = blend_conditions(args, CLEANED_LATENT)
+    if not shares.any():
+        blended, shares = blend_conditions(args, LQ_LATENT)
     if not shares.any():
         raise ValueError(
             "Guidance goes by the picture in the conditioning, and there is none: connect positive and "

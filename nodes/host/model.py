@@ -35,6 +35,13 @@ from .unet import HostUNet
 
 LQ_LATENT = "lq_latent"
 """Key of the LQ latent in a conditioning's values, and of the host's U-Net's keyword."""
+CLEANED_LATENT = "cleaned_latent"
+"""Of what a cleaner made of the LQ picture, in a conditioning's values; among the conditions it is what
+sampling starts from."""
+NEGATIVE = "pfstorer_negative"
+"""In a conditioning's values: whether it is the one that cfg leads away from."""
+SEES = "sees_lq"
+"""Of the conditions, [B, 1, 1, 1]: 1 where the LQ latent is seen, 0 where zeros stand for it."""
 CONTROL_CONTEXT = "condition_context"
 """Of what a control network reads in place of the prompt."""
 PICTURES = "pfstorer_pictures"
@@ -51,11 +58,12 @@ class RestorerLatentFormat(comfy.latent_formats.LatentFormat):
 
     def __init__(self, file: RestorerFile) -> None:
         self.scale_factor = file.header.scale_factor
-        self.latent_channels = file.unet_config.in_channels
+        self.latent_channels = file.unet_config.out_channels
         self.spacial_downscale_ratio = file.autoencoder_config.downscale
         preview = file.header.preview
-        sd = comfy.latent_formats.SD15()
-        self.latent_rgb_factors = [row[:3] for row in preview[:-1]] if preview else sd.latent_rgb_factors
+        known = file.autoencoder_config.double_z and self.latent_channels == 4
+        sd = comfy.latent_formats.SD15.latent_rgb_factors if known else None
+        self.latent_rgb_factors = [row[:3] for row in preview[:-1]] if preview else sd
         self.latent_rgb_factors_bias = list(preview[-1]) if preview else None
 
 
@@ -68,7 +76,8 @@ class RestorerModelConfig(comfy.supported_models.SD20):
     def __init__(self, file: RestorerFile) -> None:
         sizes, levels = file.unet_config, len(file.unet_config.channel_mult)
         attends = [2**level in sizes.attention_resolutions for level in range(levels)]
-        depth = [sizes.transformer_depth * attend for attend in attends]
+        of_each = sizes.transformer_depth if sizes.context_dim else 0
+        depth = [of_each * attend for attend in attends]
         super().__init__(
             {
                 "sizes": sizes,
@@ -78,7 +87,7 @@ class RestorerModelConfig(comfy.supported_models.SD20):
                 "num_res_blocks": [sizes.num_res_blocks] * levels,
                 "transformer_depth": [d for d in depth for _ in range(sizes.num_res_blocks)],
                 "transformer_depth_output": [d for d in depth for _ in range(sizes.num_res_blocks + 1)],
-                "transformer_depth_middle": sizes.transformer_depth,
+                "transformer_depth_middle": of_each,
                 "context_dim": sizes.context_dim,
                 "use_linear_in_transformer": True,
             }
@@ -122,7 +131,7 @@ class RestorerModel(comfy.model_base.BaseModel):
         """What the host's save nodes write: with the header and the null context among the tensors,
         since the host writes metadata of its own, and with the cleaner that came in the file."""
         extra = {HEADER_TENSOR: self.header.to_tensor()}
-        if self.null_context is not None:
+        if self.null_context is not None and self.null_context.numel():
             extra[NULL_CONTEXT] = self.null_context
         if self.cleaner is not None:
             extra |= SWINIR.prefixed(cleaner_weights(self.cleaner, self.cleaner_keys))
@@ -137,8 +146,15 @@ class RestorerModel(comfy.model_base.BaseModel):
         if (lq := kwargs.get(LQ_LATENT)) is not None:
             check_latent(lq, channels, "conditioning")
             lq = self.process_latent_in(lq.to(kwargs["device"], torch.float32))
-            placement = placement_of(lq, rows, size, start)
-            conds[LQ_LATENT] = comfy.conds.CONDNoiseShape(placement.of(lq, "bilinear"))
+            begin = self._cleaned(lq, **kwargs)
+            placement = placement_of(lq if begin is None else begin, rows, size, start)
+            if self.header.condition != "none":
+                conds[LQ_LATENT] = comfy.conds.CONDNoiseShape(placement.of(lq, "bilinear"))
+            if begin is not None:
+                conds[CLEANED_LATENT] = comfy.conds.CONDNoiseShape(placement.of(begin, "bilinear"))
+            if self.header.drops_condition:
+                seen = float(not kwargs.get(NEGATIVE))
+                conds[SEES] = comfy.conds.CONDRegular(lq.new_full((1, 1, 1, 1), seen))
             if self.header.condition == "control" and self.header.control_prompt == "empty":
                 assert self.null_context is not None
                 context = self.null_context.to(kwargs["device"], torch.float32)
@@ -148,6 +164,13 @@ class RestorerModel(comfy.model_base.BaseModel):
         conds |= mask_conds(self.current_patcher, noise, kwargs, placement)
         return conds | identity_conds(self.current_patcher, noise, kwargs, placement)
 
+    def _cleaned(self, lq: Tensor, **values: Any) -> Tensor | None:
+        """What sampling starts from, where that is not the latent which the U-Net is given."""
+        if (found := values.get(CLEANED_LATENT)) is None:
+            return lq if self.header.condition == "none" else None
+        check_latent(found, self.latent_format.latent_channels, "conditioning")
+        return self.process_latent_in(found.to(lq))
+
     def _apply_model(
         self, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Any = None, control: Any = None,
         transformer_options: dict | None = None, **conds: Any,
@@ -155,7 +178,10 @@ class RestorerModel(comfy.model_base.BaseModel):
         options = transformer_options or {}
         conds = {name: value for name, value in conds.items() if not name.startswith(ON_LATENT)}
         check_cut(x, conds)
+        conds.pop(CLEANED_LATENT, None)
         if (lq := conds.get(LQ_LATENT)) is not None:
+            if (seen := conds.pop(SEES, None)) is not None:
+                lq = lq * seen
             conds[LQ_LATENT] = distinct_rows(lq, t, len(options.get("cond_or_uncond", [0])))
         evaluate = partial(super()._apply_model, x, t, c_concat)
         if not (patches := patches_of(options)):

@@ -9,6 +9,7 @@ from comfy_api.latest import ui
 from server import PromptServer
 
 from ...pfstorer_core.restorers.files import RestorerFile
+from ...pfstorer_core.restorers.registry import note_of
 
 CLEANER_APART = (
     "Its cleaner is a file of its own: connect Load Upscale Model (face_swinir_v1.ckpt for faces) to the "
@@ -36,6 +37,7 @@ def described(file: RestorerFile) -> str:
     what = " ".join(filter(None, (header.architecture, header.variant)))
     rule = "faces brought to" if header.size_rule == "fixed" else "tiles of"
     taken = f"Taken for {what}: {header.prediction_type}, {rule} {header.image_size} pixels"
-    if header.condition != "control":
-        return f"{taken}."
-    return f"{taken}, own cleaner." if file.cleaner else f"{taken}. {CLEANER_APART}"
+    note = f" {note_of(header)}" if note_of(header) else ""
+    if header.condition == "sft" or not header.cleans:
+        return f"{taken}.{note}"
+    return f"{taken}, own cleaner.{note}" if file.cleaner else f"{taken}. {CLEANER_APART}{note}"

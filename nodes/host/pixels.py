@@ -52,19 +52,25 @@ def decode(
     fidelity: float,
     tiles: TileSize = OWN,
     on_tile: Callable[[], object] = lambda: None,
+    quantize: bool = True,
 ) -> Tensor:
     """Unscaled latents -> pictures [B, 3, H, W] in [0, 1], fp32, one at a time.
 
     Args:
         lq: the bad pictures, of the size of the result, for CFW.
+        quantize: whether a VQ autoencoder of ours brings latents to its codebook.
     Raises:
         The host's out-of-memory error where, with fidelity, not even a small tile fits.
         ValueError: the VAE overflowed.
     """
 
     def one(latent: Tensor, picture: Tensor) -> Tensor:
-        options = {"lq": (2 * picture - 1).to(vae.device, vae.vae_dtype), "fidelity": fidelity}
-        decoded = vae.decode(latent, vae_options=options) if fidelity else vae.decode(latent)
+        options: dict[str, Any] = {}
+        if fidelity:
+            options |= {"lq": (2 * picture - 1).to(vae.device, vae.vae_dtype), "fidelity": fidelity}
+        if not quantize and getattr(vae.first_stage_model, "quantize", None) is not None:
+            options["quantize"] = False
+        decoded = vae.decode(latent, vae_options=options) if options else vae.decode(latent)
         return _finite(vae, decoded, "decoding").movedim(-1, 1).float()
 
     tile, overlap = tiles

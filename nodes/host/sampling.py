@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import comfy.sample
 import comfy.samplers
+import comfy.utils
 import torch
 import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
@@ -12,6 +15,7 @@ from torch import Tensor
 
 from ...pfstorer_core.imaging.canvas import Canvas
 from .adapters import check_masks
+from .conditioning import Conditioning
 from .images import from_mask
 from .tiles import Tiles
 
@@ -73,6 +77,36 @@ def check_noise_levels(model: ModelPatcher, steps: int, sampler_name: str, sched
             f"The scheduler {scheduler} gives noise levels that are not numbers for steps {steps}: choose "
             "more steps, or another scheduler."
         )
+
+
+def sample(
+    model: ModelPatcher,
+    start: Tensor,
+    conditions: Sequence[Conditioning],
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    seed: int,
+    denoise: float,
+    callback: Callable[[int, Tensor, Tensor, int], object],
+) -> Tensor:
+    """What the host's KSampler makes of a latent [B, C, h, w] under positive and negative conditioning."""
+    noise = comfy.sample.prepare_noise(start, seed)
+    return comfy.sample.sample(
+        model,
+        noise,
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        *conditions,
+        start,
+        denoise=denoise,
+        seed=seed,
+        callback=callback,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+    )
 
 
 def check_samples(samples: Tensor, model: ModelPatcher, sampler_name: str, scheduler: str) -> None:

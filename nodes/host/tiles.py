@@ -16,7 +16,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...pfstorer_core.imaging.tiling import TileGrid
-from .model import LQ_LATENT
+from .model import CLEANED_LATENT, LQ_LATENT
 
 KEY = "pfstorer.tiles"
 
@@ -81,7 +81,8 @@ class Tiles:
                 if grid.tile_shape == tuple(x.shape[-2:]):
                     return self._whole(executor, x, t, c_concat, c_crossattn, control, options, **conds)
                 found = grid.blend(results())
-                return found if grid.chosen is None else _filled(found, grid, conds.get(LQ_LATENT))
+                there = conds.get(CLEANED_LATENT, conds.get(LQ_LATENT))
+                return found if grid.chosen is None else _filled(found, grid, there)
             except Exception as error:
                 mm.raise_non_oom(error)
                 self._make_room(error, grid, len(x) // chunks)
