@@ -93,6 +93,7 @@ def sample(
 ) -> Tensor:
     """What the host's KSampler makes of a latent [B, C, h, w] under positive and negative conditioning."""
     noise = comfy.sample.prepare_noise(start, seed)
+    positive, negative = conditions
     return comfy.sample.sample(
         model,
         noise,
@@ -100,7 +101,8 @@ def sample(
         cfg,
         sampler_name,
         scheduler,
-        *conditions,
+        positive,
+        negative,
         start,
         denoise=denoise,
         seed=seed,

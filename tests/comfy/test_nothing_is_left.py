@@ -34,7 +34,7 @@ from pfstorer_core.personalization.weights import LowRank, changeable
 from pfstorer_core.restorers.diffbir.cleaner import Cleaner
 from pfstorer_core.restorers.files import save_restorer
 
-from ..unit.small import small_diffbir, small_restorer
+from ..unit.small import small_diffbir, small_prior, small_restorer
 from .prompts import node, png
 
 ONLOOKER = Path(__file__).parent / "onlooker"
@@ -78,6 +78,7 @@ PICTURE = {
 }  # fmt: skip
 STABLESR = {**PICTURE, "restorer": node("LoadBaseRestorer", checkpoint="stablesr.safetensors", dtype="fp32")}
 DIFFBIR = {**PICTURE, "restorer": node("LoadBaseRestorer", checkpoint="v1_face.safetensors", dtype="fp32")}
+CLR_FACE = {**PICTURE, "restorer": node("LoadBaseRestorer", checkpoint="clr_face.safetensors", dtype="fp32")}
 
 
 def tiled(model: str = "restorer", **settings: Any) -> dict[str, Any]:
@@ -138,6 +139,7 @@ GRAPHS: dict[str, Graph] = {
         "restored": tiled(fidelity=0.5, positive=["text", 0], mask=["part", 0]),
     },
     "diffbir": {**DIFFBIR, "restored": tiled(fixed_noise=True, color_fix="adain")},
+    "clr_face": {**CLR_FACE, "tiles": tiled(cfg=1.5, denoise=0.7, quantize=False), **native("restorer")},
     "upscale model as cleaner": {
         **DIFFBIR,
         "cleaner": node("UpscaleModelLoader", model_name="cleaner.safetensors"),
@@ -369,6 +371,8 @@ def furnish(server: ComfyServer) -> None:
     stablesr = small_restorer()
     diffbir = replace(small_diffbir(), cleaner=Cleaner.of(own))
     save_restorer(stablesr, models["restorers"] / "stablesr.safetensors", torch.float32)
+    prior = replace(small_prior(), cleaner=Cleaner.of(SwinIR(cleaner.config).eval().requires_grad_(False)))
+    save_restorer(prior, models["restorers"] / "clr_face.safetensors", torch.float32)
     save_restorer(diffbir, models["restorers"] / "v1_face.safetensors", torch.float32)
     for name, adapter in people(stablesr, diffbir).items():
         adapter.save(models["identity_adapters"] / f"{name}.safetensors")
