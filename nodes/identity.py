@@ -10,7 +10,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..pfstorer_core.restorers.clr_face.mask import check_mask, load_mask
 from .host.conditioning import restorer_of
+from .host.folders import mask_names, mask_path, stamp
 from .host.guidance import GradientDecoder
 from .host.guidance_masks import GuidanceMask
 from .host.identity_guidance import (
@@ -50,6 +52,9 @@ class FaceIdentityGuidance(io.ComfyNode):
                                "picture. Without photos it is always the picture."),
                 io.Mask.Input("mask", optional=True, tooltip="Where to guide, over the whole picture, such "
                               "as eyes, nose and mouth. One for all pictures, or one for each; of any size."),
+                io.Combo.Input("latent_mask", options=mask_names(), default="none", optional=True,
+                               tooltip="What of the latent takes part. none: all of it. landmarks: eyes, "
+                               "nose and mouth. A file of models/identity_masks: what train-mask learned."),
                 percent("start_percent", 0.4, "begins"),
                 percent("end_percent", 1.0, "ends"),
                 io.Int.Input("every", default=1, min=1, max=100, optional=True, advanced=True,
@@ -60,13 +65,23 @@ class FaceIdentityGuidance(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def fingerprint_inputs(cls, latent_mask: str = "none", **_: Any) -> str:
+        """A mask that was replaced is loaded again."""
+        path = mask_path(latent_mask) if latent_mask in mask_names() else None
+        return stamp(path) if path else ""
+
+    @classmethod
     def execute(
         cls, model: ModelPatcher, vae: Any, recognizer: HostedRecognizer, strength: float,
         photos: Mapping[str, Tensor] | None = None, blend: float = 1.0, mask: Tensor | None = None,
+        latent_mask: str = "none",
         start_percent: float = 0.4, end_percent: float = 1.0, every: int = 1,
     ) -> io.NodeOutput:  # fmt: skip
         settings = settings_of(strength, every, start_percent, end_percent)
-        restorer_of(model, vae)
+        restorer, path = restorer_of(model, vae), mask_path(latent_mask)
+        learned = load_mask(path) if path else latent_mask
+        if not isinstance(learned, str):
+            check_mask(learned, restorer.latent_format.latent_channels)
         area = None if mask is None else from_mask(mask).cpu()
         if not strength or (area is not None and not area.any()):
             return io.NodeOutput(model.clone())
@@ -76,7 +91,7 @@ class FaceIdentityGuidance(io.ComfyNode):
         say = partial(show_text, cls.hidden.unique_id) if cls.hidden else lambda _: None
         guide = FaceGuide(
             settings, recognizer, GradientDecoder(vae), wanted, blend,
-            None if area is None else GuidanceMask(area), say,
+            None if area is None else GuidanceMask(area), learned, say,
         )  # fmt: skip
         return io.NodeOutput(with_identity_guidance(model, guide))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -12,42 +12,20 @@ from torch import Tensor
 
 from .checkpoints.tensors import is_finite
 from .diffusion.guidance import PromptGuidance, with_cfg
-from .diffusion.identity_guidance import IdentityGuidance, IdentitySettings
 from .diffusion.restoration_guidance import GuidanceSettings, RestorationGuidance, posterior_target
 from .diffusion.sampling import SamplerStep
 from .imaging.canvas import Canvas, canvas_for
 from .imaging.color import COLOR_FIXES
 from .imaging.tile_setting import TileSetting
 from .imaging.tiling import TileGrid
+from .personalization.face_guidance import FaceGuidance
 from .personalization.identity import Identity, each_in_its_area, personal_context
-from .recognition import Recognizer
-from .recognition.subject import find_subject
 from .restorers.base import Restorer
 from .restorers.changes import NO_CHANGES, evaluated, together
 from .restorers.condition import Condition
 from .restorers.registry import prompt_guidance
 
 LARGEST_CFG = 100.0
-
-
-@dataclass(frozen=True, eq=False)
-class FaceGuidance:
-    """Guidance by a face recogniser, see `IdentityGuidance`.
-
-    Attributes:
-        person: direction [D] of whom the pictures show, see `direction_of`; None for whom the bad, or
-            cleaned, picture shows.
-        blend: of both: 1 is the person alone.
-        area: where to guide [1, 1, H, W] in [0, 1], over the whole picture, of any size; None for everywhere.
-        on_step: see `IdentityGuidance`.
-    """
-
-    recognizer: Recognizer
-    person: Tensor | None = None
-    settings: IdentitySettings = field(default_factory=IdentitySettings)
-    blend: float = 1.0
-    area: Tensor | None = None
-    on_step: Callable[[float, Tensor, Tensor], object] | None = None
 
 
 @torch.no_grad()
@@ -167,7 +145,8 @@ def restore(
     visited = restorer.visited(steps, sampler)
     known = canvas if cleaned is None else replace(canvas, picture=cleaned)
     towards = _towards(restorer, guidance, known.picture, seed, visited, pixel_tiles)
-    recognised = face and _recognised(restorer, face, known, latent, visited, pixel_tiles)
+    latents = latent, latent if start is None else start
+    recognised = face and face.of(restorer, known, *latents, visited, pixel_tiles)
 
     def guide(x0: Tensor, timestep: int) -> Tensor:
         for k, change in enumerate(changes):
@@ -242,28 +221,6 @@ def _towards(
     drawn = settings.space == "latent"
     target = posterior_target(*restorer.posterior(picture, **tiles), seed) if drawn else shown
     return RestorationGuidance(settings, restorer.schedule.respaced(visited), target, decode)
-
-
-def _recognised(
-    restorer: Restorer,
-    face: FaceGuidance,
-    canvas: Canvas,
-    latent: Tensor,
-    visited: Sequence[int],
-    tiles: dict[str, Any],
-) -> IdentityGuidance:
-    """Guidance of the faces that the pictures of a canvas show, whose latents are these."""
-    shown = 2 * canvas.picture - 1
-    subject = find_subject(face.recognizer, shown, restorer.downscale, face.person, face.blend)
-
-    def decode(latents: Tensor) -> Tensor:
-        return 2 * restorer.decode(latents, quantize=False, **tiles) - 1
-
-    area = None if face.area is None else canvas.area(face.area, (latent.shape[-2], latent.shape[-1]))
-    schedule = restorer.schedule.respaced(visited)
-    likeness = partial(subject.likeness, decode)
-    spread = latent.std((1, 2, 3))
-    return IdentityGuidance(face.settings, schedule, likeness, spread, area, face.on_step)
 
 
 def _checked(values: Tensor, what: str, dtype: torch.dtype) -> Tensor:

@@ -12,7 +12,7 @@ from .. import benchmarks
 from .app import app
 
 SPEED = ("memory", "personalized_step", "step", "tiles")
-QUALITY = ("layouts", "personalization", "photographs", "samplers")
+QUALITY = ("guidance", "layouts", "personalization", "photographs", "samplers")
 """These take long, and only run when they are named."""
 
 # --help belongs to the benchmark that is named.

@@ -10,6 +10,7 @@ from pathlib import Path
 import folder_paths
 
 from ...pfstorer_core.checkpoints.names import check_place, checked_name
+from ...pfstorer_core.restorers.clr_face.mask import MASKS as UNLEARNED
 from . import listing
 
 RESTORERS = "restorers"
@@ -21,6 +22,7 @@ VAES = "vae"
 CONTROLNETS = "controlnet"
 FACE_DETECTORS = "face_detection"
 RECOGNIZERS = "face_recognizers"
+MASKS = "identity_masks"
 DLIB = "dlib_resnet29.safetensors"
 BUILT_IN = "blazeface"
 """The choice of no file: the detector that is shipped."""
@@ -42,6 +44,7 @@ def register_model_folders() -> None:
         ADAPTERS: [str(ASSETS / ADAPTERS)],
         FACE_DETECTORS: [],
         RECOGNIZERS: [str(ASSETS / RECOGNIZERS)],
+        MASKS: [str(ASSETS / MASKS)],
     }
     for name, folders in shipped.items():
         own = os.path.join(folder_paths.models_dir, name)
@@ -99,6 +102,17 @@ def recognizer_names() -> list[str]:
 def recognizer_path(name: str) -> str:
     """The recogniser of that name; raises FileNotFoundError as `restorer_path` does."""
     return _path(name, RECOGNIZERS)
+
+
+def mask_names() -> list[str]:
+    """What needs no file, then every learned mask of identity guidance."""
+    return [*UNLEARNED, *sorted(listing.masks(MASKS), key=str.lower)]
+
+
+def mask_path(name: str) -> str | None:
+    """The learned mask of that name, None for what needs no file; raises FileNotFoundError as
+    `restorer_path` does."""
+    return None if name in UNLEARNED else _path(name, MASKS)
 
 
 def adapter_names() -> list[str]:

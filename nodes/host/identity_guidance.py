@@ -16,9 +16,12 @@ from torch import Tensor
 
 from ...pfstorer_core.diffusion.identity_guidance import IdentityGuidance, IdentitySettings
 from ...pfstorer_core.imaging.tiled_autoencoder import TILE
+from ...pfstorer_core.models.identity_mask import IdentityMask
+from ...pfstorer_core.personalization.face_guidance import chosen_mask
 from ...pfstorer_core.recognition.subject import Subject, direction_of, find_subject
 from .guidance import LAST_TIMESTEP, GradientDecoder, blend_conditions, schedule_of, target_latent
 from .guidance_masks import GuidanceMask, with_mask
+from .model import LQ_LATENT
 from .recognition import HostedRecognizer
 
 KEY = "pfstorer.identity_guidance"
@@ -63,10 +66,12 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Whom the scaled LQ latents [B, C, h, w] of a sampling show."""
+    """Whom the scaled latents [B, C, h, w] of a sampling's cleaned, or bad, pictures show, and what of them
+    takes part."""
 
     lq: Tensor
     subject: Subject
+    mask: Tensor | None
 
 
 class FaceGuide:
@@ -76,6 +81,7 @@ class FaceGuide:
         person: direction [D], see `direction_of`; None for whom each LQ picture shows.
         blend: of both: 1 is the person alone.
         mask: where to guide; None for everywhere.
+        latent_mask: see `FaceGuidance`.
         say: told how a sampling went.
     """
 
@@ -87,10 +93,12 @@ class FaceGuide:
         person: Tensor | None = None,
         blend: float = 1.0,
         mask: GuidanceMask | None = None,
+        latent_mask: IdentityMask | str = "none",
         say: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.settings, self.recognizer, self.decoder = settings, recognizer, decoder
-        self.person, self.blend, self.mask, self.say = person, blend, mask, say
+        self.person, self.blend, self.say = person, blend, say
+        self.mask, self.latent_mask = mask, latent_mask
         self.records = list[Record]()
         self._seen: Seen | None = None
 
@@ -100,7 +108,7 @@ class FaceGuide:
             try:
                 if self._seen is None or not torch.equal(self._seen.lq, lq):
                     # In the first step, wherever the window is: no time is lost if there is no face.
-                    self._seen = self._look(lq, unscaled)
+                    self._seen = self._look(lq, args, unscaled)
                 return self._guided(args, self._seen)
             except Exception as error:
                 mm.raise_non_oom(error)
@@ -134,9 +142,10 @@ class FaceGuide:
         def likeness(x0: Tensor, number: int) -> Tensor:
             return seen.subject.likeness(lambda z: self.decoder(unscaled(z)), x0, number)
 
-        mask = None
+        mask = seen.mask
         if self.mask is not None:
-            mask, _ = blend_conditions(args, self.mask.condition_of(inside.current_patcher))
+            area, _ = blend_conditions(args, self.mask.condition_of(inside.current_patcher))
+            mask = area if mask is None else area * mask
         guidance = IdentityGuidance(self.settings, schedule, likeness, spread, mask, note)
         if not guidance.acts(timestep):
             return x0
@@ -147,15 +156,18 @@ class FaceGuide:
             record.after = float(torch.stack(rows).mean())
         return guided
 
-    def _look(self, lq: Tensor, unscaled: Callable[[Tensor], Tensor]) -> Seen:
-        """Finds the faces in what LQ latents show."""
+    def _look(self, lq: Tensor, args: dict[str, Any], unscaled: Callable[[Tensor], Tensor]) -> Seen:
+        """Finds the faces in what latents show."""
         with torch.inference_mode(False), torch.no_grad():
             shown = torch.cat([self.decoder(unscaled(latent)) for latent in lq.clone().split(1)])
             subject = find_subject(
                 self.recognizer, shown, self.decoder.factor, self.person, self.blend,
                 mm.throw_exception_if_processing_interrupted,
             )  # fmt: skip
-        return Seen(lq, subject)
+            bad, shares = blend_conditions(args, LQ_LATENT)
+            latents = (each.clone() for each in (torch.where(shares > 0, bad, lq), lq))
+            mask = chosen_mask(self.latent_mask, subject, self.decoder.factor, *latents)
+        return Seen(lq, subject, mask)
 
 
 def settings_of(strength: float, every: int, start_percent: float, end_percent: float) -> IdentitySettings:

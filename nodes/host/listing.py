@@ -15,6 +15,7 @@ from ...pfstorer_core.checkpoints.reading import read_metadata, tensor_names
 from ...pfstorer_core.personalization.header import FORMAT as ADAPTER
 from ...pfstorer_core.personalization.lora.files import is_lora
 from ...pfstorer_core.recognition.recognizer import FORMAT as RECOGNIZER
+from ...pfstorer_core.restorers.clr_face.mask import FORMAT as MASK
 
 OURS = b'"pfstorer'
 """Begins the format's name in each file of ours."""
@@ -51,6 +52,10 @@ def addons(*folders: str) -> list[str]:
 def controls(*folders: str) -> list[str]:
     """Also control networks of ours."""
     return names(folders, (CONTROL_FORMAT, ""))
+
+
+def masks(*folders: str) -> list[str]:
+    return names(folders, (MASK,))
 
 
 def recognizers(*folders: str) -> list[str]:

@@ -17,13 +17,15 @@ from ..imaging.canvas import prepare_canvas
 from ..imaging.color import COLOR_FIXES
 from ..imaging.faces import Face, find_faces, largest_face
 from ..imaging.pictures import check_picture_name, read_picture, write_picture
+from ..personalization.face_guidance import FaceGuidance
 from ..personalization.identity import MAX_GAMMA, Identity
 from ..personalization.photos import check_count
 from ..personalization.reference_attention.references import References, ReferenceSettings
 from ..personalization.registry import load_identity_adapter
 from ..recognition import load_recognizer
 from ..recognition.subject import direction_of
-from ..restore import FaceGuidance, restore
+from ..restore import restore
+from ..restorers.clr_face.mask import MASKS, load_mask
 from ..restorers.diffbir.cleaner import load_cleaner
 from ..restorers.files import RestorerFile, load_restorer, open_restorer
 from ..restorers.registry import prompt_guidance
@@ -84,6 +86,9 @@ def _restore(
     identity_strength: Annotated[
         float, typer.Option(help="Of --recognizer: length of its steps; 0.1 and more shows as noise.")
     ] = IdentitySettings().strength,
+    identity_mask: Annotated[
+        str, typer.Option(help="Of --recognizer: none, landmarks, or a file that train-mask wrote.")
+    ] = "none",
     cleaner: Annotated[
         Path | None,
         typer.Option(
@@ -144,7 +149,7 @@ def _restore(
     lq = read_picture(picture)
     people = [Identity(load_identity_adapter(path), gamma) for path in identity or []]
     likenesses = list[float]()
-    recognised = _recognised(recognizer, photo or [], identity_strength, likenesses)
+    recognised = _recognised(recognizer, photo or [], identity_strength, identity_mask, likenesses)
     looking, photos = ReferenceSettings(cfg=reference_cfg), photos_in(references) if references else []
     towards = GuidanceSettings(guidance, guidance_space, "mse") if guidance else None
     files: dict[str, Any] = {"prediction_type": prediction_named(prediction_type), "variant": variant}
@@ -191,7 +196,7 @@ def _restore(
 
 
 def _recognised(
-    recognizer: Path | None, photos: list[Path], strength: float, likenesses: list[float]
+    recognizer: Path | None, photos: list[Path], strength: float, mask: str, likenesses: list[float]
 ) -> FaceGuidance | None:
     """Guidance by a recogniser; puts the likeness before each guided step into `likenesses`."""
     if recognizer is None:
@@ -201,7 +206,8 @@ def _recognised(
     judge, settings = load_recognizer(recognizer), IdentitySettings(strength)
     person = direction_of(judge, [read_picture(path) for path in photos]) if photos else None
     note = lambda _, likeness, __: likenesses.append(float(likeness.mean()))  # noqa: E731
-    return FaceGuidance(judge, person, settings, on_step=note)
+    chosen = mask if mask in MASKS else load_mask(mask)
+    return FaceGuidance(judge, person, settings, mask=chosen, on_step=note)
 
 
 def photos_in(folder: Path) -> list[Tensor]:

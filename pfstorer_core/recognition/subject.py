@@ -31,6 +31,10 @@ class Embedder(Protocol):
 
 Decode = Callable[[Tensor], Tensor]
 """Latents [1, C, h, w] -> pictures [1, 3, H, W], about [-1, 1], through which gradients flow."""
+SPREADS = (0.3, 0.3, 0.3, 0.4)
+"""Standard deviations of what belongs to the eyes, the nose and the mouth, as parts of the distance of the
+eyes."""
+
 Region = tuple[slice, slice]
 """Rows and columns of latent cells."""
 
@@ -50,6 +54,23 @@ class Subject:
     wanted: Tensor
     landmarks: Sequence[Tensor | None]
     regions: Sequence[Region]
+
+    def features(self, latents: Tensor, downscale: int) -> Tensor:
+        """Masks [B, 1, h, w] in [0, 1] of eyes, nose and mouth on latents [B, C, h, w]; 1 all over where no
+        face was found."""
+        masks = latents.new_ones(len(latents), 1, *latents.shape[-2:])
+        rows, columns = (torch.arange(side) + 0.5 for side in latents.shape[-2:])
+        for mask, landmarks, (down, across) in zip(masks, self.landmarks, self.regions, strict=True):
+            if landmarks is None:
+                continue
+            points = landmarks[: len(SPREADS)] / downscale + torch.tensor([across.start, down.start])
+            reach = torch.tensor(SPREADS) * (points[0] - points[1]).norm()
+            distances = [torch.hypot(columns - x, rows[:, None] - y) for x, y in points]
+            blobs = [
+                torch.exp(-0.5 * (d / r.clamp_min(0.5)) ** 2) for d, r in zip(distances, reach, strict=True)
+            ]
+            mask[0] = torch.stack(blobs).amax(0)
+        return masks
 
     def likeness(self, decode: Decode, x0: Tensor, number: int) -> Tensor:
         """The cosine [1] of the picture that a latent x0 [1, C, h, w] decodes to, [1, 3, H, W] in [-1, 1],

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from pfstorer_core.diffusion.identity_guidance import IdentityGuidance, IdentitySettings
 from pfstorer_core.diffusion.schedule import Schedule
+from pfstorer_core.models.identity_mask import IdentityMaskConfig, build_mask
 from pfstorer_core.models.iresnet import IResNet, IResNetConfig
+from pfstorer_core.personalization.face_guidance import FaceGuidance
 from pfstorer_core.recognition import Recognizer, cosines
 from pfstorer_core.recognition.subject import direction_of, find_subject
-from pfstorer_core.restore import FaceGuidance, restore
+from pfstorer_core.restore import restore
+from pfstorer_core.restorers.clr_face.train_mask import new_mask
 
 from .small import small_restorer
 
@@ -110,6 +113,14 @@ def test_what_is_decoded_shows_the_face_where_it_is(recognizer: Recognizer, phot
     for number, picture in enumerate(pictures.split(1)):
         assert subject.likeness(lambda x0: decoded.append(x0) or x0, picture, number) > 0.9999
     assert all(piece[0, 0].numel() < 0.7 * large[0, 0].numel() for piece in decoded)
+    mask = subject.features(pictures, 1)
+    assert mask.shape == (2, 1, 400, 360)
+    for number in range(2):
+        down, across = subject.regions[number]
+        for x, y in subject.landmarks[number][:4].round().int().tolist():
+            assert mask[number, 0, down.start + y, across.start + x] > 0.95
+        assert mask[number, 0, :100].max() < 1e-3
+        assert 0.005 < mask[number].mean() < 0.1
     person = direction_of(recognizer, [photo, large])
     towards = find_subject(recognizer, pictures, 1, person)
     assert torch.equal(towards.wanted, person.expand(2, -1))
@@ -150,6 +161,16 @@ def test_a_restoration_comes_nearer_to_the_person(recognizer: Recognizer, photo:
     assert len(noted) == 4
     none = run(replace(guide, settings=replace(settings, strength=0.0)))[0]
     assert torch.equal(none, base)
+    assert torch.equal(run(replace(guide, mask="landmarks"))[0], run(guide)[0]), "no face: all of it"
+    learned = new_mask(model, "global", 32)
+    with torch.no_grad():
+        learned.logits.fill_(30.0)
+    torch.testing.assert_close(run(replace(guide, mask=learned))[0], run(guide)[0])
+    with torch.no_grad():
+        learned.logits.fill_(-1e4)
+    assert torch.equal(run(replace(guide, mask=learned))[0], base)
+    with pytest.raises(ValueError, match="mask is of latents of 3 channels"):
+        run(replace(guide, mask=build_mask(IdentityMaskConfig(3))))
     left = torch.zeros(1, 1, 4, 4)
     assert torch.equal(run(replace(guide, area=left))[0], base)
     left[..., :2] = 1

@@ -17,6 +17,8 @@ from ...checkpoints.tensors import load_exactly, write_safetensors
 from ...imaging.resizing import resize
 from ...models.identity_mask import IdentityMask
 
+MASKS = ("none", "landmarks")
+"""What can be chosen in place of a learned one: all of the latent, or eyes, nose and mouth."""
 FORMAT, VERSION = "pfstorer.identity_mask", "1"
 
 
