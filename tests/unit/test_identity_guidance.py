@@ -117,7 +117,9 @@ def test_what_is_decoded_shows_the_face_where_it_is(recognizer: Recognizer, phot
     assert mask.shape == (2, 1, 400, 360)
     for number in range(2):
         down, across = subject.regions[number]
-        for x, y in subject.landmarks[number][:4].round().int().tolist():
+        landmarks = subject.landmarks[number]
+        assert landmarks is not None
+        for x, y in landmarks[:4].round().int().tolist():
             assert mask[number, 0, down.start + y, across.start + x] > 0.95
         assert mask[number, 0, :100].max() < 1e-3
         assert 0.005 < mask[number].mean() < 0.1
@@ -164,10 +166,10 @@ def test_a_restoration_comes_nearer_to_the_person(recognizer: Recognizer, photo:
     assert torch.equal(run(replace(guide, mask="landmarks"))[0], run(guide)[0]), "no face: all of it"
     learned = new_mask(model, "global", 32)
     with torch.no_grad():
-        learned.logits.fill_(30.0)
+        learned.get_parameter("logits").fill_(30.0)
     torch.testing.assert_close(run(replace(guide, mask=learned))[0], run(guide)[0])
     with torch.no_grad():
-        learned.logits.fill_(-1e4)
+        learned.get_parameter("logits").fill_(-1e4)
     assert torch.equal(run(replace(guide, mask=learned))[0], base)
     with pytest.raises(ValueError, match="mask is of latents of 3 channels"):
         run(replace(guide, mask=build_mask(IdentityMaskConfig(3))))

@@ -2,23 +2,28 @@
 
 # ruff: noqa: F811 - fixtures are imported
 
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management as mm
+import folder_paths
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from inside_guidance import diffbir, loaded, picture, sampled, stablesr, watched  # noqa: F401 - fixtures
 from inside_model import path, restorer  # noqa: F401 - fixtures
+from pfstorer.nodes.host.folders import mask_names
 from pfstorer.nodes.host.guidance import schedule_of
 from pfstorer.nodes.host.identity_guidance import KEY, FaceGuide, record_of
 from pfstorer.nodes.host.recognition import HostedRecognizer
 from pfstorer.nodes.identity import FaceIdentityGuidance, IdentityGuidanceReport
 from pfstorer.nodes.tiles import RestorationTiling
 from pfstorer.pfstorer_core.diffusion.identity_guidance import IdentityGuidance, IdentitySettings
+from pfstorer.pfstorer_core.models.identity_mask import IdentityMaskConfig, build_mask
 from pfstorer.pfstorer_core.models.iresnet import IResNet, IResNetConfig
 from pfstorer.pfstorer_core.recognition import Recognizer
 from pfstorer.pfstorer_core.recognition.subject import find_subject
+from pfstorer.pfstorer_core.restorers.clr_face.mask import save_mask
 from torch import Tensor
 
 SQUARE = (8, 8)
@@ -192,3 +197,27 @@ def test_a_sampling_that_failed_leaves_nothing(
     monkeypatch.undo()
     assert torch.equal(sampled(patched, picture(1, SQUARE)), expected)
     assert guide.settings == IdentitySettings(0.2, t_start=1000)
+
+
+def test_a_mask_of_the_latent(
+    model: Any, vae: Any, recognizer: HostedRecognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Learned ones are files of a folder; those of other latents are refused. Without a face landmarks mean
+    all of it."""
+    whole = guided(model, vae, recognizer, start_percent=0.0)
+    lq = picture(1, SQUARE)
+    expected = sampled(whole, lq)
+    features = guided(model, vae, recognizer, latent_mask="landmarks", start_percent=0.0)
+    assert torch.equal(sampled(features, lq), expected)
+    for channels in (3, 4):
+        mask = build_mask(IdentityMaskConfig(channels, SQUARE))
+        with torch.no_grad():
+            mask.get_parameter("logits").fill_(-1e4)
+        save_mask(mask, tmp_path / f"{channels}.safetensors", {})
+    found = ([str(tmp_path)], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "identity_masks", found)
+    assert mask_names() == ["none", "landmarks", "3.safetensors", "4.safetensors"]
+    shut = guided(model, vae, recognizer, latent_mask="4.safetensors", start_percent=0.0)
+    assert torch.equal(sampled(shut, lq), sampled(model, lq))
+    with pytest.raises(ValueError, match="mask is of latents of 3 channels"):
+        guided(model, vae, recognizer, latent_mask="3.safetensors")
