@@ -11,7 +11,7 @@ import typer
 from .. import benchmarks
 from .app import app
 
-SPEED = ("memory", "personalized_step", "step", "tiles")
+SPEED = ("memory", "personalized_step", "reference_step", "step", "tiles")
 QUALITY = ("guidance", "layouts", "personalization", "photographs", "samplers")
 """These take long, and only run when they are named."""
 

@@ -1,8 +1,10 @@
 """Photos that a MODEL looks at: the core's numbers, the base's bits at strength 0, no trace behind."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import comfy.ldm.modules.attention
 import comfy.ops
 import pytest
 import torch
@@ -14,6 +16,7 @@ from pfstorer.nodes.host.unet import HostUNet
 from pfstorer.nodes.host.vae import build_vae
 from pfstorer.nodes.references import ReferenceAttention
 from pfstorer.pfstorer_core.models import BlockHooks, UNet, UNetConfig
+from pfstorer.pfstorer_core.models.ops import attention
 from pfstorer.pfstorer_core.personalization.reference_attention import references as core
 from pfstorer.pfstorer_core.personalization.reference_attention.references import (
     References,
@@ -22,6 +25,7 @@ from pfstorer.pfstorer_core.personalization.reference_attention.references impor
 from pfstorer.pfstorer_core.restorers.base import Restorer
 from pfstorer.pfstorer_core.restorers.changes import attention_of, evaluated
 from pfstorer.pfstorer_core.restorers.files import open_restorer
+from pfstorer.pfstorer_core.restorers.shared_attention import SharedTokens, joined
 from torch import Tensor
 
 PHOTOS = torch.rand(2, 80, 60, 3, generator=torch.Generator().manual_seed(4))
@@ -167,6 +171,18 @@ def test_plain_attention_of_the_host_is_the_core_s() -> None:
     hooks = BlockHooks(self_attention=attention_of(expected))
     torch.testing.assert_close(out, own(x, t, condition=lq, hooks=hooks), rtol=0, atol=1e-4)
     assert (out - own(x, t, condition=lq)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["basic", "split", "sub_quad", "pytorch"])
+def test_every_attention_of_the_host_counts_photos_alike(kind: str) -> None:
+    """By a mask of one row, which is all queries'."""
+    q, k, v = torch.randn(3, 2, 12, 32, generator=torch.Generator().manual_seed(0))
+    photo = SharedTokens(*torch.randn(2, 1, 20, 32), weight=0.3)
+    hook = joined({"here": [photo]})
+    theirs = partial(getattr(comfy.ldm.modules.attention, f"attention_{kind}"), heads=4)
+    expected = hook("here", q, k, v, partial(attention, heads=4))
+    torch.testing.assert_close(hook("here", q, k, v, theirs), expected, rtol=0, atol=1e-5)
+    assert (expected - attention(q, k, v, 4)).abs().max() > 0.05
 
 
 def test_what_was_read_is_said(model: Any, vae: Any, notes: list[str]) -> None:  # noqa: F811
