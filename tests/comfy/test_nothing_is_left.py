@@ -203,6 +203,9 @@ GRAPHS: dict[str, Graph] = {
         "looking": looking("with dual_pivot", cfg=1.5, reference_timestep="noised", start_percent=0.3),
         **native("looking"),
     },
+    "references of a prior": {
+        **CLR_FACE, "looking": looking(cfg=1.5), "restored": tiled("looking", cfg=1.5, quantize=False)
+    },
     "learning pfstorer": learning("TrainIdentityAdapter", STABLESR, method="pfstorer", steps=STEPS),
     "learning lora": learning("TrainIdentityAdapter", STABLESR, method="lora", steps=STEPS),
     # Without the class, whose pictures are drawn once for all runs.
