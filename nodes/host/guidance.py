@@ -90,7 +90,10 @@ class GradientDecoder:
         # The gradient of a mean over so many numbers would vanish in half precision.
         amount = 2.0 ** round(math.log2(3 * latent.shape[-2] * latent.shape[-1] * self.factor**2))
         module: Any = self.patcher.model
-        decoded = module.decode(_times(latent, 1 / amount).to(self.dtype))
+        # What a codebook rounds away has no gradient, and hides small steps.
+        quantizes = getattr(module, "quantize", None) is not None
+        options = {"quantize": False} if quantizes else {}
+        decoded = module.decode(_times(latent, 1 / amount).to(self.dtype), **options)
         return _times(decoded.float(), amount)
 
     def smaller(self, error: Exception) -> None:

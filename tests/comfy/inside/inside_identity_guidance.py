@@ -10,6 +10,7 @@ import folder_paths
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from inside_dynamic import small
 from inside_guidance import diffbir, loaded, picture, sampled, stablesr, watched  # noqa: F401 - fixtures
 from inside_model import path, restorer  # noqa: F401 - fixtures
 from pfstorer.nodes.host.folders import mask_names
@@ -24,6 +25,7 @@ from pfstorer.pfstorer_core.models.iresnet import IResNet, IResNetConfig
 from pfstorer.pfstorer_core.recognition import Recognizer
 from pfstorer.pfstorer_core.recognition.subject import find_subject
 from pfstorer.pfstorer_core.restorers.clr_face.mask import save_mask
+from pfstorer.pfstorer_core.restorers.files import load_restorer
 from torch import Tensor
 
 SQUARE = (8, 8)
@@ -37,6 +39,17 @@ def recognizer() -> HostedRecognizer:
     network = IResNet(IResNetConfig(4, (4, 6, 8, 8), (1, 1, 1, 1), 10)).eval().requires_grad_(False)
     cpu = torch.device("cpu")
     return HostedRecognizer(Recognizer(network, name="small"), ModelPatcher(network, cpu, cpu))
+
+
+@pytest.fixture(scope="module")
+def clr_face(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
+    from pfstorer_core.restorers.files import save_restorer  # of the package that small takes
+
+    path = tmp_path_factory.mktemp("clr_face") / "prior.safetensors"
+    save_restorer(small.small_prior(), path, torch.float32)
+    core, (model, vae) = load_restorer(path), loaded(path)
+    model.model.null_context = core.null_context
+    return core, model, vae
 
 
 @pytest.fixture
@@ -70,6 +83,7 @@ def guide_of(model: Any) -> FaceGuide:
         ("stablesr", "heun", False, {"start_percent": 0.0}),
         ("stablesr", "ddpm", True, {"start_percent": 0.0, "every": 2}),
         ("diffbir", "euler", False, {"start_percent": 0.0, "end_percent": 0.6}),
+        ("clr_face", "ddim", True, {"start_percent": 0.0}),
     ],
 )
 def test_it_is_the_core_s_rule(
@@ -84,7 +98,7 @@ def test_it_is_the_core_s_rule(
     guide, scale = guide_of(patched), core.header.scale_factor
 
     def decode(latents: Tensor) -> Tensor:
-        return core.autoencoder.decode(latents / scale)
+        return core.autoencoder.decode(latents / scale, quantize=False)
 
     levels = [sigma for sigma, _ in before]
     inside = model.model.model_sampling
