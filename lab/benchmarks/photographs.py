@@ -75,18 +75,8 @@ class Photographs:
         return [self._case(number, path) for number, path in enumerate(people)]
 
     def _case(self, number: int, folder: Path) -> Case:
-        wanted = self.references + self.tests
-        found: list[Tensor] = []
-        for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
-            picture = read_picture(path)[0]
-            box = largest_face(picture)
-            if box and len(found) < wanted:
-                _, height, width = picture.shape
-                face = cut(picture[None], face_square(box, (height, width), CONTEXT))
-                found.append(resize(face, (self.size, self.size)).clamp(0, 1))
-        if len(found) < wanted:
-            raise ValueError(f"{folder.name} has {len(found)} photos with a face, and {wanted} are needed.")
-        references, hq = torch.cat(found).split([self.references, self.tests])
+        faces = faces_in(folder, self.references + self.tests, self.size)
+        references, hq = faces.split([self.references, self.tests])
         generators = [np.random.default_rng([self.seed, number, k]) for k in range(self.tests)]
         hq, lq = random_degradation(self.preset, self.size)(hq, generators)
         nothing = hq.new_empty(self.tests, 0, 2)
@@ -95,6 +85,22 @@ class Photographs:
             number, self.preset, hq, lq, plain=hq, references=references, landmarks=nothing,
             visible=nothing[..., 0].bool(), traits=hq.new_empty(0), seed=seed,
         )  # fmt: skip
+
+
+def faces_in(folder: Path, count: int, size: int) -> Tensor:
+    """[count, 3, size, size] in [0, 1] of the first photos, by file name, that have a face; raises ValueError
+    where there are too few."""
+    found: list[Tensor] = []
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
+        picture = read_picture(path)[0]
+        box = largest_face(picture)
+        if box and len(found) < count:
+            _, height, width = picture.shape
+            face = cut(picture[None], face_square(box, (height, width), CONTEXT))
+            found.append(resize(face, (size, size)).clamp(0, 1))
+    if len(found) < count:
+        raise ValueError(f"{folder.name} has {len(found)} photos with a face, and {count} are needed.")
+    return torch.cat(found)
 
 
 def rows_of(methods: dict[str, Method], cases: Sequence[Case]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from .ops import Backend
 
 COMMITMENT = 0.25
 """Weight of the codebook's term of the loss, see `Codebook.forward`."""
-ROWS = 4096
+ROWS = 256
 """Latent cells whose distances to all entries are in memory at a time."""
 
 
