@@ -74,6 +74,9 @@ def test_photos_are_read_once_a_time_step_for_all_tiles(
     references = References.of(restorer, PHOTOS, settings=ReferenceSettings(timestep=timestep, cfg=cfg))
     pf.restore(restorer, LQ, upscale=8, steps=3, identities=[Identity(references)])  # 15 tiles
     assert len(calls) == times * (2 if cfg > 1 else 1)
+    visited = restorer.visited(3)
+    seen = [0] if timestep == "zero" else [t for t in reversed(visited)]
+    assert [call[2] for call in calls][:: 2 if cfg > 1 else 1] == seen
     noised = calls[-1][1][:, 0]
     assert (timestep == "noised") != bool(
         torch.equal(noised, references.latents) or torch.equal(noised, 0 * noised)
@@ -129,6 +132,35 @@ def test_no_gradient_flows_into_what_is_read_but_in_training() -> None:
     assert not any(layer[0].key.requires_grad or layer[0].value.requires_grad for layer in bound.values())
     found = read_photos(restorer.unet, references.latents[:, None], 0, restorer.null_context)
     assert all(part.requires_grad for layer in found.values() for part in layer)
+
+
+def test_a_photo_is_read_as_its_own_bad_picture_or_without_one(restorer: Restorer) -> None:
+    """By SFT and control networks, which restore it as itself; ReF-LDM's channels are zeros."""
+    latents, t = References.of(restorer, PHOTOS[:1]).latents, torch.tensor([7])
+    beside = restorer.unet.config.in_channels - restorer.unet.config.out_channels
+    condition = torch.zeros_like(latents) if beside else latents
+    seen: dict[str, Tensor] = {}
+
+    def note(name: str, q: Tensor, k: Tensor, v: Tensor, attend: Callable[..., Tensor]) -> Tensor:
+        seen[name] = torch.stack([q, k, v])
+        return attend(q, k, v)
+
+    with torch.no_grad():
+        hooks = BlockHooks(self_attention=note)
+        restorer.denoise(latents, t, replace(restorer.condition(latents), spatial=condition), hooks=hooks)
+        for name, read in read_photos(restorer.unet, latents[None], 7, restorer.null_context).items():
+            torch.testing.assert_close(torch.stack([*read]), seen[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_works_in_half_precision(dtype: torch.dtype) -> None:
+    whole = small_restorer()
+    half = replace(
+        whole, unet=whole.unet.to(dtype), autoencoder=whole.autoencoder.to(dtype),
+        null_context=whole.null_context.to(dtype),
+    )  # fmt: skip
+    references = References.of(half, PHOTOS, settings=ReferenceSettings(cfg=1.5))
+    assert not torch.equal(restored(half, references, gamma=0.5), restored(half))
 
 
 def test_each_row_of_a_batch_may_have_photos_of_its_own(restorer: Restorer) -> None:
