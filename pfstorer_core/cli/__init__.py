@@ -11,6 +11,7 @@ from . import (  # noqa: F401 - they register their verbs
     first_stage,
     masking,
     personalizing,
+    priors,
     restoring,
     training,
     verifying,

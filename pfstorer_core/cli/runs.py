@@ -33,6 +33,8 @@ from .settings import Changes, Data
 
 TOGETHER = 8
 """Pictures that a GPU degrades at once."""
+LEARNED_FROM = {"control": "diffbir", "prior": "face"}
+"""What large ones saw, where that is not what StableSR did."""
 WIDE = 256
 """Channels of a U-Net from which on it is trained as StableSR was."""
 
@@ -138,11 +140,11 @@ def run_stage(
     samples, held = crops
     size = samples.size
     _check_size(size, start)
-    large = settings.train == "control" and size >= LARGE
-    degradation = random_degradation(run.data.degradation or ("diffbir" if large else ""), size)
-    wide = start.restorer.unet.config.model_channels >= WIDE
-    suited = small_restorer(run.network).loop if run.source is None else TINY_LOOP
-    loop = _ending(run, run.loop.to(settings.loop if wide else suited), folder / settings.stage)
+    suited = LEARNED_FROM.get(settings.train, "") if size >= LARGE else ""
+    degradation = random_degradation(run.data.degradation or suited, size)
+    wide = settings.train == "prior" or start.restorer.unet.config.model_channels >= WIDE
+    small = TINY_LOOP if run.source or wide else small_restorer(run.network).loop
+    loop = _ending(run, run.loop.to(settings.loop if wide else small), folder / settings.stage)
     on_gpu = launched_processes().device.type == "cuda"
     settings = replace(
         settings,

@@ -111,17 +111,17 @@ def is_trained(train: str, key: str) -> bool:
     """Whether a training trains a parameter of the U-Net.
 
     "sft": StableSR's, the SFT layers and the LQ encoder on a frozen U-Net. "unet": the U-Net without them.
-    "all": both. "control": the control network on a frozen U-Net.
+    "all": both. "control": the control network on a frozen U-Net. "prior": all of a U-Net that has neither.
 
     Raises:
-        ValueError: none of these four.
+        ValueError: none of these five.
     """
-    if train not in ("sft", "unet", "all", "control"):
+    if train not in ("sft", "unet", "all", "control", "prior"):
         raise ValueError(f"No training of {train!r}; choose sft, unet or all.")
     if train == "control":
         return key.startswith("control_model.")
     own = ".spade." in key or key.startswith("lq_encoder.")
-    return train == "all" or own == (train == "sft")
+    return train in ("all", "prior") or own == (train == "sft")
 
 
 def contexts(restorer: Restorer, captions: Sequence[str]) -> Tensor:

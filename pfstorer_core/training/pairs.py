@@ -18,6 +18,9 @@ from .data import Crops
 from .degradation import RandomDegradation
 from .progress import Progress, silent
 
+CERTAIN = -60.0
+"""Logarithm of a variance that no draw shows."""
+
 Clean = Callable[[Tensor], Tensor]
 """Takes the damage out of pictures [B, 3, H, W] in [0, 1]."""
 
@@ -62,7 +65,11 @@ class LatentPairs:
 
 @torch.no_grad()
 def moments(autoencoder: Autoencoder, images: Tensor) -> Tensor:
-    """Pictures [B, 3, H, W] in [0, 1] -> mean and log-variance of their latents, [B, 2·C, h, w]."""
+    """Pictures [B, 3, H, W] in [0, 1] -> mean and log-variance of their latents, [B, 2·C, h, w]. A VQ
+    autoencoder tells no distribution: its latents are certain."""
+    if not autoencoder.config.double_z:
+        latents = autoencoder.encode(2 * images - 1)
+        return torch.cat([latents, torch.full_like(latents, CERTAIN)], dim=1)
     return torch.cat(autoencoder.moments(2 * images - 1), dim=1)
 
 

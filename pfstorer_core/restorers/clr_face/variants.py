@@ -48,10 +48,16 @@ UNSEEN = (
     "It has no condition: it does not see the bad picture and so cannot restore it. It only draws anew, half "
     "way into the noise, what it starts from. `train-prior --from` it gives it a condition."
 )
+LEARNED = {
+    "ffhq256": "learned FFHQ, whose pictures are for non-commercial use (CC BY-NC-SA 4.0).",
+    "celeba256": "learned CelebA-HQ, whose pictures are for non-commercial research only.",
+}
 NOTES = {
     "refldm": "ReF-LDM's weights are for non-commercial research only.",
-    "ffhq256": f"{UNSEEN} It learned FFHQ, whose pictures are for non-commercial use (CC BY-NC-SA 4.0).",
-    "celeba256": f"{UNSEEN} It learned CelebA-HQ, whose pictures are for non-commercial research only.",
+    "ffhq256": f"{UNSEEN} It {LEARNED['ffhq256']}",
+    "celeba256": f"{UNSEEN} It {LEARNED['celeba256']}",
+    "from_ffhq256": f"It began as a network that {LEARNED['ffhq256']}",
+    "from_celeba256": f"It began as a network that {LEARNED['celeba256']}",
     "bsr_sr": "It enlarges pictures of all kinds by 4; for faces take another one. Its authors give its "
     "weights no licence of their own: ask before commercial use.",
 }

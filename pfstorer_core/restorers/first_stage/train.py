@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...checkpoints.header import RestorerHeader
+from ...checkpoints.header import HEADER_ENTRY, RestorerHeader
+from ...checkpoints.layouts import with_prefixes
 from ...checkpoints.parts import AUTOENCODER
 from ...checkpoints.tensors import load_exactly, read_checkpoint, write_safetensors
 from ...models import Autoencoder
@@ -102,7 +103,8 @@ def normalize_latents(model: Autoencoder, images: Tensor) -> None:
 
 
 def load_autoencoder(path: Path) -> Autoencoder:
-    """The autoencoder in a file, or the finished one of a folder in which `train_autoencoder` ran.
+    """The autoencoder in a file, alone or in a restorer, or the finished one of a folder in which
+    `train_autoencoder` ran.
 
     Raises:
         FileNotFoundError: there is none.
@@ -115,7 +117,13 @@ def load_autoencoder(path: Path) -> Autoencoder:
             "restorer."
         )
     tensors, metadata = read_checkpoint(path)
-    header = RestorerHeader(norm_groups=int(metadata.get(GROUPS, 32)))
-    model = Autoencoder(AUTOENCODER.config_from(tensors, header))
-    load_exactly(model, tensors, "autoencoder")
+    if HEADER_ENTRY in metadata:
+        header = RestorerHeader.from_file(metadata, tensors, path.name)
+    else:
+        header = RestorerHeader(norm_groups=int(metadata.get(GROUPS, 32)))
+    weights = AUTOENCODER.of(with_prefixes(tensors))
+    config = AUTOENCODER.config_from(weights, header)
+    AUTOENCODER.check_fit(weights, config)  # before there is memory for what it claims
+    model = Autoencoder(config)
+    load_exactly(model, weights, "autoencoder")
     return model.eval().requires_grad_(False)

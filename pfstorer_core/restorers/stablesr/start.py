@@ -91,7 +91,7 @@ def new_start(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet, tower = UNet(config), TextTower(text)
-        _start_idle(unet, sft_acts=train != "unet")
+        start_idle(unet, sft_acts=train != "unet")
         # As OpenCLIP draws them; torch's own draw of an embedding would drown the positions.
         nn.init.normal_(tower.model.token_embedding.weight, std=0.02)
         nn.init.normal_(tower.model.positional_embedding, std=0.01)
@@ -195,7 +195,7 @@ def _reset(layers: Iterable[nn.Module]) -> None:
             layer.reset_parameters()  # type: ignore[operator]
 
 
-def _start_idle(unet: UNet, sft_acts: bool) -> None:
+def start_idle(unet: UNet, sft_acts: bool) -> None:
     """Latent diffusion's start: residual branches and the output begin at zero."""
     for module in unet.modules():
         if isinstance(module, SFT):

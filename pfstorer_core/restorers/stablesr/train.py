@@ -29,9 +29,11 @@ LOOKED_AT = (999, 700, 400, 150)
 AT_THE_RIM = re.compile(r"(\w+\.)?(input_blocks\.0|out|zero_convs|middle_block_out)\.")
 """Layers of a U-Net, or of one that reads the LQ latent for it, whose matrices Muon is not for."""
 
-NULL_LQ = {"sft": 0.0, "unet": 1.0, "all": 0.15, "control": 0.0}
-EMPTY_PROMPT = {"sft": 1.0, "unet": 0.1, "all": 0.5, "control": 1.0}
+NULL_LQ = {"sft": 0.0, "unet": 1.0, "all": 0.15, "control": 0.0, "prior": 0.1}
+EMPTY_PROMPT = {"sft": 1.0, "unet": 0.1, "all": 0.5, "control": 1.0, "prior": 1.0}
 """Defaults of `BaseTraining` by what is trained."""
+CHOOSE = ("all", "prior")
+"""What may be trained without an LQ picture as often as one likes."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class BaseTraining:
     """Settings of a training of the base restorer; the defaults of `loop` are StableSR's.
 
     Attributes:
-        train: "sft", "unet", "all" or "control": see `is_trained`.
-        null_lq: share of samples without SFT, so that the U-Net alone stays a generator; None takes
-            `NULL_LQ`. Only "all" can choose.
+        train: "sft", "unet", "all", "control" or "prior": see `is_trained`.
+        null_lq: share of samples without an LQ picture, so that the U-Net alone stays a generator; None takes
+            `NULL_LQ`. Only "all" and "prior" can choose.
         empty_prompt: share of samples whose caption is left out; None takes `EMPTY_PROMPT`.
         degradation: what makes LQ pictures of HQ ones; ignored for latents that were encoded before.
         p_hq: share of samples whose LQ picture is HQ as it is (PFStorer: 0.03).
@@ -76,10 +78,10 @@ class BaseTraining:
             raise ValueError(f"group must be 1 or above, got {self.group}.")
         if not self.shift > 0:
             raise ValueError(f"shift must be above 0, got {self.shift}.")
-        if self.train != "all" and self.null_lq not in (None, NULL_LQ[self.train]):
+        if self.train not in CHOOSE and self.null_lq not in (None, NULL_LQ[self.train]):
             raise ValueError(
                 f"null_lq is {NULL_LQ[self.train]:g} where {self.train} is trained: what has no part in a "
-                "sample cannot learn from it. Choose a share for `all` only."
+                "sample cannot learn from it. Choose a share for `all` and `prior` only."
             )
 
     @property
@@ -140,6 +142,8 @@ def evaluated(
     empty = restorer.header.control_prompt == "empty"
     read = restorer.null_context.expand(len(x), -1, -1) if empty else context
     given = restorer.unet.conditioning(lq_latent, x, t, read)
+    if given.channels is not None:
+        return restorer.unet(x, t, context, replace(given, channels=given.channels * guided))
     return restorer.unet(x, t, context, replace(given, rows=guided))
 
 
@@ -173,9 +177,9 @@ class DenoisingLoss(Objective):
         captions = ["" if drop else text for drop, text in zip(empty, batch["caption"], strict=True)]
         moments_hq, moments_lq = self._moments(batch, rngs)
         hq = self._latent(moments_hq, rngs)
-        # SFT learns from draws, and a control network from modes (DiffBIR).
-        controlled = self.start.header.condition == "control"
-        lq = self._mode(moments_lq) if controlled else self._latent(moments_lq, rngs)
+        # SFT learns from draws, and all others from modes (DiffBIR, ReF-LDM).
+        drawn = self.start.header.condition == "sft"
+        lq = self._latent(moments_lq, rngs) if drawn else self._mode(moments_lq)
         return denoising_loss(
             self.restorer,
             x0=hq,
