@@ -187,7 +187,7 @@ class Encoded:
 
 @pytest.mark.full
 def test_a_step_at_the_published_size(tmp_path: Path) -> None:
-    """ReF-LDM's U-Net, 117.8 M parameters, of latents of 512 pixels; in fp32 on a CPU the process peaks at 3.2 GB."""
+    """ReF-LDM's U-Net, 117.8 M parameters, on latents of 512 pixels, in fp32: the process peaks at 3.2 GB."""
     stage = Autoencoder(replace(VQ, ch_mult=(1, 1, 2, 2), z_channels=8, embed_dim=8))
     start = new_prior(stage, Crops(), PRIORS["ref_ldm"])  # type: ignore[arg-type]
     unet = start.restorer.unet
