@@ -1,5 +1,6 @@
 """What ships with the pack: small, whole, and what it says it is."""
 
+import json
 import re
 from pathlib import Path
 
@@ -18,21 +19,26 @@ from harness.shipped.person import DRAWN_PERSON
 from lab.evaluation import load_judges
 from pfstorer_core import load_restorer, restore
 from pfstorer_core.checkpoints.reading import read_metadata
+from pfstorer_core.checkpoints.tensors import read_checkpoint
 from pfstorer_core.checkpoints.version import VERSION
 from pfstorer_core.imaging.alignment import aligned_face
 from pfstorer_core.imaging.faces import find_faces
 from pfstorer_core.imaging.pictures import read_picture
 from pfstorer_core.imaging.resizing import resize
+from pfstorer_core.models import AutoencoderConfig
 from pfstorer_core.personalization.dual_pivot.adapter import DualPivotAdapter
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from pfstorer_core.personalization.registry import load_identity_adapter
 from pfstorer_core.recognition import load_recognizer
+from pfstorer_core.restorers.first_stage.train import load_autoencoder
+from pfstorer_core.restorers.first_stage.variants import FIRST_STAGES
 
 ASSETS = ROOT / "assets"
 DATA = Path(__file__).parent / "data"
 PERSON = f"identity_adapters/{DRAWN_PERSON}.safetensors"
 BY_LORA, BY_DUAL_PIVOT = (f"identity_adapters/{name}.safetensors" for name in (LORA, DUAL_PIVOT))
 DLIB = "face_recognizers/dlib_resnet29.safetensors"
+VQ = "pfstorer_tiny_vq.safetensors"
 MEGABYTES = {
     "pfstorer_tiny.safetensors": 41, CONTROL: 12, "pfstorer_judges.safetensors": 5, PERSON: 5, BY_LORA: 2,
     BY_DUAL_PIVOT: 3, DLIB: 12,
@@ -101,6 +107,26 @@ def test_dlib_s_recogniser_sees_faces_as_dlib_cuts_them() -> None:
         aligned, _ = aligned_face(picture, face.landmarks, 256)
         for seen, place in ((picture, face.landmarks[None]), (aligned, None)):
             assert (recognizer.embed(2 * seen - 1, place) - descriptor).norm() < 0.3
+
+
+def test_the_tiny_vq_autoencoder_keeps_a_photograph() -> None:
+    """f4, three channels of unit variance together, a codebook that is used; by the recipe of its name."""
+    model = load_autoencoder(ASSETS / VQ)
+    assert model.config == FIRST_STAGES["tiny_vq_f4"].training.config
+    photo = read_picture(ROOT / "pfstorer_core" / "verification" / "data" / "good.jpg")
+    photo = resize(photo, (256, 256)).clamp(0, 1)
+    latent = model.encode(2 * photo - 1)
+    assert 0.5 < float(latent.std()) < 2
+    assert model.quantize is not None
+    assert len(model.quantize(latent)[1].unique()) > 500
+    error = ((model.decode(latent) + 1) / 2 - photo).square().mean()
+    assert -10 * error.log10() > 27
+    record = json.loads(read_checkpoint(ASSETS / VQ)[1]["training"])
+    assert record["command"].startswith("train-autoencoder ")
+    assert (
+        AutoencoderConfig(**{**record["config"], "ch_mult": tuple(record["config"]["ch_mult"])})
+        == model.config
+    )
 
 
 def test_the_registry_s_pictures_have_its_sizes() -> None:
