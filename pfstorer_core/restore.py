@@ -97,6 +97,7 @@ def restore(
         raise ValueError(
             f"No colour fix named {color_fix!r}; choose one of {', '.join(COLOR_FIXES)} or none."
         )
+    visited = restorer.visited(steps, sampler)
     tiles = TileSetting(tile, overlap, header.image_size, restorer.downscale)
     canvas = canvas_for(header, lq.float().cpu(), upscale, restorer.downscale)
     tiles = tiles.on(canvas.picture, header.size_rule)
@@ -142,7 +143,6 @@ def restore(
         joint.cache_clear()
         return guided(x, t)
 
-    visited = restorer.visited(steps, sampler)
     known = canvas if cleaned is None else replace(canvas, picture=cleaned)
     towards = _towards(restorer, guidance, known.picture, seed, visited, pixel_tiles)
     latents = latent, latent if start is None else start

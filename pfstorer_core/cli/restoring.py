@@ -112,6 +112,12 @@ def _restore(
     color_fix: Annotated[
         str, typer.Option(help="Colours of the bad picture: wavelet, adain or none.")
     ] = "wavelet",
+    sampler: Annotated[
+        str, typer.Option(help="ddpm, or ddim, which adds no noise and is how ReF-LDM is published.")
+    ] = "ddpm",
+    quantize: Annotated[
+        bool, typer.Option(help="Bring the result to the codebook of a VQ autoencoder, as published.")
+    ] = True,
     tile: Annotated[
         int,
         typer.Option(
@@ -184,6 +190,8 @@ def _restore(
             seed=seed,
             fidelity=fidelity,
             color_fix=color_fix,
+            sampler=sampler,
+            quantize=quantize,
             tile=tile,
             overlap=overlap,
             tile_batch=tile_batch,

@@ -160,6 +160,8 @@ def test_it_sees_the_bad_picture_and_starts_from_the_cleaned_one(start: str, at:
     x = noise if expected is None else prior.schedule.q_sample(expected, last, noise)
     torch.testing.assert_close(found[0][0], x)
     assert len(seen(prior, steps=3, sampler="ddim")) == 3
+    with pytest.raises(ValueError, match="No sampler named 'euler'; choose one of ddpm, ddim"):
+        seen(prior, steps=3, sampler="euler")
 
 
 def test_without_a_cleaner_it_starts_from_the_bad_picture(prior: Restorer) -> None:
