@@ -149,6 +149,11 @@ FOREIGN = (
         advice="DiffBIR's control networks are v1_face.pth, v1_general.pth, v2.pth and DiffBIR_v2.1.pt",
     ),
     Foreign("a model in the layout of diffusers", r"(^|\.)(down_blocks|mid_block|up_blocks)\."),
+    Foreign(
+        "a face recogniser",
+        r"^layer1\.0\.(prelu\.weight|conv1\.bias)$",
+        advice="it goes into models/face_recognizers, and is loaded by Load Face Recognizer",
+    ),
     Foreign("a textual inversion", r"^(emb_params|string_to_param|string_to_token|clip_[gl])$"),
     Foreign(
         "a text or image encoder",

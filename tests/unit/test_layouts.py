@@ -148,6 +148,10 @@ FOREIGN = {
         keys("model.diffusion_model.joint_blocks.0.context_block.attn.qkv.weight", AUTOENCODER.key),
         keys("x_embedder.weight", "single_transformer_blocks.0.attn.to_q.weight"),
     ],
+    "face recogniser": [
+        keys("conv1.weight", "layer1.0.prelu.weight", "features.weight"),
+        keys("conv1.bias", "layer1.0.conv1.bias", "fc.weight"),
+    ],
     "textual inversion": [keys("emb_params"), keys("clip_g", "clip_l")],
     "text or image encoder": [
         keys("text_model.embeddings.token_embedding.weight"),
