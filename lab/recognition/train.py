@@ -54,7 +54,7 @@ class RecognizerTraining:
     left_out: tuple[str, ...] = ("P004", "P007", "P008")
     seed: int = 7
     loop: LoopSettings = field(
-        default_factory=lambda: LoopSettings(800, 3e-3, 64, weight_decay=0.01, ema=0.99, bf16=False)
+        default_factory=lambda: LoopSettings(450, 3e-3, 64, weight_decay=0.01, ema=0.99, bf16=False)
     )
 
     def __post_init__(self) -> None:

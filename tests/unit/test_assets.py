@@ -30,6 +30,7 @@ from pfstorer_core.personalization.dual_pivot.adapter import DualPivotAdapter
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from pfstorer_core.personalization.registry import load_identity_adapter
 from pfstorer_core.recognition import load_recognizer
+from pfstorer_core.recognition.likeness import strangers
 from pfstorer_core.restorers.first_stage.train import load_autoencoder
 from pfstorer_core.restorers.first_stage.variants import FIRST_STAGES
 
@@ -37,11 +38,12 @@ ASSETS = ROOT / "assets"
 DATA = Path(__file__).parent / "data"
 PERSON = f"identity_adapters/{DRAWN_PERSON}.safetensors"
 BY_LORA, BY_DUAL_PIVOT = (f"identity_adapters/{name}.safetensors" for name in (LORA, DUAL_PIVOT))
+OWN = "face_recognizers/pfstorer_iresnet.safetensors"
 DLIB = "face_recognizers/dlib_resnet29.safetensors"
 VQ = "pfstorer_tiny_vq.safetensors"
 MEGABYTES = {
     "pfstorer_tiny.safetensors": 41, CONTROL: 12, "pfstorer_judges.safetensors": 5, PERSON: 5, BY_LORA: 2,
-    BY_DUAL_PIVOT: 3, DLIB: 12,
+    BY_DUAL_PIVOT: 3, DLIB: 12, OWN: 2,
 }  # fmt: skip
 
 
@@ -94,6 +96,21 @@ def test_dlib_s_recogniser_says_what_dlib_says() -> None:
     own, *others = torch.pdist(found)
     assert own < 0.45 < 0.6 < min(others)
     assert "ublic domain" in read_metadata(ASSETS / DLIB)["license"]
+
+
+def test_our_own_recogniser_knows_a_person_again() -> None:
+    """In another light, coarser and mirrored, better than it takes most others for the same."""
+    recognizer = load_recognizer(ASSETS / OWN)
+    assert recognizer.view.side == 64
+    assert "do not exist" in recognizer.license
+    faces = strangers()
+    worse = resize(resize(faces, (48, 48)), (128, 128)).flip(-1) * 0.85
+    found = F.cosine_similarity(
+        recognizer.embed(2 * faces - 1)[:, None], recognizer.embed(2 * worse - 1)[None], dim=-1
+    )
+    own, others = found.diagonal(), found[~torch.eye(len(found), dtype=torch.bool)]
+    assert own.mean() > others.mean() + 0.3
+    assert (found.argmax(1) == torch.arange(len(found))).double().mean() > 0.7
 
 
 def test_dlib_s_recogniser_sees_faces_as_dlib_cuts_them() -> None:

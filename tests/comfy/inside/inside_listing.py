@@ -100,6 +100,7 @@ def test_each_dropdown_has_its_kinds() -> None:
     assert recognizer_names() == [
         "dlib_resnet29.safetensors",
         *sorted(f"face_recognizers_{kind}.safetensors" for kind in ("recognizer", *unknown)),
+        "pfstorer_iresnet.safetensors",
     ]
     assert not [name for name in face_detectors() if "restorer" in name or "adapter" in name]
 
