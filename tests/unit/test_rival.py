@@ -9,10 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pfstorer_core.models import AutoencoderConfig
+from pfstorer_core.models import Autoencoder, AutoencoderConfig
 from pfstorer_core.models.discriminator import DiscriminatorConfig
-from pfstorer_core.restorers.first_stage.adversarial import Adversary
-from pfstorer_core.restorers.first_stage.objective import AutoencoderTraining
+from pfstorer_core.restorers.first_stage.adversarial import Adversary, adaptive_weight
+from pfstorer_core.restorers.first_stage.objective import (
+    AutoencoderTraining,
+    ReconstructionLoss,
+    reconstruction_loss,
+)
 from pfstorer_core.restorers.first_stage.train import train_autoencoder
 from pfstorer_core.training.data import Batch
 from pfstorer_core.training.loop import LoopSettings, Objective, fit
@@ -139,3 +143,21 @@ def test_an_adversarial_training_stopped_within_a_step_resumes_exactly(tmp_path:
     train_autoencoder(samples, settings, tmp_path / "parts")
     name = "autoencoder.state.safetensors"
     assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_adversarial_weight_is_bounded() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    for slope, expected in ((0.5, 5000.0), (3.0, 1e4)):
+        nll, nothing = slope * weight[0], (0 * weight).sum()
+        assert float(adaptive_weight(nll, nothing, weight)) == pytest.approx(expected)
+    found = adaptive_weight(3 * weight[0], 4 * weight[1], weight)
+    assert float(found) == pytest.approx(3 / 4.0001)
+    assert not found.requires_grad
+
+
+def test_a_perceptual_distance_is_added() -> None:
+    torch.manual_seed(0)
+    settings = replace(TRAINING, adversary=None)
+    a, b = torch.rand(2, 2, 3, 16, 16)
+    made = ReconstructionLoss(Autoencoder(SIZES), settings, lambda x, y: (x - y).square().mean((1, 2, 3)))
+    torch.testing.assert_close(made.distance(a, b), reconstruction_loss(a, b) + (a - b).square().mean())

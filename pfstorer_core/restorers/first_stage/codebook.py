@@ -2,7 +2,8 @@
 
 Drawn at random, few entries are ever the nearest one and only these are trained. K-means of latents is a
 better start, and what nothing uses any more can become what something does. Neither is in the published
-recipes (taming-transformers, ReF-LDM).
+recipes (taming-transformers, ReF-LDM). Of several processes the main one decides, by the latents that it has
+seen itself: so their number matters a little.
 """
 
 from __future__ import annotations
