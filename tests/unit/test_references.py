@@ -16,6 +16,7 @@ from pfstorer_core.personalization.reference_attention import references as modu
 from pfstorer_core.personalization.reference_attention.reading import read_photos
 from pfstorer_core.personalization.reference_attention.references import References, ReferenceSettings
 from pfstorer_core.restorers.changes import Changes, attention_of, evaluated, together
+from pfstorer_core.restorers.registry import prompt_guidance
 from pfstorer_core.restorers.shared_attention import Moments, SharedTokens, joined
 
 from .small import SIZES, small_diffbir, small_prior, small_restorer
@@ -86,7 +87,7 @@ def test_photos_are_read_once_a_time_step_for_all_tiles(
 def test_it_leads_away_from_zeroed_photos(restorer: Restorer) -> None:
     """And each of two people from their own."""
     x, t = torch.randn(1, 4, 8, 8), torch.tensor([300])
-    first, second = (References.of(restorer, [p], settings=ReferenceSettings(cfg=1.5)) for p in PHOTOS[:2])
+    first, second = (References.of(restorer, [p], settings=ReferenceSettings(cfg=2.5)) for p in PHOTOS[:2])
     condition = restorer.condition(torch.randn(1, 4, 8, 8))
     changes = [each.bind(restorer.unet, restorer.schedule).prepare(300) for each in (first, second)]
     nulls = [
@@ -102,11 +103,11 @@ def test_it_leads_away_from_zeroed_photos(restorer: Restorer) -> None:
     with torch.no_grad():
         one = evaluated(predict, changes[:1])
         whole, null = predict(changes[0]), predict(nulls[0])
-        torch.testing.assert_close(one, null + 1.5 * (whole - null), rtol=0, atol=1e-5)
+        torch.testing.assert_close(one, null + 2.5 * (whole - null), rtol=0, atol=1e-5)
         assert (one - whole).abs().max() > 1e-4, "the test is blind"
         both = evaluated(predict, changes)
         whole, nothing = predict(*changes), [predict(nulls[0], changes[1]), predict(changes[0], nulls[1])]
-        expected = whole + sum(0.5 * (whole - one) for one in nothing)
+        expected = whole + sum(1.5 * (whole - one) for one in nothing)
         torch.testing.assert_close(both, expected, rtol=0, atol=1e-5)
 
 
@@ -252,7 +253,9 @@ def test_a_prompt_of_the_restorer_s_own_stays(monkeypatch: pytest.MonkeyPatch) -
         Restorer, "context", lambda self, prompt="": said.add(prompt) or context(self, prompt)
     )
     restored(restorer, References.of(restorer, PHOTOS))
-    assert any(prompt and "quality" in prompt for prompt in said)
+    own = prompt_guidance(restorer.header).prompt
+    assert own
+    assert own in said
 
 
 def test_what_does_not_fit_is_refused() -> None:
