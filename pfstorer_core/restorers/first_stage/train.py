@@ -24,6 +24,7 @@ from .objective import AutoencoderTraining, Perceptual, ReconstructionLoss
 
 FINISHED = "autoencoder.safetensors"
 GROUPS = "norm_groups"
+FORMAT, VERSION = "pfstorer.autoencoder", "1"
 NORMALIZING_PICTURES = 200
 
 
@@ -59,7 +60,12 @@ def train_autoencoder(
         count = min(NORMALIZING_PICTURES, len(samples))
         normalize_latents(model, torch.stack([samples[k]["image"] for k in range(count)]).float() / 255)
     record = {**made, **asdict(settings.loop)}
-    metadata = {GROUPS: str(settings.config.norm_groups), "training": json.dumps(record)}
+    metadata = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        GROUPS: str(settings.config.norm_groups),
+        "training": json.dumps(record),
+    }
     write_safetensors(folder / FINISHED, model.state_dict(), metadata)
     return model.eval().requires_grad_(False)
 
