@@ -32,6 +32,10 @@ from .picture import decode, encode, side_by_side, write_png
 DOCS = ROOT / "docs"
 GROUP_SEED, GROUP = 41, (0, 3, 5)
 """Of the drawing: three people who stand side by side."""
+DRAWN = (
+    "restore_with_diffbir", "restore_and_edit_a_person", "compare_methods", "identity_without_training",
+)  # fmt: skip
+"""Workflows that are shown with the drawn person."""
 ROWS, COLUMNS, STEPS = 2, 8, 40
 """Of the samples without an LQ picture."""
 
@@ -41,7 +45,7 @@ def main() -> None:
         write("restore_and_upscale", restored_pictures(client))
         write("restore_a_group", restored_group(client))
         write("restore_a_person", restored_person(client))
-        for name in ("restore_with_diffbir", "restore_and_edit_a_person", "compare_methods"):
+        for name in DRAWN:
             write(name, drawn_person_by(client, name))
     write("learn_a_person", learned_person())
     write("null_lq", samples_without_lq())
@@ -104,11 +108,15 @@ def drawn_person_by(client: ComfyClient, workflow: str) -> Image.Image:
     """What a shipped workflow saves of the demo's bad picture."""
     prompt = json.loads((API / f"{workflow}.json").read_text(encoding="utf-8"))
     bad = encode(person.bad_picture(person.case()))
-    of_type(prompt, "LoadImage")[0]["inputs"]["image"] = client.upload_image(bad, "bad.png")
+    first, *photos = of_type(prompt, "LoadImage")
+    first["inputs"]["image"] = client.upload_image(bad, "bad.png")
+    for number, (node, photo) in enumerate(zip(photos, person.case().references, strict=False)):
+        node["inputs"]["image"] = client.upload_image(encode(drawn_image(photo)), f"photo{number}.png")
     for node in of_type(prompt, "TiledSRSampler"):
         node["inputs"]["upscale"] = demo.UPSCALE
     of_type(prompt, "ImageScaleBy")[0]["inputs"]["scale_by"] = demo.UPSCALE
-    return decode(client.view(client.run(prompt, timeout=demo.PATIENCE).images()[0]))
+    saved = client.run(prompt, timeout=demo.PATIENCE).images()
+    return decode(client.view(next(image for image in saved if image["type"] == "output")))
 
 
 def learned_person() -> Image.Image:

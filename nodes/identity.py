@@ -43,9 +43,9 @@ class FaceIdentityGuidance(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="Of the same LoadBaseRestorer."),
                 FaceRecognizerType.Input("recognizer", tooltip="Of LoadFaceRecognizer. Judge the result by "
                                          "another one: this one will always find it good."),
-                io.Float.Input("strength", default=0.05, min=0.0, max=2.0, step=0.01,
+                io.Float.Input("strength", default=0.01, min=0.0, max=2.0, step=0.005, round=0.001,
                                tooltip="Length of a step, as a part of the latent's spread. 0 is the MODEL "
-                               "as it is, bit for bit; 0.1 and more shows as noise."),
+                               "as it is, bit for bit; 0.05 and more shows as noise."),
                 photos_input(least=0),
                 io.Float.Input("blend", default=1.0, min=0.0, max=1.0, step=0.05, optional=True,
                                tooltip="Towards whom: 1 the photos, 0 the face in the bad (or cleaned) "

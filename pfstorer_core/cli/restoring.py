@@ -84,7 +84,7 @@ def _restore(
         list[Path] | None, typer.Option(help="A good photo of the person, for --recognizer. Repeatable.")
     ] = None,
     identity_strength: Annotated[
-        float, typer.Option(help="Of --recognizer: length of its steps; 0.1 and more shows as noise.")
+        float, typer.Option(help="Of --recognizer: length of its steps; 0.05 and more shows as noise.")
     ] = IdentitySettings().strength,
     identity_mask: Annotated[
         str, typer.Option(help="Of --recognizer: none, landmarks, or a file that train-mask wrote.")

@@ -32,7 +32,7 @@ class IdentitySettings:
         ValueError: a number out of range, or a window without steps.
     """
 
-    strength: float = 0.05
+    strength: float = 0.01
     every: int = 1
     clip: float = 0.2
     t_start: float = 600

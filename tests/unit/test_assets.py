@@ -43,7 +43,7 @@ DLIB = "face_recognizers/dlib_resnet29.safetensors"
 VQ = "pfstorer_tiny_vq.safetensors"
 MEGABYTES = {
     "pfstorer_tiny.safetensors": 41, CONTROL: 12, "pfstorer_judges.safetensors": 5, PERSON: 5, BY_LORA: 2,
-    BY_DUAL_PIVOT: 3, DLIB: 12, OWN: 2,
+    BY_DUAL_PIVOT: 3, DLIB: 12, OWN: 2, VQ: 6,
 }  # fmt: skip
 
 

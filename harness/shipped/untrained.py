@@ -1,0 +1,94 @@
+"""Identity without training: photos that are looked at, and a recogniser that steers."""
+
+from __future__ import annotations
+
+from .captions import captioned, in_a_row
+from .diffbir import enlarge, restore
+from .parts import AT_ITS_BEST, CONSENT, EXAMPLE, Links, Node, Workflow, note
+
+GUIDE, JUDGE = "dlib_resnet29.safetensors", "pfstorer_iresnet.safetensors"
+"""What guides does not judge."""
+SAMPLING = {**AT_ITS_BEST, "steps": 4}
+"""In fewer steps hardly one lies in the window of the guidance."""
+PHOTOS = ("photo0", "photo1")
+ROW = (
+    ("large", "bad picture"),
+    ("base", "base"),
+    ("looked", "photos looked at"),
+    ("guided", "recogniser steers"),
+)
+MODELS = {"base": "restorer", "looked": "references", "guided": "guidance"}
+
+
+def _links() -> Links:
+    photos = [(photo, "IMAGE", f"photos.photo_{n}") for n, photo in enumerate(PHOTOS)]
+    return (
+        ("image", "IMAGE", "large", "image"),
+        *(("restorer", "MODEL", name, "model") for name in ("references", "guidance")),
+        *(("restorer", "VAE", name, "vae") for name in ("references", "guidance", *MODELS)),
+        *((*photo[:2], name, photo[2]) for photo in photos for name in ("references", "guidance", "report")),
+        ("guide", "recognizer", "guidance", "recognizer"),
+        ("judge", "recognizer", "report", "recognizer"),
+        ("guide", "recognizer", "report", "second"),
+        ("guidance", "MODEL", "report", "model"),
+        *((model, "MODEL", name, "model") for name, model in MODELS.items()),
+        *(("image", "IMAGE", name, "image") for name in MODELS),
+        *((name, "IMAGE", f"caption {name}", "images") for name, _ in ROW),
+        *in_a_row([name for name, _ in ROW]),
+        (f"with {ROW[-1][0]}", "IMAGE", "save", "images"),
+        ("guided", "IMAGE", "report", "result"),
+        ("base", "IMAGE", "report", "base"),
+        ("large", "IMAGE", "report", "bad"),
+        ("report", "sheet", "sheet", "images"),
+    )
+
+
+def _sampler(n: int, name: str, title: str) -> Node:
+    node = restore(name, (920, 40 + 800 * n), title)
+    return Node(node.name, node.type, node.pos, node.size, node.title, {**node.widgets, **SAMPLING})
+
+
+IDENTITY_WITHOUT_TRAINING = Workflow(
+    "Identity without training",
+    "identity_without_training",
+    (
+        note(
+            "welcome", (40, 40), (400, 330), "1 · Start here",
+            "**Restores a bad picture as a person, from photos alone.** Two ways, and nothing is learned:\n\n"
+            "- *Reference Attention*: the restorer looks at the photos while it draws.\n"
+            "- *Face Identity Guidance*: a face recogniser says in which direction the person is.\n\n"
+            "Choose the bad picture and good photos of the person (add *Load Image* nodes for more), and "
+            "press **Run**. *Likeness Report* says how much each looks like the person.",
+        ),
+        Node("image", "LoadImage", (40, 420), (400, 380), "Load Image: the bad picture", {"image": EXAMPLE}),
+        *(
+            Node(photo, "LoadImage", (40, 880 + 440 * n), (400, 380), f"Load Image: photo {n + 1}",
+                 {"image": EXAMPLE})
+            for n, photo in enumerate(PHOTOS)
+        ),
+        Node("restorer", "LoadBaseRestorer", (480, 40), (400, 160)),
+        *(
+            Node(name, "LoadFaceRecognizer", (480, 340 + 150 * n), (400, 80), title, {"name": file})
+            for n, (name, file, title) in enumerate(
+                (("guide", GUIDE, "A recogniser that guides"), ("judge", JUDGE, "Another one that judges"))
+            )
+        ),
+        Node("references", "ReferenceAttention", (480, 660), (400, 260)),
+        Node("guidance", "FaceIdentityGuidance", (480, 1060), (400, 260)),
+        note(
+            "strength", (480, 1460), (400, 260), "2 · How much",
+            "More *strength* of the guidance looks like noise that only its recogniser likes: judge by your "
+            "eyes, and by another recogniser.\n\n"
+            "The restorer that comes with the pack never learned with photos beside it: *Reference "
+            "Attention* is for ReF-LDM's weights, and changes little here.",
+        ),
+        note("consent", (480, 1760), (400, 170), "Before you use it on people", CONSENT),
+        enlarge((40, 1780)),
+        *(_sampler(n, name, title) for n, (name, title) in enumerate(ROW[1:])),
+        *captioned(ROW, 1360, 40),
+        Node("report", "LikenessReport", (1360, 1400), (400, 220)),
+        Node("save", "SaveImage", (2080, 40), (900, 340), widgets={"filename_prefix": "PFStorer_untrained"}),
+        Node("sheet", "PreviewImage", (2080, 460), (900, 420), "The report's faces"),
+    ),
+    _links(),
+)  # fmt: skip
