@@ -275,7 +275,8 @@ def test_every_input_has_a_tooltip(client: ComfyClient) -> None:
         "LoadBaseRestorer", "RestorationConditioning", "TiledSRSampler", "RestorationColorFix",
         "RestorationTiling", "RestorationFindFaces", "RestorationCropFace", "RestorationPasteFace",
         "DegradeImage", "TrainIdentityAdapter", "ApplyPersonalization", "LoadIdentityAdapter",
-        "SaveIdentityAdapter", "RestorationGuidance", "TrainDualPivot",
+        "SaveIdentityAdapter", "RestorationGuidance", "TrainDualPivot", "LoadFaceRecognizer",
+        "FaceIdentityGuidance", "IdentityGuidanceReport", "ReferenceAttention", "LikenessReport",
     }  # fmt: skip
     for name, info in ours.items():
         for kind in ("required", "optional"):

@@ -248,7 +248,7 @@ def test_a_typed_prompt_may_name_the_person(loaded: Any, adapter: DualPivotAdapt
     context = typed(prompt)[0][0]
     named = replace(adapter, context=context.clone())
     called = sampled(applied(model, named), positive=typed(prompt))
-    torch.testing.assert_close(called, sampled(applied(model, named)), rtol=0, atol=1e-4)
+    torch.testing.assert_close(called, sampled(applied(model, named)), rtol=1e-5, atol=1e-4)
     edited = sampled(applied(model, named), positive=typed(f"{prompt}, smiling"))
     assert (edited - called).abs().max() > 10 * 1e-4
     torch.testing.assert_close(context, restorer_context(adapter, model), rtol=0, atol=5e-3)

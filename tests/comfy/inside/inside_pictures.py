@@ -191,5 +191,5 @@ def test_cancelling_is_heard_by_every_long_work_on_pictures(
     assert interrupted(lambda: DegradeImage.execute(pictures, "light", 0))
     assert interrupted(lambda: RestorationConditioning.execute(model, vae, pictures))
     monkeypatch.setattr(resizing, "AT_ONCE", 100)
-    monkeypatch.setattr("pfstorer.nodes.sample.encode", lambda *_: pytest.fail("it came too far"))
+    monkeypatch.setattr("pfstorer.nodes.host.starts.encode", lambda *_: pytest.fail("it came too far"))
     assert interrupted(lambda: TiledSRSampler.execute(model, vae, pictures, **MADE | {"upscale": 2.0}))
