@@ -28,18 +28,23 @@ LAST_TIMESTEP = 999
 """Of the time steps that the host counts percents of a sampling in."""
 
 
-def window(start_percent: float, end_percent: float) -> dict[str, int]:
-    """The settings `t_start` and `t_stop` of what acts while sampling is so far, 0…1, both ends included.
+def timesteps_of(what: str, start_percent: float, end_percent: float) -> tuple[float, float]:
+    """The first and the last time step of what acts while sampling is so far, 0…1.
 
     Raises:
-        ValueError: an end that is not after the start.
+        ValueError: an end that is not after the start; `what` is what would never act.
     """
     if end_percent <= start_percent:
         raise ValueError(
-            f"Restoration guidance would never act: end_percent {end_percent:g} has to be above "
-            f"start_percent {start_percent:g}."
+            f"{what} would never act: end_percent {end_percent:g} has to be above start_percent "
+            f"{start_percent:g}."
         )
-    first, last = ((1 - percent) * LAST_TIMESTEP for percent in (start_percent, end_percent))
+    return (1 - start_percent) * LAST_TIMESTEP, (1 - end_percent) * LAST_TIMESTEP
+
+
+def window(start_percent: float, end_percent: float) -> dict[str, int]:
+    """The settings `t_start` and `t_stop` of restoration guidance, both ends included; see `timesteps_of`."""
+    first, last = timesteps_of("Restoration guidance", start_percent, end_percent)
     return {"t_start": math.floor(first) + 2, "t_stop": math.ceil(last)}
 
 

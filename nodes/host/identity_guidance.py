@@ -19,7 +19,7 @@ from ...pfstorer_core.imaging.tiled_autoencoder import TILE
 from ...pfstorer_core.models.identity_mask import IdentityMask
 from ...pfstorer_core.personalization.face_guidance import chosen_mask
 from ...pfstorer_core.recognition.subject import Subject, direction_of, find_subject
-from .guidance import LAST_TIMESTEP, GradientDecoder, blend_conditions, schedule_of, target_latent
+from .guidance import GradientDecoder, blend_conditions, schedule_of, target_latent, timesteps_of
 from .guidance_masks import GuidanceMask, with_mask
 from .model import LQ_LATENT
 from .recognition import HostedRecognizer
@@ -171,17 +171,8 @@ class FaceGuide:
 
 
 def settings_of(strength: float, every: int, start_percent: float, end_percent: float) -> IdentitySettings:
-    """Settings of what acts while sampling is so far, 0…1, both ends included.
-
-    Raises:
-        ValueError: an end that is not after the start.
-    """
-    if end_percent <= start_percent:
-        raise ValueError(
-            f"Identity guidance would never act: end_percent {end_percent:g} has to be above start_percent "
-            f"{start_percent:g}."
-        )
-    first, last = ((1 - percent) * LAST_TIMESTEP for percent in (start_percent, end_percent))
+    """Settings of what acts while sampling is so far, both ends included; see `timesteps_of`."""
+    first, last = timesteps_of("Identity guidance", start_percent, end_percent)
     return IdentitySettings(strength, every, t_start=math.floor(first) + 1, t_stop=math.ceil(last))
 
 
