@@ -90,8 +90,8 @@ class FaceIdentityGuidance(io.ComfyNode):
         wanted = person_of(recognizer, given) if given else None
         say = partial(show_text, cls.hidden.unique_id) if cls.hidden else lambda _: None
         guide = FaceGuide(
-            settings, recognizer, GradientDecoder(vae), wanted, blend,
-            None if area is None else GuidanceMask(area), learned, say,
+            settings, recognizer, GradientDecoder(vae, "identity guidance", "restore without it"), wanted,
+            blend, None if area is None else GuidanceMask(area), learned, say,
         )  # fmt: skip
         return io.NodeOutput(with_identity_guidance(model, guide))
 

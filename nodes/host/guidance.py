@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import comfy.model_management as mm
 import comfy.samplers
@@ -21,7 +21,9 @@ from ...pfstorer_core.diffusion.restoration_guidance import GuidanceSettings, Re
 from ...pfstorer_core.diffusion.schedule import Schedule
 from ...pfstorer_core.imaging.tiled_autoencoder import TILE, decode_tiled
 from .model import CLEANED_LATENT, LQ_LATENT
-from .pixels import LEAST_TILE
+from .pixels import LEAST_TILE, as_it_is
+
+T = TypeVar("T")
 
 KEY = "pfstorer.guidance"
 LAST_TIMESTEP = 999
@@ -57,17 +59,24 @@ class GradientDecoder:
 
     Args:
         vae: the host's.
+        what: decodes by it, for errors. instead: what its user can do without it.
     Raises:
         ValueError: a VAE that cannot be loaded once more.
     """
 
-    def __init__(self, vae: Any) -> None:
+    def __init__(
+        self,
+        vae: Any,
+        what: str = "restoration guidance in the space rgb",
+        instead: str = "take the space latent",
+    ) -> None:
         if vae.patcher.cached_patcher_init is None:
             raise ValueError(
-                f"The space rgb needs the weights of the VAE once more, and how this {type(vae).__name__} "
-                "was loaded is not known: connect the VAE of LoadBaseRestorer, VAELoader or "
-                "CheckpointLoaderSimple, or take the space latent."
+                f"{what[0].upper()}{what[1:]} needs the weights of the VAE once more, and how this "
+                f"{type(vae).__name__} was loaded is not known: connect the VAE of LoadBaseRestorer, "
+                f"VAELoader or CheckpointLoaderSimple, or {instead}."
             )
+        self.what, self.instead = what, instead
         with torch.inference_mode(False), torch.no_grad():
             self.patcher = vae.patcher.clone(disable_dynamic=True, force_deepcopy=True)
         self.patcher.model.eval().requires_grad_(False)
@@ -96,21 +105,29 @@ class GradientDecoder:
         amount = 2.0 ** round(math.log2(3 * latent.shape[-2] * latent.shape[-1] * self.factor**2))
         module: Any = self.patcher.model
         # What a codebook rounds away has no gradient, and hides small steps.
-        quantizes = getattr(module, "quantize", None) is not None
-        options = {"quantize": False} if quantizes else {}
-        decoded = module.decode(_times(latent, 1 / amount).to(self.dtype), **options)
+        decoded = module.decode(_times(latent, 1 / amount).to(self.dtype), **as_it_is(module))
         return _times(decoded.float(), amount)
+
+    def retried(self, work: Callable[[], T]) -> T:
+        """What decodes by this, again in smaller pieces where memory is short."""
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                mm.raise_non_oom(error)
+                self.smaller(error)
 
     def smaller(self, error: Exception) -> None:
         """Decodes smaller pieces from here on, where memory is short; says what to do where none is left."""
         if self.tile <= LEAST_TILE:
             raise mm.OOM_EXCEPTION(
-                f"The memory is too small for restoration guidance in the space rgb, even on {self.tile} x "
-                f"{self.tile} latent cells: take the space latent, or start ComfyUI with --lowvram."
+                f"The memory is too small for {self.what}, even on {self.tile} x {self.tile} latent cells: "
+                f"{self.instead}, or start ComfyUI with --lowvram."
             ) from error
         self.tile //= 2
         logging.getLogger(__name__).warning(
-            "Out of memory: restoration guidance decodes pieces of %d x %d latent cells from here on.",
+            "Out of memory: %s decodes pieces of %d x %d latent cells from here on.",
+            self.what,
             self.tile,
             self.tile,
         )
@@ -141,12 +158,8 @@ class Guide:
         schedule = schedule_of(levels, model.model_sampling)
         if self.decoder is None:
             return RestorationGuidance(self.settings, schedule, lambda *_: target)(x0, timestep)
-        while True:
-            try:
-                return self._in_pixels(schedule, target, model.latent_format.process_out)(x0, timestep)
-            except Exception as error:
-                mm.raise_non_oom(error)
-                self.decoder.smaller(error)
+        unscaled = model.latent_format.process_out
+        return self.decoder.retried(lambda: self._in_pixels(schedule, target, unscaled)(x0, timestep))
 
     def cleanup(self, _: ModelPatcher) -> None:
         """After a sampling, also one that was cancelled."""

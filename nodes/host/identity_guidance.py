@@ -104,15 +104,14 @@ class FaceGuide:
 
     def __call__(self, args: dict[str, Any]) -> Tensor:
         lq, unscaled = target_latent(args), args["model"].latent_format.process_out
-        while True:
-            try:
-                if self._seen is None or not torch.equal(self._seen.lq, lq):
-                    # In the first step, wherever the window is: no time is lost if there is no face.
-                    self._seen = self._look(lq, args, unscaled)
-                return self._guided(args, self._seen)
-            except Exception as error:
-                mm.raise_non_oom(error)
-                self.decoder.smaller(error)
+
+        def guided() -> Tensor:
+            if self._seen is None or not torch.equal(self._seen.lq, lq):
+                # In the first step, wherever the window is: no time is lost if there is no face.
+                self._seen = self._look(lq, args, unscaled)
+            return self._guided(args, self._seen)
+
+        return self.decoder.retried(guided)
 
     def sampling(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The host's OUTER_SAMPLE wrapper: keeps the record of one sampling, and lets the rest go."""
@@ -159,7 +158,7 @@ class FaceGuide:
     def _look(self, lq: Tensor, args: dict[str, Any], unscaled: Callable[[Tensor], Tensor]) -> Seen:
         """Finds the faces in what latents show."""
         with torch.inference_mode(False), torch.no_grad():
-            shown = torch.cat([self.decoder(unscaled(latent)) for latent in lq.clone().split(1)])
+            shown = self.decoder(unscaled(lq.clone()))
             subject = find_subject(
                 self.recognizer, shown, self.decoder.factor, self.person, self.blend,
                 mm.throw_exception_if_processing_interrupted,

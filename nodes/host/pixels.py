@@ -68,8 +68,7 @@ def decode(
         options: dict[str, Any] = {}
         if fidelity:
             options |= {"lq": (2 * picture - 1).to(vae.device, vae.vae_dtype), "fidelity": fidelity}
-        if not quantize and getattr(vae.first_stage_model, "quantize", None) is not None:
-            options["quantize"] = False
+        options |= {} if quantize else as_it_is(vae.first_stage_model)
         decoded = vae.decode(latent, vae_options=options) if options else vae.decode(latent)
         return _finite(vae, decoded, "decoding").movedim(-1, 1).float()
 
@@ -91,6 +90,11 @@ def decode(
                 "Out of memory: the VAE decodes tiles of %d x %d latent cells from here on.", tile, tile
             )
             mm.soft_empty_cache()
+
+
+def as_it_is(autoencoder: Any) -> dict[str, Any]:
+    """What tells `Autoencoder.decode` not to bring latents to the codebook, where there is one."""
+    return {"quantize": False} if getattr(autoencoder, "quantize", None) is not None else {}
 
 
 def _finite(vae: Any, values: Tensor, doing: str) -> Tensor:
