@@ -22,7 +22,7 @@ from .host.identity_guidance import (
     settings_of,
     with_identity_guidance,
 )
-from .host.images import from_image, from_mask
+from .host.images import from_images, from_mask
 from .host.inputs import percent, photos_input
 from .host.notes import show_text
 from .host.recognition import FaceRecognizerType, HostedRecognizer
@@ -85,8 +85,7 @@ class FaceIdentityGuidance(io.ComfyNode):
         area = None if mask is None else from_mask(mask).cpu()
         if not strength or (area is not None and not area.any()):
             return io.NodeOutput(model.clone())
-        named = (photos or {}).items()
-        given = [one for name, batch in named for one in from_image(batch, f"photos.{name}").split(1)]
+        given = from_images(photos or {}, "photos")
         wanted = person_of(recognizer, given) if given else None
         say = partial(show_text, cls.hidden.unique_id) if cls.hidden else lambda _: None
         guide = FaceGuide(

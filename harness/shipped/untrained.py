@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .captions import captioned, in_a_row
 from .diffbir import enlarge, restore
 from .parts import AT_ITS_BEST, CONSENT, EXAMPLE, Links, Node, Workflow, note
@@ -45,7 +47,7 @@ def _links() -> Links:
 
 def _sampler(n: int, name: str, title: str) -> Node:
     node = restore(name, (920, 40 + 800 * n), title)
-    return Node(node.name, node.type, node.pos, node.size, node.title, {**node.widgets, **SAMPLING})
+    return replace(node, widgets={**node.widgets, **SAMPLING})
 
 
 IDENTITY_WITHOUT_TRAINING = Workflow(

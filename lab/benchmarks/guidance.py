@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -57,11 +57,10 @@ class Guided:
 
 
 def restored(
-    restorer: Restorer, guide: Recognizer, way: Guided, steps: int, case: Case, other: Case
+    restorer: Restorer, guide: Recognizer, way: Guided, steps: int, case: Case, own: Tensor, other: Tensor
 ) -> Tensor:
-    """A case's pictures; `other` is the next person's."""
-    photos = {"own": case, "next": other}.get(way.target)
-    person = direction_of(guide, photos.references.split(1)) if photos else None
+    """A case's pictures; with the directions [D] of its person and of the next one."""
+    person = {"own": own, "next": other}.get(way.target)
     mask: IdentityMask | str = way.mask if way.mask in MASKS else load_mask(way.mask)
     face = FaceGuidance(guide, person, IdentitySettings(way.strength), mask=mask)
     return restore(
@@ -69,11 +68,15 @@ def restored(
     )
 
 
-def likenesses(judge: Recognizer, images: Tensor, truth: Tensor, person: Tensor) -> Tensor:
-    """Cosines [M] of pictures [M, 3, H, W] in [0, 1] and a person [D]; where the faces are is looked for in
-    the true pictures, so that how well they are found in bad ones does not count."""
+def places_in(truth: Tensor) -> list[Tensor | None]:
+    """Landmarks [1, 6, 2] of each of the true pictures [M, 3, H, W] in [0, 1], so that how well faces are
+    found in bad ones does not count."""
     found = [largest_face_in(2 * picture - 1) for picture in truth]
-    places = [None if face is None else face.landmarks[None] for face in found]
+    return [None if face is None else face.landmarks[None] for face in found]
+
+
+def likenesses(judge: Recognizer, images: Tensor, places: Sequence[Tensor | None], person: Tensor) -> Tensor:
+    """Cosines [M] of pictures [M, 3, H, W] in [0, 1], with their faces at these places, and a person [D]."""
     pairs = zip((2 * images - 1).split(1), places, strict=True)
     return cosines(torch.cat([judge.embed(image, place) for image, place in pairs]), person)
 
@@ -88,10 +91,13 @@ def rows_of(
         judge.name: [direction_of(judge, case.references.split(1)) for case in cases]
         for judge in (guide, *judges)
     }
+    known, places = people[guide.name], [places_in(case.hq) for case in cases]
     for way in [Guided(), *ways]:
         start = perf_counter()
-        pairs = [(case, cases[(n + 1) % count]) for n, case in enumerate(cases)]
-        images = [restored(restorer, guide, way, steps, *pair) for pair in pairs]
+        images = [
+            restored(restorer, guide, way, steps, case, known[n], known[(n + 1) % count])
+            for n, case in enumerate(cases)
+        ]
         seconds = perf_counter() - start
         errors = torch.cat([(i - c.hq).square().mean((1, 2, 3)) for i, c in zip(images, cases, strict=True)])
         row: dict[str, Any] = {"way": way.name, "psnr": float(-10 * errors.log10().mean())}
@@ -100,9 +106,9 @@ def rows_of(
                 found = torch.cat(
                     [
                         likenesses(
-                            judge, image, case.hq, people[judge.name][(n + (target == "next")) % count]
+                            judge, image, places[n], people[judge.name][(n + (target == "next")) % count]
                         )
-                        for n, (image, case) in enumerate(zip(images, cases, strict=True))
+                        for n, image in enumerate(images)
                     ]
                 )
                 before = plain.setdefault(f"{judge.name} {target}", found)
@@ -154,15 +160,21 @@ def main() -> None:
     with atomic_write(options.json) as temporary:
         temporary.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
     if options.sheet:
-        others = {case.person: cases[(number + 1) % len(cases)] for number, case in enumerate(cases)}
+        known = [direction_of(guide, case.references.split(1)) for case in cases]
         methods = {
             way.name: lambda case, way=way: restored(
-                restorer, guide, way, options.sampling_steps, case, others[case.person]
+                restorer,
+                guide,
+                way,
+                options.sampling_steps,
+                case,
+                known[case.person],
+                known[(case.person + 1) % len(cases)],
             )
             for way in (Guided(), *ways)
         }
         truth = {"input": lambda case: case.lq, **methods, "truth": lambda case: case.hq}
-        write_sheet(options.sheet, truth, [replace(case) for case in cases])
+        write_sheet(options.sheet, truth, cases)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,6 +32,11 @@ def from_image(image: Any, name: str = "image") -> Tensor:
         )
     pixels = image[..., :3].expand(*image.shape[:-1], 3).movedim(-1, 1)
     return finite(pixels.to(intermediate_device(), torch.float32), name)
+
+
+def from_images(images: Mapping[str, Any], name: str) -> list[Tensor]:
+    """The pictures [1, 3, H, W] of growing inputs, each a batch; see `from_image`."""
+    return [one for key, batch in images.items() for one in from_image(batch, f"{name}.{key}").split(1)]
 
 
 def from_mask(mask: Any, name: str = "mask") -> Tensor:

@@ -11,13 +11,13 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...pfstorer_core.recognition.likeness import Shown, shown_alike, shown_in
-from .images import from_image
+from .images import from_image, from_images
 from .recognition import HostedRecognizer
 
 
 def photos_of(photos: Mapping[str, Tensor]) -> list[Shown]:
     """The face in each photo of growing inputs."""
-    given = [one for name, batch in photos.items() for one in from_image(batch, f"photos.{name}").split(1)]
+    given = from_images(photos, "photos")
     return [shown_in(photo.cpu(), mm.throw_exception_if_processing_interrupted) for photo in given]
 
 
