@@ -2,7 +2,6 @@
 
 import json
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -269,34 +268,12 @@ def test_a_prompt_without_a_text_tower_says_what_to_do(server: ComfyServer, clie
         client.run(prompt)
 
 
-def test_every_input_has_a_tooltip(client: ComfyClient) -> None:
-    ours = {name: info for name, info in client.object_info().items() if info["category"] == "PFStorer"}
-    assert set(ours) == {
-        "LoadBaseRestorer", "RestorationConditioning", "TiledSRSampler", "RestorationColorFix",
-        "RestorationTiling", "RestorationFindFaces", "RestorationCropFace", "RestorationPasteFace",
-        "DegradeImage", "TrainIdentityAdapter", "ApplyPersonalization", "LoadIdentityAdapter",
-        "SaveIdentityAdapter", "RestorationGuidance", "TrainDualPivot", "LoadFaceRecognizer",
-        "FaceIdentityGuidance", "IdentityGuidanceReport", "ReferenceAttention", "LikenessReport",
-    }  # fmt: skip
-    for name, info in ours.items():
-        for kind in ("required", "optional"):
-            for key, (_, *options) in info["input"].get(kind, {}).items():
-                assert options, f"{name}.{key}"
-                assert options[0].get("tooltip"), f"{name}.{key}"
-
-
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
 
 
 def sharpness(image: np.ndarray) -> float:
     return float(np.abs(np.diff(image, axis=0)).mean() + np.abs(np.diff(image, axis=1)).mean())
-
-
-def test_help_pages_exist_for_every_node(client: ComfyClient) -> None:
-    ours = [name for name, info in client.object_info().items() if info["category"] == "PFStorer"]
-    assert ours
-    assert [name for name in ours if not Path(ROOT, "web", "docs", f"{name}.md").is_file()] == []
 
 
 def test_several_pictures_in_one_call(client: ComfyClient, bad: str) -> None:

@@ -1,12 +1,15 @@
 """Ids of nodes are one name space for all packs: of two packs with one id, only one has its node."""
 
 import ast
+import json
 from pathlib import Path
 
 from harness import ROOT
 
 KNOWN = Path(__file__).parent / "data" / "known_node_ids.txt"
 """Ids of ComfyUI itself, of packs that many have, and of nodes for what ours are for; sorted."""
+FROZEN = Path(__file__).parent / "data" / "node_names.json"
+"""Of our nodes: id -> names of inputs and outputs; `tests/comfy/test_names.py` holds the nodes to it."""
 GIVEN_UP = {"TiledDiffusion", "CropFace", "FindFaces", "PasteFace", "IdentityGuidance"}
 """Ours once, or nearly, and other packs' before."""
 
@@ -36,3 +39,11 @@ def test_ids_are_one_a_node() -> None:
     names = ids()
     assert len(names) == len(set(names))
     assert {name for name in names if not name.isidentifier() or not name.isascii()} == set()
+
+
+def test_ids_are_frozen() -> None:
+    """Else saved workflows do not find their nodes. A new node gets an entry in the list, for good: the test
+    of the names writes it out."""
+    frozen = list(json.loads(FROZEN.read_text(encoding="utf-8")))
+    assert frozen == sorted(frozen)
+    assert sorted(ids()) == frozen
