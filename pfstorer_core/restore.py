@@ -176,12 +176,12 @@ def restore(
 
 def _cleaned(restorer: Restorer, canvas: Canvas, tiles: TileSetting) -> tuple[Canvas, Tensor | None]:
     """The canvas that the restorer goes by, and the cleaned picture that it starts from, where that is
-    another: DiffBIR sees the cleaned one, a CLR-Face prior the bad one."""
+    another, see `RestorerHeader.sees_cleaned`."""
     header = restorer.header
     if restorer.cleaner is None or not header.cleans:
         return canvas, None
     cleaned = restorer.clean(canvas.picture, **tiles.cleaner._asdict())
-    return (canvas, cleaned) if header.start == "cleaned" else (replace(canvas, picture=cleaned), None)
+    return (replace(canvas, picture=cleaned), None) if header.sees_cleaned else (canvas, cleaned)
 
 
 def _words(

@@ -95,11 +95,6 @@ def clean(
             mm.soft_empty_cache()
 
 
-def sees_another(header: RestorerHeader, cleaner: Any | None) -> bool:
-    """Whether sampling starts from another picture, the cleaned one, than the restorer sees."""
-    return cleaner is not None and header.condition not in ("sft", "control")
-
-
 def pixel_tiles(
     header: RestorerHeader, cleaner: Any | None, pictures: Tensor, setting: TileSetting
 ) -> tuple[int, int]:
@@ -107,7 +102,7 @@ def pixel_tiles(
     size = (pictures.shape[-2], pictures.shape[-1])
     cleaned = 0 if cleaner is None else len(_cleaner(cleaner).grid(*size, *setting.cleaner))
     coded = len(pixel_grid(pictures, setting.factor, *setting.autoencoder))
-    encoded = coded * (1 + sees_another(header, cleaner))
+    encoded = coded * (1 if cleaner is None or header.sees_cleaned else 2)
     return len(pictures) * cleaned + encoded, len(pictures) * coded
 
 

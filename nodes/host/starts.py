@@ -13,7 +13,7 @@ from ...pfstorer_core.checkpoints.header import RestorerHeader
 from ...pfstorer_core.imaging.tile_setting import TileSetting
 from ...pfstorer_core.restorers.condition import pixel_hint
 from .cleaning import OWN as CLEANED
-from .cleaning import clean, sees_another
+from .cleaning import clean
 from .pixels import OWN, encode
 
 
@@ -53,11 +53,10 @@ def start_of(
     setting: TileSetting | None = None,
     on_tile: Callable[[], object] = lambda: None,
 ) -> Start:
-    """Of pictures [B, 3, H, W] in [0, 1] at the size of the result: DiffBIR sees the cleaned one, a CLR-Face
-    prior the bad one, and starts from the cleaned one."""
+    """Of pictures [B, 3, H, W] in [0, 1] at the size of the result, see `RestorerHeader.sees_cleaned`."""
     tiles = OWN if setting is None else setting.autoencoder
     cleaned = clean(cleaner, pictures, CLEANED if setting is None else setting.cleaner, on_tile)
-    apart = sees_another(header, cleaner)
+    apart = cleaner is not None and not header.sees_cleaned
     seen = pictures if apart else cleaned
     latent = encode(vae, seen, tiles, on_tile)
     hint = pixel_hint(seen, latent) if header.condition == "pixels" else latent

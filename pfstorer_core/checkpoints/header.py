@@ -145,9 +145,15 @@ class RestorerHeader:
         return self.condition in ("concat", "pixels")
 
     @property
+    def sees_cleaned(self) -> bool:
+        """Whether it sees what a cleaner made, as DiffBIR does. A CLR-Face prior sees the bad picture and at
+        most starts from the cleaned one."""
+        return self.condition in ("sft", "control")
+
+    @property
     def cleans(self) -> bool:
         """Whether a cleaner has a part: a prior that starts from anything else has no use for it."""
-        return self.start == "cleaned" or self.condition in ("sft", "control")
+        return self.sees_cleaned or self.start == "cleaned"
 
     @property
     def schedule(self) -> Schedule:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.stand_ins import listed
 from pfstorer_core import CheckpointError, Restorer, restore
-from pfstorer_core.checkpoints.header import RestorerHeader
+from pfstorer_core.checkpoints.header import STARTS, RestorerHeader
 from pfstorer_core.checkpoints.layouts import CONTROL_NETWORK, DIFFBIR, identify, with_prefixes
 from pfstorer_core.checkpoints.parts import AUTOENCODER, CONTROL, SWINIR, TEXT, UNET
 from pfstorer_core.diffusion.guidance import PromptGuidance
@@ -235,6 +235,15 @@ def test_faces_are_brought_to_their_size_both_ways(
     assert not picture[..., result[1] :].any()
     red, green, blue = restored.mean((0, 2, 3)).tolist()
     assert red < green < blue, "colours of what the cleaner made, not those of the bad picture"
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_it_sees_the_cleaned_picture_wherever_it_starts(restorer: Restorer, start: str) -> None:
+    header = replace(restorer.header, start=start)
+    cleaner = Cleaner(lambda picture: picture / 2, 1, torch.device("cpu"), torch.float32)
+    bad, without = torch.rand(1, 3, 32, 32), replace(restorer, header=header)
+    restored = restore(replace(without, cleaner=cleaner), bad, steps=1)
+    torch.testing.assert_close(restored, restore(without, bad / 2, steps=1))
 
 
 def test_parts_are_told_by_their_prefixes(full: dict[str, Tensor]) -> None:

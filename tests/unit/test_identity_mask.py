@@ -1,5 +1,6 @@
 """Learned masks of identity guidance: their shapes, what they are trained by, and their files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pfstorer_core import CheckpointError
+from pfstorer_core import CheckpointError, Restorer
 from pfstorer_core.checkpoints.reading import read_checkpoint
 from pfstorer_core.cli.masking import run_mask
 from pfstorer_core.cli.settings import Changes, Data
@@ -16,10 +17,11 @@ from pfstorer_core.models.iresnet import IResNet, IResNetConfig
 from pfstorer_core.recognition import Recognizer, cosines
 from pfstorer_core.restorers.clr_face.mask import as_picture, check_mask, load_mask, save_mask
 from pfstorer_core.restorers.clr_face.train_mask import MaskLoss, MaskTraining, new_mask
+from pfstorer_core.restorers.diffbir.cleaner import Cleaner
 from pfstorer_core.restorers.files import save_restorer
 from pfstorer_core.training.data import collate, generators, normal
 
-from .small import small_restorer
+from .small import small_diffbir, small_prior, small_restorer
 from .test_base_loss import images
 from .test_cleaner_training import pictures  # noqa: F401 - a fixture
 
@@ -88,6 +90,34 @@ def test_the_loss_is_of_one_guided_step(kind: str, recognizer: Recognizer) -> No
     assert figures["mask"] == pytest.approx(mask.mean().item(), abs=0.02)
     assert figures["open"] == 0
     assert loss.sheet(batch).shape == (1, 3, 2 * 32, 4 * 32)
+
+
+@pytest.mark.parametrize(
+    ("restorer", "halved"),
+    [
+        (small_restorer(), (True, True)),
+        (small_diffbir(), (True, True)),
+        (small_prior(), (False, True)),
+        (small_prior(start="noise", start_at=1.0), (False, False)),
+    ],
+    ids=["StableSR", "DiffBIR", "CLR-Face", "ReF-LDM"],
+)
+def test_it_sees_what_it_will_see_while_sampling(
+    restorer: Restorer, halved: tuple[bool, bool], recognizer: Recognizer
+) -> None:
+    """The latents of the picture that the restorer sees, and of the one that sampling starts from; a cleaner
+    halves pictures here."""
+    cleaner = Cleaner(lambda picture: picture / 2, 1, torch.device("cpu"), torch.float32)
+    cleaning = replace(restorer, cleaner=cleaner)
+    channels = restorer.autoencoder.config.embed_dim
+    loss = MaskLoss(new_mask(restorer, "predicted", 32), cleaning, recognizer, MaskTraining())
+    seen, batch = list[tuple[Tensor, ...]](), collate(images(2))
+    loss.mask.register_forward_pre_hook(lambda _, latents: seen.append(latents))
+    loss.figures(batch)
+    _, lq = loss.settings.degradation(batch["image"].float() / 255, generators(batch), 0.0)
+    for latents, half in zip(seen[0], halved, strict=True):
+        assert latents.shape[1] == channels
+        torch.testing.assert_close(latents, restorer.encode(lq / 2 if half else lq))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -153,8 +153,9 @@ class MaskLoss(Objective):
     def _seen(self, batch: Batch, rngs: list[np.random.Generator]) -> Seen:
         images = batch["image"].float() / 255
         hq, lq = self.settings.degradation(images, rngs, 0.0)
-        cleaned = self.restorer.clean(lq).to(lq)
-        known = lq if self.restorer.header.start == "cleaned" else cleaned
+        header = self.restorer.header
+        cleaned = self.restorer.clean(lq).to(lq) if header.cleans else lq
+        known = cleaned if header.sees_cleaned else lq
         return Seen(hq, lq, cleaned, self._encode(known), self._encode(cleaned))
 
     @torch.no_grad()
