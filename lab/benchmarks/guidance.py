@@ -29,7 +29,8 @@ from pfstorer_core.diffusion.identity_guidance import IdentitySettings
 from pfstorer_core.models.identity_mask import IdentityMask
 from pfstorer_core.personalization.face_guidance import FaceGuidance
 from pfstorer_core.recognition import Recognizer, cosines, load_recognizer
-from pfstorer_core.recognition.subject import direction_of, largest_face_in
+from pfstorer_core.recognition.shown import largest_face_in
+from pfstorer_core.recognition.subject import direction_of
 from pfstorer_core.restore import restore
 from pfstorer_core.restorers.base import Restorer
 from pfstorer_core.restorers.clr_face.mask import MASKS, load_mask

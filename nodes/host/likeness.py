@@ -10,15 +10,17 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...pfstorer_core.recognition.likeness import Shown, shown_alike, shown_in
+from ...pfstorer_core.imaging.faces import face_finder
+from ...pfstorer_core.recognition.likeness import shown_alike
+from ...pfstorer_core.recognition.shown import Find, Shown, shown_in
 from .images import from_image, from_images
 from .recognition import HostedRecognizer
 
 
 def photos_of(photos: Mapping[str, Tensor]) -> list[Shown]:
     """The face in each photo of growing inputs."""
-    given = from_images(photos, "photos")
-    return [shown_in(photo.cpu(), mm.throw_exception_if_processing_interrupted) for photo in given]
+    find = _finder()
+    return [shown_in(photo.cpu(), find) for photo in from_images(photos, "photos")]
 
 
 def pictures_of(given: Mapping[str, Any]) -> dict[str, list[Shown]]:
@@ -34,10 +36,8 @@ def pictures_of(given: Mapping[str, Any]) -> dict[str, list[Shown]]:
     if len({len(batch) for batch in batches.values()}) > 1:
         listed = ", ".join(f"{name} {len(batch)}" for name, batch in batches.items())
         raise ValueError(f"The inputs hold different numbers of pictures ({listed}): give all of the same.")
-    rows = [
-        shown_alike(row, mm.throw_exception_if_processing_interrupted)
-        for row in zip(*batches.values(), strict=True)
-    ]
+    find = _finder()
+    rows = [shown_alike(row, find) for row in zip(*batches.values(), strict=True)]
     return dict(zip(batches, map(list, zip(*rows, strict=True)), strict=True))
 
 
@@ -52,6 +52,10 @@ def judged_by_its_guide(model: ModelPatcher | None, recognizers: Sequence[Hosted
         for one in recognizers
         if any(_same(one.recognizer.network, guide) for guide in guides)
     ]
+
+
+def _finder() -> Find:
+    return face_finder(on_tick=mm.throw_exception_if_processing_interrupted)
 
 
 def _same(network: nn.Module, other: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..imaging.alignment import SIZE, aligned_face
-from ..imaging.faces import find_faces
+from ..imaging.faces import face_finder
 from ..imaging.pictures import read_picture, write_picture
 from ..training.data import SUFFIXES
 from ..training.progress import Progress, silent
@@ -38,10 +38,10 @@ def align_faces(
     if not pictures:
         raise ValueError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}).")
     output.mkdir(parents=True, exist_ok=True)
-    written, left_out = 0, list[str]()
+    written, left_out, find = 0, list[str](), face_finder()
     for number, path in enumerate(pictures, 1):
         picture, faces = read_picture(path), 0
-        for face in find_faces(picture[0]):
+        for face in find(picture[0]):
             crop, place = aligned_face(picture, face.landmarks, size)
             if (place.matrix[0][0] ** 2 + place.matrix[0][1] ** 2) ** -0.5 < LEAST:
                 continue

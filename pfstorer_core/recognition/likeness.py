@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -13,43 +13,17 @@ from einops import rearrange
 from torch import Tensor
 
 from ..degradation.sheet import contact_sheet
-from ..imaging.alignment import aligned_face
+from ..imaging.faces import find_faces
 from ..imaging.pictures import read_picture
-from ..imaging.resizing import resize
 from .recognizer import cosines, mean_of_units
-from .subject import largest_face_in
+from .shown import Embed, Find, Shown, shown_in
 
-Embed = Callable[[Tensor, Tensor | None], Tensor]
-"""`Recognizer.embed`, or what stands for it where a host looks after its network."""
 STRANGERS = Path(__file__).parent / "data" / "strangers.jpg"
 """Faces of PyPI's openpeople (MIT): people who do not exist."""
 COLUMNS, CELL = 3, 128
 """Of that picture: faces in a row, and pixels of their sides, as on a sheet."""
 SAME_SHAPE = 0.02
 """Up to which the ratios of two pictures' sides differ that show the same: what a few pixels make."""
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """A face in a picture.
-
-    Attributes:
-        picture: [1, 3, H, W] in [0, 1].
-        landmarks: [6, 2] in its pixels; None: the picture is the face, as in FFHQ.
-    """
-
-    picture: Tensor
-    landmarks: Tensor | None
-
-    def cut(self) -> Tensor:
-        """The face for a sheet, as it lies in FFHQ."""
-        if self.landmarks is None:
-            return resize(self.picture, (CELL, CELL)).clamp(0, 1)
-        return aligned_face(self.picture, self.landmarks, CELL)[0]
-
-    def embedded(self, embed: Embed) -> Tensor:
-        """[1, D]"""
-        return embed(2 * self.picture - 1, None if self.landmarks is None else self.landmarks[None])
 
 
 @dataclass(frozen=True)
@@ -115,29 +89,19 @@ def strangers() -> Tensor:
     return rearrange(read_picture(STRANGERS), "1 k (r h) (c w) -> (r c) k h w", h=CELL, w=CELL)
 
 
-def shown_in(photo: Tensor, on_tick: Callable[[], object] = lambda: None) -> Shown:
-    """The largest face in a photo [1, 3, H, W] in [0, 1].
-
-    Raises:
-        ValueError: no face in what is no portrait.
-    """
-    face = largest_face_in(2 * photo[0] - 1, on_tick)
-    return Shown(photo, None if face is None else face.landmarks)
-
-
-def shown_alike(pictures: Sequence[Tensor], on_tick: Callable[[], object] = lambda: None) -> list[Shown]:
+def shown_alike(pictures: Sequence[Tensor], find: Find = find_faces) -> list[Shown]:
     """The face in pictures [1, 3, H, W] of the same, from the worst to the best, of any sizes: it is looked
     for in the best one alone, so that how well it is found in bad ones does not count.
 
     Raises:
         ValueError: no face in the best one, or in one that is of another shape.
     """
-    best = shown_in(pictures[-1], on_tick)
+    best = shown_in(pictures[-1], find)
     found = [best]
     for picture in reversed(pictures[:-1]):
         (height, width), (high, wide) = picture.shape[-2:], best.picture.shape[-2:]
         if abs(height * wide / (width * high) - 1) > SAME_SHAPE:
-            found.append(shown_in(picture, on_tick))
+            found.append(shown_in(picture, find))
         elif best.landmarks is None:
             found.append(Shown(picture, None))
         else:
@@ -157,8 +121,8 @@ def likeness_sheet(
         for name, shown in pictures.items()
     }
     rows = [
-        [(f"photo {text}", photo.cut()) for text, photo in zip(captions, photos, strict=True)],
-        [(caption, shown.cut()) for caption, shown in named.items()],
+        [(f"photo {text}", photo.cut(CELL)) for text, photo in zip(captions, photos, strict=True)],
+        [(caption, shown.cut(CELL)) for caption, shown in named.items()],
         [("stranger", face[None]) for face in strangers()],
     ]
     columns = max(map(len, rows))

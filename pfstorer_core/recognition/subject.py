@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..imaging.faces import Face, find_faces
+from ..imaging.faces import Face, face_finder
 from .recognizer import cosines, mean_of_units
+from .shown import embedding_of, largest_face_in, shown_in
 
 CONTEXT = 0.75
 """What is decoded about a face, as a part of its box: the recogniser's view is wider than that, and the
 decoder looks about, too."""
-FACE_LIKE = (0.7, 1.4)
-"""Ratios of the sides of a picture that is taken for a face where none is found in it."""
 
 
 class Embedder(Protocol):
@@ -76,7 +74,7 @@ class Subject:
         """The cosine [1] of the picture that a latent x0 [1, C, h, w] decodes to, [1, 3, H, W] in [-1, 1],
         and of whom the picture of this number is to look like."""
         down, across = self.regions[number]
-        found = _embedding(self.recognizer, decode(x0[..., down, across]), self.landmarks[number])
+        found = embedding_of(self.recognizer.embed, decode(x0[..., down, across]), self.landmarks[number])
         return cosines(found, self.wanted[number : number + 1].to(found))
 
 
@@ -102,8 +100,9 @@ def find_subject(
     """
     wanted, landmarks, regions = list[Tensor](), list[Tensor | None](), list[Region]()
     cells = pictures.shape[-2] // downscale, pictures.shape[-1] // downscale
+    find = face_finder(on_tick=on_tick)
     for picture in pictures.split(1):
-        face = largest_face_in(picture[0], on_tick)
+        face = largest_face_in(picture[0], find)
         down, across = region_of(face, downscale, cells)
         corner = torch.tensor([across.start, down.start]) * float(downscale)
         wanted.append(_wanted(recognizer, picture, face, person, blend))
@@ -120,31 +119,8 @@ def direction_of(
     Raises:
         ValueError: no face in a photo that is no portrait.
     """
-    found = list[Tensor]()
-    for photo in photos:
-        picture = 2 * photo - 1
-        face = largest_face_in(picture[0], on_tick)
-        found.append(_embedding(recognizer, picture, None if face is None else face.landmarks))
-    return mean_of_units(torch.cat(found))
-
-
-def largest_face_in(picture: Tensor, on_tick: Callable[[], object] = lambda: None) -> Face | None:
-    """The largest face in a picture [3, H, W] in [-1, 1]; None where none is found in what may be a portrait.
-
-    Raises:
-        ValueError: no face is found in what is no portrait.
-    """
-    faces = find_faces(((picture + 1) / 2).clamp(0, 1).cpu(), on_tick=on_tick)
-    if faces:
-        return max(faces, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]))
-    height, width = picture.shape[-2:]
-    if FACE_LIKE[0] <= height / width <= FACE_LIKE[1]:
-        logging.getLogger(__name__).warning("No face is found in a picture: all of it is taken for one.")
-        return None
-    raise ValueError(
-        f"No face is found in a picture of {width} x {height} pixels, so nobody can be recognised in it: "
-        "crop the face (Find Faces, or Crop Face with a mask of it), or clean the picture before."
-    )
+    find = face_finder(on_tick=on_tick)
+    return mean_of_units(torch.cat([shown_in(photo, find).embedded(recognizer.embed) for photo in photos]))
 
 
 def region_of(face: Face | None, downscale: int, cells: tuple[int, int]) -> Region:
@@ -166,10 +142,5 @@ def _wanted(
 ) -> Tensor:
     if person is not None and blend == 1:
         return person[None].to(picture)
-    shown = F.normalize(_embedding(recognizer, picture, None if face is None else face.landmarks))
+    shown = F.normalize(embedding_of(recognizer.embed, picture, None if face is None else face.landmarks))
     return shown if person is None else torch.lerp(shown, person[None].to(shown), blend)
-
-
-def _embedding(recognizer: Embedder, picture: Tensor, landmarks: Tensor | None) -> Tensor:
-    places = None if landmarks is None else landmarks[None].to(picture.device)
-    return recognizer.embed(picture, places)

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from pfstorer_core.diffusion.ddim import sample_ddim
 from pfstorer_core.diffusion.identity_guidance import IdentityGuidance, IdentitySettings
+from pfstorer_core.diffusion.sampling import SamplerStep
 from pfstorer_core.diffusion.schedule import Schedule
 from pfstorer_core.models import Autoencoder
 from pfstorer_core.recognition import cosines
@@ -149,21 +151,20 @@ def test_trajectories(name: str, every: int, rederived: bool) -> None:
     strength = 0.0 if name == "none" else golden.metadata(FILE)["strength"]
     how = settings(strength=strength, every=every, t_start=golden.metadata(FILE)["window"])
     schedule = full().respaced(traj["timesteps"].tolist())
-    guide = guidance(how, schedule, mask=given("in.mask_random"))
-    x, x0, states = traj["x_T"], traj["x_T"], list[Tensor]()
-    signal = torch.cat([full().alphas_cumprod[:1], schedule.alphas_cumprod]).float()
-    for step, index in enumerate(reversed(range(len(schedule)))):
-        timestep = int(schedule.timesteps[index])
-        assert guide.acts(timestep) == bool(traj[f"{name}.guided"][step])
-        eps = traj["eps"][step] + 0.6 * x
-        x0 = guide(schedule.predict_x0(x, index, eps, "eps"), timestep)
-        if rederived:
-            eps = (x - signal[index + 1].sqrt() * x0) / (1 - signal[index + 1]).sqrt()
-        x = signal[index].sqrt() * x0 + (1 - signal[index]).sqrt() * eps
-        states.append(x)
+    guide, steps = guidance(how, schedule, mask=given("in.mask_random")), list[SamplerStep]()
+    acts = [guide.acts(int(t)) for t in schedule.timesteps.flip(0)]
+    assert acts == traj[f"{name}.guided"].bool().tolist()
+
+    def eps_of(x: Tensor, t: Tensor) -> Tensor:
+        return traj["eps"][len(steps)] + 0.6 * x
+
+    sample_ddim(
+        eps_of, traj["x_T"], full(), schedule.timesteps.tolist(), "eps",
+        rederive=rederived, guide=guide, callback=steps.append,
+    )  # fmt: skip
     key = f"{name}.rederived" if rederived and name != "none" else name
-    golden.assert_near(torch.stack(states), traj[f"{key}.x"])
-    golden.assert_near(x0, traj[f"{key}.x0_last"])
+    golden.assert_near(torch.stack([step.x for step in steps]), traj[f"{key}.x"])
+    golden.assert_near(steps[-1].x0, traj[f"{key}.x0_last"])
 
 
 def test_a_sampler_that_asks_twice_a_step() -> None:

@@ -1,12 +1,12 @@
 """ReF-LDM's references as cached keys and values (CacheKV), against the reference."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from pfstorer_core.diffusion.ddim import sample_ddim
+from pfstorer_core.diffusion.sampling import SamplerStep
 from pfstorer_core.diffusion.schedule import Schedule
 from pfstorer_core.models import BlockHooks, UNet
 from pfstorer_core.personalization.reference_attention.reading import read_photos
@@ -27,6 +27,10 @@ CASES = {
 """How many references, from the end where negative, and what is done otherwise."""
 
 
+BETAS = golden.metadata(NAME)["schedule"]
+SCHEDULE = Schedule.scaled_linear(BETAS["start"], BETAS["end"], BETAS["timesteps"])
+
+
 @pytest.fixture(scope="module")
 def unet() -> UNet:
     return plain_unet(NAME)
@@ -34,9 +38,8 @@ def unet() -> UNet:
 
 def changes_of(unet: UNet, latents: Tensor, settings: ReferenceSettings | None = None) -> Changes:
     """By reference latents [R, C, h, w]."""
-    schedule = Schedule.scaled_linear(0.0015, 0.0155, 1000)
     references = References(latents, None, "", settings or ReferenceSettings().suited(0))
-    return references.bind(unet, schedule).prepare(500)
+    return references.bind(unet, SCHEDULE).prepare(500)
 
 
 def predict(unet: UNet, x: Tensor, t: Tensor, lq: Tensor, changes: list[Changes]) -> Tensor:
@@ -80,22 +83,12 @@ def test_trajectories(unet: UNet, name: str, count: int) -> None:
     def eps_of(x: Tensor, t: Tensor) -> Tensor:
         return predict(unet, x, t, given["lq"][:1], changes)
 
-    levels = golden.tensors(NAME)["schedule.alphas_cumprod"].double()
-    for number, (x, x0) in enumerate(ddim(eps_of, given["x_T"], out["timesteps"], levels)):
-        golden.assert_near(x, out["x"][number])
-        golden.assert_near(x0, out["pred_x0"][number])
+    steps, visited = list[SamplerStep](), out["timesteps"].tolist()
+    sample_ddim(eps_of, given["x_T"], SCHEDULE, visited, "eps", callback=steps.append)
+    golden.assert_near(torch.stack([step.x for step in steps]), out["x"])
+    golden.assert_near(torch.stack([step.x0 for step in steps]), out["pred_x0"])
 
 
-def ddim(
-    eps_of: Callable[[Tensor, Tensor], Tensor], x: Tensor, timesteps: Tensor, levels: Tensor
-) -> list[tuple[Tensor, Tensor]]:
-    """(x, x0) after each step of DDIM without noise, over ascending time steps; the last goes to the level of
-    time step 0."""
-    states = []
-    below = torch.cat([levels[:1], levels[timesteps[:-1]]])
-    for t, end in zip(timesteps.flip(0), below.flip(0), strict=True):
-        eps = eps_of(x, t.expand(len(x)))
-        x0 = (x - (1 - levels[t]).sqrt().float() * eps) / levels[t].sqrt().float()
-        x = end.sqrt().float() * x0 + (1 - end).sqrt().float() * eps
-        states.append((x, x0))
-    return states
+def test_schedule() -> None:
+    stored = golden.tensors(NAME)["schedule.alphas_cumprod"]
+    torch.testing.assert_close(SCHEDULE.alphas_cumprod.float(), stored.float(), rtol=0, atol=1e-6)

@@ -12,8 +12,25 @@ from typer.testing import CliRunner
 from pfstorer_core.cli import app
 from pfstorer_core.cli.aligning import align_faces
 from pfstorer_core.imaging.alignment import aligned_face
-from pfstorer_core.imaging.faces import find_faces
+from pfstorer_core.imaging.faces import find, find_faces
+from pfstorer_core.imaging.faces.blazeface import load_blazeface
 from pfstorer_core.imaging.pictures import read_picture
+from pfstorer_core.models.blazeface import BlazeFace
+from pfstorer_core.recognition import Recognizer
+from pfstorer_core.recognition.subject import direction_of, find_subject
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[BlazeFace]:
+    """Every face detector that is loaded."""
+    networks = list[BlazeFace]()
+
+    def load() -> BlazeFace:
+        networks.append(load_blazeface())
+        return networks[-1]
+
+    monkeypatch.setattr(find, "load_blazeface", load)
+    return networks
 
 
 @pytest.fixture
@@ -29,9 +46,10 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_every_face_is_where_ffhq_has_it(photos: Path, tmp_path: Path) -> None:
+def test_every_face_is_where_ffhq_has_it(photos: Path, tmp_path: Path, loaded: list[BlazeFace]) -> None:
     output = tmp_path / "faces"
     written, left_out = align_faces(photos, output, 96)
+    assert len(loaded) == 1, "one detector for all pictures"
     assert (written, left_out) == (3, ["none.png: no face of 48 pixels or more"])
     assert sorted(path.name for path in output.iterdir()) == ["one.png", "one.txt", "two.png", "two_2.png"]
     assert (output / "one.txt").read_text() == "a woman"
@@ -45,6 +63,13 @@ def test_faces_that_would_be_blurred_are_left_out(photos: Path, tmp_path: Path) 
     written, left_out = align_faces(photos, tmp_path / "faces", 1024)
     assert written == 0
     assert left_out[0] == "none.png: no face of 512 pixels or more"
+
+
+def test_one_detector_finds_the_faces_of_all_pictures(loaded: list[BlazeFace]) -> None:
+    pictures = torch.zeros(2, 3, 64, 64)
+    recognizer = Recognizer(torch.nn.Flatten())
+    find_subject(recognizer, pictures, 8, direction_of(recognizer, pictures.split(1)))
+    assert len(loaded) == 2, "one for the photos, one for the pictures"
 
 
 def test_the_command(photos: Path, tmp_path: Path) -> None:

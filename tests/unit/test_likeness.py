@@ -12,13 +12,12 @@ from pfstorer_core.recognition import likeness
 from pfstorer_core.recognition.likeness import (
     STRANGERS,
     Likeness,
-    Shown,
     likeness_sheet,
     measured,
     shown_alike,
-    shown_in,
     strangers,
 )
+from pfstorer_core.recognition.shown import Shown, shown_in
 
 
 def embed(pictures: Tensor, places: Tensor | None = None) -> Tensor:
