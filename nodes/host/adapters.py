@@ -11,7 +11,7 @@ import comfy.conds
 import torch
 from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import CallbacksMP
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -32,6 +32,8 @@ PATCH = "pfstorer_identity"
 """The host keeps what a clone of a MODEL was given in lists of this name."""
 AREA, NAMED = "identity_area_", "identity_named"
 """Conditions: where identity k acts, and the rows whose prompt nobody wrote."""
+KEPT = "pfstorer_kept"
+"""In a conditioning's values, once a sampling is prepared: how many numbers persons keep on the device."""
 NULL_PROMPT = "pfstorer_null_prompt"
 """In a conditioning's values: it was made from the empty prompt."""
 
@@ -102,9 +104,22 @@ def with_identity(model: ModelPatcher, patch: IdentityPatch) -> ModelPatcher:
     model = model.clone()
     model.set_model_patch(patch, PATCH)
     model.add_callback_with_key(CallbacksMP.ON_CLEANUP, PATCH, lambda _: patch.cleanup())
+    model.remove_wrappers_with_key(WrappersMP.PREPARE_SAMPLING, PATCH)
+    model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, PATCH, prepare_sampling)
     if "guidance" in patch.identity.adapter.kinds:
         model.set_model_sampler_post_cfg_function(patch.guide)
     return model
+
+
+def prepare_sampling(
+    executor: Any, model: ModelPatcher, noise_shape: Any, conds: dict[str, Any], *args: Any, **kwargs: Any
+) -> Any:
+    """The host's PREPARE_SAMPLING wrapper: what persons keep is a part of the memory that is needed, on
+    however many tiles. `RestorerModel.memory_required` is told of it by the conditions."""
+    patches = patches_of(model.model_options["transformer_options"])
+    kept = sum(patch.identity.adapter.kept(cast(Any, model.model).sizes) for patch in patches)
+    counted = {name: [{**cond, KEPT: kept} for cond in given] for name, given in conds.items()}
+    return executor(model, noise_shape, counted, *args, **kwargs)
 
 
 def patches_of(options: dict[str, Any]) -> list[IdentityPatch]:

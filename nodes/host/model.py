@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 import comfy.conds
@@ -24,7 +25,7 @@ from ...pfstorer_core.restorers.changes import Changes, attention_of, sites_of
 from ...pfstorer_core.restorers.files import RestorerFile, open_restorer
 from ...pfstorer_core.restorers.fingerprint import fingerprint
 from ...pfstorer_core.restorers.keys import NULL_CONTEXT, unet_keys
-from .adapters import AREA, apply_identities, identity_conds, patches_of
+from .adapters import AREA, KEPT, apply_identities, identity_conds, patches_of
 from .cfg import set_guidance
 from .cleaning import KEY as CLEANER
 from .cleaning import build_cleaner, cleaner_weights
@@ -136,6 +137,16 @@ class RestorerModel(comfy.model_base.BaseModel):
         if self.cleaner is not None:
             extra |= SWINIR.prefixed(cleaner_weights(self.cleaner, self.cleaner_keys))
         return super().state_dict_for_saving(*args, **kwargs) | extra
+
+    def extra_conds_shapes(self, **kwargs: Any) -> dict[str, Any]:
+        """What `memory_required` is told of a conditioning."""
+        return super().extra_conds_shapes(**kwargs) | ({KEPT: [kwargs[KEPT]]} if KEPT in kwargs else {})
+
+    def memory_required(self, input_shape: Any, cond_shapes: Any = MappingProxyType({})) -> float:
+        """With what persons keep, which is once there for all conditionings."""
+        kept = max((numbers for (numbers,) in cond_shapes.get(KEPT, [])), default=0)
+        needed = super().memory_required(input_shape, cond_shapes)
+        return needed + kept * mm.dtype_size(self.get_dtype_inference())
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         conds, noise = super().extra_conds(**kwargs), kwargs["noise"]

@@ -37,6 +37,15 @@ class UNetConfig(TransformerEncoderConfig):
     lq_encoder: LQEncoderConfig | None = None
     control: ControlConfig | None = None
 
+    @property
+    def attention_widths(self) -> list[int]:
+        """Channels of all self-attentions of a level together, from the finest level."""
+        last, each = len(self.channel_mult) - 1, self.transformer_depth if self.context_dim else 1
+        return [
+            each * width * ((2 * self.num_res_blocks + 1) * self.attends(level) + (level == last))
+            for level, width in enumerate(self.widths)
+        ]
+
 
 class UNet(UNetEncoder):
     """Predicts eps or v from a noisy latent, a text context and the LQ latent.

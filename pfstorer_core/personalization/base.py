@@ -14,7 +14,7 @@ from torch import Tensor
 from ..checkpoints.errors import StateDict
 from ..checkpoints.tensors import write_safetensors
 from ..diffusion.schedule import Schedule
-from ..models import UNet
+from ..models import UNet, UNetConfig
 from ..restorers.changes import Changes
 from ..restorers.fingerprint import same_base
 from .header import AdapterHeader
@@ -63,6 +63,11 @@ class Knowledge(ABC):
             image_size: of the restorer's header.
             name: of the restorer in the error.
         """
+
+    def kept(self, sizes: UNetConfig) -> int:
+        """How many numbers stay on the device while it is at work in a U-Net, besides its own tensors: what a
+        host has to leave room for."""
+        return 0
 
     @abstractmethod
     def bind(

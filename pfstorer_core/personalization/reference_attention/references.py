@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ...diffusion.schedule import Schedule
 from ...imaging.faces import Box
-from ...models import UNet
+from ...models import UNet, UNetConfig
 from ...restorers.base import Restorer
 from ...restorers.changes import Changes
 from ...restorers.fingerprint import same_base
@@ -119,6 +120,15 @@ class References(Knowledge):
                 f"The latents of these photos have {self.latents.shape[1]} channels, but those of {name} "
                 f"have {unet.config.out_channels}: encode them by its own VAE."
             )
+
+    def kept(self, sizes: UNetConfig) -> int:
+        """Keys and values of the photos, and of the zeros that `cfg` leads away from."""
+        photos, _, height, width = self.latents.shape
+        values = sum(
+            channels * math.ceil(height / 2**level) * math.ceil(width / 2**level)
+            for level, channels in enumerate(sizes.attention_widths)
+        )
+        return (4 if self.settings.cfg > 1 else 2) * photos * values
 
     def bind(
         self, unet: UNet, schedule: Schedule, gamma: float = 1.0, factors: Mapping[int, float] | None = None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.ldm.modules.attention
+import comfy.model_management as mm
 import comfy.ops
 import pytest
 import torch
@@ -112,6 +113,41 @@ def test_photos_are_read_once(
     assert len(calls) == times
     sampled(tiled, steps=3, cfg=2.0)
     assert len(calls) == 2 * times, "what was read outlived the sampling"
+
+
+@pytest.mark.parametrize("cfg", [1.0, CFG])
+@pytest.mark.parametrize("tiled", [False, True])
+def test_the_host_leaves_room_for_keys_and_values(
+    model: Any,  # noqa: F811
+    vae: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    cfg: float,
+    tiled: bool,
+) -> None:
+    asked, kept = list[tuple[float, float]](), list[Tensor]()
+    read, load = core.read_photos, mm.load_models_gpu
+
+    def reading(*given: Any) -> Any:
+        found = read(*given)
+        kept.extend(part for tokens in found.values() for part in (tokens.keys, tokens.values))
+        return found
+
+    def loading(models: Any, memory_required: float = 0, **given: Any) -> None:
+        asked.append((memory_required, given.get("minimum_memory_required", 0)))
+        load(models, memory_required, **given)
+
+    monkeypatch.setattr(core, "read_photos", reading)
+    monkeypatch.setattr(mm, "load_models_gpu", loading)
+    seen = looking(model, vae, cfg=cfg)
+    for each in (model, seen):
+        asked.clear()
+        sampled(with_tiles(each, Tiles(8, 4, 2)) if tiled else each)
+        if each is model:
+            base = asked[0]
+    size = sum(part.numel() * part.element_size() for part in kept)
+    assert size
+    for needed, before in zip(asked[0], base, strict=True):
+        assert needed - before == size
 
 
 def test_a_mask_keeps_it_in_its_place(model: Any, vae: Any) -> None:  # noqa: F811
