@@ -9,6 +9,7 @@ from .apply import ApplyPersonalization
 from .color import RestorationColorFix
 from .condition import RestorationConditioning
 from .degrade import DegradeImage
+from .examples import ExamplePictures
 from .faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
 from .guidance import RestorationGuidance
 from .host.folders import register_model_folders
@@ -46,6 +47,7 @@ class PFStorerExtension(ComfyExtension):
             RestorationTiling,
             RestorationColorFix,
             DegradeImage,
+            ExamplePictures,
             RestorationFindFaces,
             RestorationCropFace,
             RestorationPasteFace,

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pfstorer_core.cli.app import run
 
-from . import architecture, benchmarking, drawing, evaluating, recognising  # noqa: F401 - they register their verbs
+from . import (  # noqa: F401 - they register their verbs
+    architecture,
+    benchmarking,
+    drawing,
+    evaluating,
+    examples,
+    recognising,
+)
 from .app import app
 
 __all__ = ["app", "main"]
@@ -17,4 +24,4 @@ def main() -> None:
 
 @app.callback()
 def _main() -> None:
-    """Drawn people, the scoreboard, its judges, the benchmarks and the picture of the architecture."""
+    """Drawn people, example pictures, the scoreboard, its judges, benchmarks, the architecture."""

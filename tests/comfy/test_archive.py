@@ -26,13 +26,14 @@ NEEDED = {
     "workflows/Restore and upscale.jpg", "workflows/api/restore_and_upscale.json",
     "web/docs/LoadBaseRestorer.md", "pfstorer_core/imaging/faces/data/blazeface.safetensors",
     "pfstorer_core/imaging/faces/data/blazeface.LICENSE.txt",
-    "pfstorer_core/models/data/clip_merges.LICENSE.txt",
+    "pfstorer_core/models/data/clip_merges.LICENSE.txt", "assets/examples/P007_bad.png",
+    "assets/examples/LICENSE.txt",
 }  # fmt: skip
 UNWANTED = (
     "tests/*", "harness/*", "lab/*", ".*", "assets/*judges*", "docs/*.png", "docs/*.json",
     "assets/registry/*", "Makefile", "requirements-dev.txt", "*.pyc",
 )  # fmt: skip
-MEGABYTES = 74
+MEGABYTES = 92
 """At most; nearly all of it are the embedded networks."""
 
 

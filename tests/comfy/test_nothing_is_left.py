@@ -233,6 +233,7 @@ GRAPHS: dict[str, Graph] = {
     },
     "degrade": {
         **PICTURE,
+        "photo": node("ExamplePictures", example="P007: five photos"),
         "bad": node("DegradeImage", image=["image", 0], preset="severe", seed=SEED, keep_size=True),
     },
 }  # fmt: skip

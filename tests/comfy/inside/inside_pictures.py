@@ -14,6 +14,7 @@ from pfstorer.nodes.apply import ApplyPersonalization
 from pfstorer.nodes.color import RestorationColorFix
 from pfstorer.nodes.condition import RestorationConditioning
 from pfstorer.nodes.degrade import DegradeImage
+from pfstorer.nodes.examples import EXAMPLES, ExamplePictures
 from pfstorer.nodes.host import pixels
 from pfstorer.nodes.host.images import from_image, from_mask, to_image
 from pfstorer.nodes.host.model import build_model
@@ -193,3 +194,22 @@ def test_cancelling_is_heard_by_every_long_work_on_pictures(
     monkeypatch.setattr(resizing, "AT_ONCE", 100)
     monkeypatch.setattr("pfstorer.nodes.host.starts.encode", lambda *_: pytest.fail("it came too far"))
     assert interrupted(lambda: TiledSRSampler.execute(model, vae, pictures, **MADE | {"upscale": 2.0}))
+
+
+def test_examples_are_pictures_of_one_size_and_their_truth() -> None:
+    shapes = {}
+    for example in EXAMPLES:
+        image, truth = ExamplePictures.execute(example).args
+        assert 0 <= image.min() < image.max() <= 1
+        shapes[example] = tuple(image.shape), tuple(truth.shape)
+    for person in ("P007", "P008", "P004"):
+        assert shapes[f"{person}: bad picture"] == ((1, 128, 128, 3), (1, 256, 256, 3))
+        assert shapes[f"{person}: five photos"] == ((5, 320, 320, 3), (5, 320, 320, 3))
+        assert shapes[f"{person}: before and after"] == ((2, 256, 256, 3), (1, 256, 256, 3))
+    assert shapes["group: bad picture"] == ((1, 260, 436, 3), (1, 520, 872, 3))
+    before, after = ExamplePictures.execute("P008: before and after").args[0]
+    truth = ExamplePictures.execute("P008: bad picture").args[1]
+    assert torch.equal(after, truth[0])
+    assert not torch.equal(before, after)
+    with pytest.raises(ValueError, match="no example P003: choose one of P007: bad picture, "):
+        ExamplePictures.execute("P003")
