@@ -29,7 +29,6 @@ from pfstorer_core.diffusion.identity_guidance import IdentitySettings
 from pfstorer_core.models.identity_mask import IdentityMask
 from pfstorer_core.personalization.face_guidance import FaceGuidance
 from pfstorer_core.recognition import Recognizer, cosines, load_recognizer
-from pfstorer_core.recognition.shown import largest_face_in
 from pfstorer_core.recognition.subject import direction_of
 from pfstorer_core.restore import restore
 from pfstorer_core.restorers.base import Restorer
@@ -39,6 +38,7 @@ from pfstorer_core.restorers.files import load_restorer
 from ..evaluation.cases import Case
 from ..evaluation.commands import RESTORER
 from ..evaluation.figures import write_sheet
+from ..evaluation.gallery import embeddings, faces_of
 from .photographs import Photographs
 
 TARGETS = ("own", "next", "itself")
@@ -69,19 +69,6 @@ def restored(
     )
 
 
-def places_in(truth: Tensor) -> list[Tensor | None]:
-    """Landmarks [1, 6, 2] of each of the true pictures [M, 3, H, W] in [0, 1], so that how well faces are
-    found in bad ones does not count."""
-    found = [largest_face_in(2 * picture - 1) for picture in truth]
-    return [None if face is None else face.landmarks[None] for face in found]
-
-
-def likenesses(judge: Recognizer, images: Tensor, places: Sequence[Tensor | None], person: Tensor) -> Tensor:
-    """Cosines [M] of pictures [M, 3, H, W] in [0, 1], with their faces at these places, and a person [D]."""
-    pairs = zip((2 * images - 1).split(1), places, strict=True)
-    return cosines(torch.cat([judge.embed(image, place) for image, place in pairs]), person)
-
-
 def rows_of(
     restorer: Restorer, guide: Recognizer, judges: Sequence[Recognizer], ways: Sequence[Guided],
     cases: Sequence[Case], steps: int,
@@ -92,7 +79,7 @@ def rows_of(
         judge.name: [direction_of(judge, case.references.split(1)) for case in cases]
         for judge in (guide, *judges)
     }
-    known, places = people[guide.name], [places_in(case.hq) for case in cases]
+    known, faces = people[guide.name], [faces_of(case.hq) for case in cases]
     for way in [Guided(), *ways]:
         start = perf_counter()
         images = [
@@ -106,8 +93,9 @@ def rows_of(
             for target in ("own", "next"):
                 found = torch.cat(
                     [
-                        likenesses(
-                            judge, image, places[n], people[judge.name][(n + (target == "next")) % count]
+                        cosines(
+                            embeddings(judge, image, faces[n]),
+                            people[judge.name][(n + (target == "next")) % count],
                         )
                         for n, image in enumerate(images)
                     ]

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from pfstorer_core.checkpoints.files import atomic_write
-from pfstorer_core.imaging.faces import cut, face_square, largest_face
+from pfstorer_core.imaging.alignment import aligned_face
+from pfstorer_core.imaging.faces import cut, face_in, face_square, largest_face
 from pfstorer_core.imaging.pictures import read_picture
 from pfstorer_core.imaging.resizing import resize
 from pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
@@ -55,6 +56,7 @@ class Photographs:
         references, tests: of each person, learned from and restored.
         size: side of the pictures in pixels.
         preset: of the degradation.
+        aligned: faces lie in them as in FFHQ; else upright or not, with `CONTEXT` about them.
     """
 
     references: int = 5
@@ -62,6 +64,7 @@ class Photographs:
     size: int = 256
     preset: str = "heavy"
     seed: int = 0
+    aligned: bool = False
 
     def cases(self, folder: Path) -> list[Case]:
         """People by name.
@@ -69,13 +72,18 @@ class Photographs:
         Raises:
             ValueError: fewer than two people, or too few photos with a face of one.
         """
+        return [self.case(number, faces) for number, faces in enumerate(self.faces(folder).values())]
+
+    def faces(self, folder: Path) -> dict[str, Tensor]:
+        """Of people by name [references + tests, 3, size, size] in [0, 1]; errors as `cases`."""
         people = sorted(path for path in folder.iterdir() if path.is_dir())
         if len(people) < 2:
             raise ValueError(f"{folder} needs two folders or more, one for each person, with photos in them.")
-        return [self._case(number, path) for number, path in enumerate(people)]
+        count = self.references + self.tests
+        return {path.name: faces_in(path, count, self.size, self.aligned) for path in people}
 
-    def _case(self, number: int, folder: Path) -> Case:
-        faces = faces_in(folder, self.references + self.tests, self.size)
+    def case(self, number: int, faces: Tensor) -> Case:
+        """Of faces [references + tests, 3, size, size] in [0, 1] of one person."""
         references, hq = faces.split([self.references, self.tests])
         generators = [np.random.default_rng([self.seed, number, k]) for k in range(self.tests)]
         hq, lq = random_degradation(self.preset, self.size)(hq, generators)
@@ -87,20 +95,30 @@ class Photographs:
         )  # fmt: skip
 
 
-def faces_in(folder: Path, count: int, size: int) -> Tensor:
+def faces_in(folder: Path, count: int, size: int, aligned: bool = False) -> Tensor:
     """[count, 3, size, size] in [0, 1] of the first photos, by file name, that have a face; raises ValueError
     where there are too few."""
     found: list[Tensor] = []
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
-        picture = read_picture(path)[0]
-        box = largest_face(picture)
-        if box and len(found) < count:
-            _, height, width = picture.shape
-            face = cut(picture[None], face_square(box, (height, width), CONTEXT))
-            found.append(resize(face, (size, size)).clamp(0, 1))
+        if len(found) < count:
+            found += face_of(read_picture(path), size, aligned)
     if len(found) < count:
         raise ValueError(f"{folder.name} has {len(found)} photos with a face, and {count} are needed.")
     return torch.cat(found)
+
+
+def face_of(picture: Tensor, size: int, aligned: bool) -> list[Tensor]:
+    """The largest face [1, 3, size, size] in a picture [1, 3, H, W], both in [0, 1]; none where there is
+    none."""
+    box = largest_face(picture[0])
+    if box is None:
+        return []
+    if aligned:
+        face = face_in(box, picture[0])
+        return [] if face is None else [aligned_face(picture, face.landmarks, size)[0]]
+    height, width = picture.shape[-2:]
+    face = cut(picture, face_square(box, (height, width), CONTEXT))
+    return [resize(face, (size, size)).clamp(0, 1)]
 
 
 def rows_of(methods: dict[str, Method], cases: Sequence[Case]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from .. import benchmarks
 from .app import app
 
 SPEED = ("memory", "personalized_step", "reference_step", "step", "tiles")
-QUALITY = ("first_stage", "guidance", "layouts", "personalization", "photographs", "samplers")
+QUALITY = ("first_stage", "guidance", "layouts", "personalization", "photographs", "prior", "samplers")
 """These take long, and only run when they are named."""
 
 # --help belongs to the benchmark that is named.

@@ -65,7 +65,7 @@ def run_evaluate(
     model.autoencoder.check_fidelity(fidelity)
     cases = CaseSettings(photos, size=size, damage_at=damage_at, seed=seed)
     methods = standard_methods(model, steps, fidelity)
-    made_with = [_named(path) for path in (restorer, judges, embedder) if path]
+    made_with = [named(path) for path in (restorer, judges, embedder) if path]
     board = evaluate(
         methods,
         own,
@@ -105,7 +105,7 @@ def run_train_judges(
     return judges
 
 
-def _named(path: Path) -> str:
+def named(path: Path) -> str:
     """The file's name, and what tells it from another of this name."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return f"{path.name} {hashlib.sha256(content).hexdigest()[:12]}"

@@ -42,24 +42,32 @@ class Scoreboard:
         results: person by person.
         needs: what missing metrics need.
         judges: the judges' own figures.
+        metrics: that the results have, in the order of their columns.
     """
 
     about: Mapping[str, Any]
     results: Sequence[Result]
     needs: Mapping[str, str]
     judges: Mapping[str, Any]
+    metrics: Sequence[str] = tuple(HIGHER_IS_BETTER)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """One row a method and preset: each metric's mean over people, and its 95 % interval."""
-        return _rows(self.results)
+        return self._rows(self.results)
 
-    def gains(self, over: str = "base") -> list[dict[str, Any]]:
-        """Such rows of the differences from the method `over` on the same person: people differ far more than
-        methods do, so it is these intervals that tell whether a method is better."""
-        base = {(r["preset"], r["person"]): r for r in self.results if r["method"] == over}
-        pairs = [(r, base.get((r["preset"], r["person"]))) for r in self.results if r["method"] != over]
-        return _rows([_difference(own, other) for own, other in pairs if other])
+    def gains(self, over: str | Mapping[str, str] = "base") -> list[dict[str, Any]]:
+        """Such rows of the differences from the method `over`, or from that which it names for each method,
+        on the same person: people differ far more than methods do, so it is these intervals that tell whether
+        a method is better."""
+        found = {(r["preset"], r["person"], r["method"]): r for r in self.results}
+        pairs = []
+        for result in self.results:
+            base = over if isinstance(over, str) else over.get(result["method"])
+            other = found.get((result["preset"], result["person"], base))
+            if other and base != result["method"]:
+                pairs.append((result, other))
+        return self._rows([self._difference(own, other) for own, other in pairs])
 
     def to_json(self) -> dict[str, Any]:
         """`rows`, `gains` over the base, and all that they come from."""
@@ -84,25 +92,23 @@ class Scoreboard:
             return None
         return psnr[method] >= psnr["autoencoder"] - within
 
+    def _rows(self, results: Sequence[Result]) -> list[dict[str, Any]]:
+        rows = []
+        for preset, method in dict.fromkeys((r["preset"], r["method"]) for r in results):
+            own = [r for r in results if (r["preset"], r["method"]) == (preset, method)]
+            row: dict[str, Any] = {"method": method, "preset": preset, "people": len(own)}
+            for metric in self.metrics:
+                values = [r[metric] for r in own if r.get(metric) is not None]
+                row[metric] = float(np.mean(values)) if values else None
+                row[f"{metric}_ci"] = interval(values)
+            rows.append(row)
+        return rows
 
-def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    rows = []
-    for preset, method in dict.fromkeys((r["preset"], r["method"]) for r in results):
-        own = [r for r in results if (r["preset"], r["method"]) == (preset, method)]
-        row: dict[str, Any] = {"method": method, "preset": preset, "people": len(own)}
-        for metric in HIGHER_IS_BETTER:
-            values = [r[metric] for r in own if r.get(metric) is not None]
-            row[metric] = float(np.mean(values)) if values else None
-            row[f"{metric}_ci"] = interval(values)
-        rows.append(row)
-    return rows
-
-
-def _difference(own: Result, other: Result) -> Result:
-    """`own` with what its metrics have more than `other`'s."""
-    known = (name for name in HIGHER_IS_BETTER if own.get(name) is not None and other.get(name) is not None)
-    metrics = {name: own[name] - other[name] for name in known}
-    return {key: own[key] for key in ("method", "preset", "person")} | metrics
+    def _difference(self, own: Result, other: Result) -> Result:
+        """`own` with what its metrics have more than `other`'s."""
+        known = (m for m in self.metrics if own.get(m) is not None and other.get(m) is not None)
+        metrics = {metric: own[metric] - other[metric] for metric in known}
+        return {key: own[key] for key in ("method", "preset", "person")} | metrics
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> list[float] | None:
@@ -143,7 +149,7 @@ def evaluate(
     embedder = embedder or judges.embedder
     made = {"embedder": embedder.name, "made_with": made_with, "drawing": drawing()}
     about = json.loads(json.dumps({"cases": asdict(settings.cases), **made}))
-    results = _read(Path(path), about) if path else []
+    results = read_results(Path(path), about) if path else []
     done = {(result["preset"], result["person"], result["method"]) for result in results}
     total = len(settings.presets) * settings.people
     board = Scoreboard(about, results, needs, {**judges.figures, "drawing": judges.training.get("drawing")})
@@ -187,7 +193,12 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _read(path: Path, about: Mapping[str, Any]) -> list[Result]:
+def read_results(path: Path, about: Mapping[str, Any]) -> list[Result]:
+    """The results in a file that is resumed; none where there is no file.
+
+    Raises:
+        ValueError: it is no scoreboard, or of other settings.
+    """
     if not path.exists():
         return []
     try:
