@@ -54,7 +54,7 @@ RECOGNIZERS = ",".join(
     str(ASSETS / "face_recognizers" / f"{name}.safetensors") for name in ("dlib_resnet29", "pfstorer_iresnet")
 )
 TINY, CONTROL = (ASSETS / f"{name}.safetensors" for name in ("pfstorer_tiny", "pfstorer_tiny_diffbir"))
-SHEET_ROWS = "input,irn,round_trip,prior,start:*,1 step,*photos none,references,pfstorer*"
+SHEET_ROWS = "input,irn,round_trip,prior,start:*,1 step,*photos none,references,pfstorer_tiny*"
 DIGITS = {"psnr": 2, "landmarks": 1, "found": 0, "right": 0, "seconds": 1}
 """Decimals of a column, by its last word; 3 of others."""
 
@@ -210,13 +210,17 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     options = parsed()
     prior = load_restorer(options.restorer)
-    kind = Photographs(options.references, options.tests, prior.header.image_size, seed=options.seed)
-    people = [] if options.people == Path("none") else [photographed(options.people, kind)]
+    if prior.header.architecture != "clr_face":
+        kind = prior.header.architecture
+        raise SystemExit(f"{options.restorer.name} is a {kind} restorer: name a prior of CLR-Face.")
+    photographs = Photographs(options.references, options.tests, prior.header.image_size, seed=options.seed)
+    people = [] if options.people == Path("none") else [photographed(options.people, photographs)]
     if options.drawn:
-        people.append(drawn(options.drawn, kind, options.drawn_tests))
+        people.append(drawn(options.drawn, photographs, options.drawn_tests))
     study = studied(options, prior, people)
     known = study.rows()
-    rows, shown = with_compared(known, matching(known, options.rows)), matching(known, options.sheet_rows)
+    rows = with_compared(known, matching(known, options.rows))
+    shown = matching(known, options.sheet_rows) if options.sheet else {}
     metrics, needs = picture_metrics()
     galleries = study.galleries
     columns = [*metrics, *(f"{one} {what}" for one in galleries for what in SEEN)]

@@ -77,10 +77,10 @@ class Studied:
         )
 
     def _parts(self) -> Iterator[tuple[str, Row]]:
-        yield "input", Row(lambda case: case.lq)
+        yield "input", Row(lambda case: case.lq, over="")
         yield "irn", Row(lambda case: self.prior.clean(case.lq).clamp(0, 1), over="input")
-        yield "round_trip", Row(lambda case: round_trip(self.prior, case.hq))
-        yield "prior", Row(self._restored, over="input")
+        yield "round_trip", Row(lambda case: round_trip(self.prior, case.hq), over="")
+        yield "prior", Row(self._restored, over="irn")
 
     def _starts(self) -> Iterator[tuple[str, Row]]:
         for start, changed in STARTS.items():
