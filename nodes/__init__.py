@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .adapters import LoadIdentityAdapter, SaveIdentityAdapter
 from .apply import ApplyPersonalization
+from .check_photos import CheckPhotos
 from .color import RestorationColorFix
 from .condition import RestorationConditioning
 from .degrade import DegradeImage
@@ -31,6 +32,7 @@ class PFStorerExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             LoadBaseRestorer,
+            CheckPhotos,
             TrainIdentityAdapter,
             TrainDualPivot,
             LoadIdentityAdapter,

@@ -85,6 +85,11 @@ def gather_photos(photos: Autogrown, faces: Autogrown) -> Person:
     return person
 
 
+def photos_in(photos: Autogrown) -> list[Tensor]:
+    """All photos [3, H, W], in their order; raises ValueError for what is no picture."""
+    return [row for name, batches in photos.items() for row in _rows(batches, from_image, f"photos.{name}")]
+
+
 def _rows(batches: Sequence[Tensor] | Tensor, read: Any, name: str) -> list[Tensor]:
     """Each of a list of batches of any sizes; what is one batch already is taken, too."""
     several = [batches] if isinstance(batches, Tensor) else batches

@@ -224,6 +224,9 @@ GRAPHS: dict[str, Graph] = {
         "crop": node("RestorationCropFace", image=["image", 0], face=1, context=0.6, bboxes=["found", 0],
                      align="FFHQ"),
         "other": node("ImageInvert", image=["crop", 0]),
+        "checked": node(
+            "CheckPhotos", size=128, **{"photos.photo_0": ["photo", 0], "photos.photo_1": ["image", 0]}
+        ),
         "likeness": node(
             "LikenessReport", recognizer=["recognizer", 0], result=["image", 0], bad=["other", 0],
             **{"photos.photo_0": ["photo", 0], "photos.photo_1": ["crop", 0]},

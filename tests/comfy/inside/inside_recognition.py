@@ -7,6 +7,9 @@ import folder_paths
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from pfstorer.nodes.check_photos import CheckPhotos
+from pfstorer.nodes.examples import ExamplePictures
+from pfstorer.nodes.host.folders import ASSETS
 from pfstorer.nodes.host.recognition import HostedRecognizer
 from pfstorer.nodes.likeness import LikenessReport
 from pfstorer.nodes.recognition import LoadFaceRecognizer
@@ -97,3 +100,28 @@ def test_a_report_says_by_whom_the_result_was_guided(network: IResNet) -> None:
         assert sheet.shape[-1] == 3
     with pytest.raises(ValueError, match=r"different numbers of pictures \(bad 2, result 1\)"):
         LikenessReport.execute(hosted, photo[0], given, bad=torch.cat(photo))
+
+
+def test_photos_that_are_fit_are_passed_on_and_none_of_them_is_an_empty_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As separate batches of several sizes, and as the host gives a list."""
+    found = ([str(ASSETS / "face_recognizers")], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "face_recognizers", found)
+    own, wrong = (ExamplePictures.execute(f"{who}: five photos").args[0] for who in ("P007", "P008"))
+    with torch.inference_mode():
+        photos, sheet, report = CheckPhotos.execute(
+            {"photo_0": [own, wrong[2:3, :300]], "photo_1": [torch.full((1, 200, 300, 3), 0.5)]}, size=[256]
+        ).args
+    assert photos.shape == (5, 512, 512, 3)
+    assert sheet.shape[-1] == 3
+    verdicts = [line.split(" (")[0] for line in report.splitlines()]
+    assert verdicts[:7] == [
+        *(f"Photo {number}: good" for number in range(1, 6)),
+        "Photo 6: leave out, another person", "Photo 7: leave out, no face is found.",
+    ]  # fmt: skip
+    nothing, sheet, _ = CheckPhotos.execute({"photo_0": [torch.full((1, 200, 300, 3), 0.5)]}).args
+    assert "Check Photos says why" in nothing.message
+    assert sheet.shape[-1] == 3
+    with pytest.raises(ValueError, match="size got a list of 2 different values"):
+        CheckPhotos.execute({"photo_0": [own]}, size=[256, 512])
