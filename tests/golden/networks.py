@@ -14,7 +14,15 @@ from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.diffusion.guidance import cfg_combine
 from pfstorer_core.diffusion.sampling import Denoiser, SamplerStep, sample_ddpm
 from pfstorer_core.diffusion.schedule import PredictionType, Schedule
-from pfstorer_core.models import AutoencoderConfig, Conditioning, LQEncoder, LQEncoderConfig, UNet, UNetConfig
+from pfstorer_core.models import (
+    Autoencoder,
+    AutoencoderConfig,
+    Conditioning,
+    LQEncoder,
+    LQEncoderConfig,
+    UNet,
+    UNetConfig,
+)
 from pfstorer_core.recognition import Recognizer
 from pfstorer_core.restorers.base import Restorer
 
@@ -50,6 +58,24 @@ def autoencoder_config(header: Mapping[str, Any], **others: Any) -> AutoencoderC
     """From the `params` of a latent-diffusion `first_stage_config`."""
     sizes = chosen(header["ddconfig"], AutoencoderConfig)
     return AutoencoderConfig(**sizes, embed_dim=header["embed_dim"], **others)
+
+
+@cache
+def decoder(name: str) -> Autoencoder:
+    """Of a file that has no weights of an encoder, and those of a codebook or not."""
+    weights = golden.under(name, "weights")
+    codebook = len(weights.get("quantize.embedding.weight", ()))
+    model = Autoencoder(autoencoder_config(golden.metadata(name), codebook=codebook))
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert all(key.startswith(("encoder.", "quant_conv.")) for key in missing)
+    return model.requires_grad_(False)
+
+
+def schedule_of(name: str) -> Schedule:
+    """The full one that a file's header tells the betas of."""
+    betas = golden.metadata(name)["schedule"]
+    return Schedule.scaled_linear(betas["start"], betas["end"], betas["timesteps"])
 
 
 def chosen(params: Mapping[str, Any], config: type) -> dict[str, Any]:

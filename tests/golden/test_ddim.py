@@ -9,22 +9,18 @@ from torch import Tensor
 from pfstorer_core.diffusion.ddim import ddim_timesteps, sample_ddim
 from pfstorer_core.diffusion.guidance import with_cfg
 from pfstorer_core.diffusion.sampling import Denoiser, SamplerStep
-from pfstorer_core.diffusion.schedule import PredictionType, Schedule
+from pfstorer_core.diffusion.schedule import PredictionType
 from pfstorer_core.models import Backend
 from pfstorer_core.models.codebook import Codebook
 
 from . import golden
-from .networks import plain_unet
+from .networks import plain_unet, schedule_of
 
 NAME = "ldm_ddim"
 HEADER = golden.metadata(NAME)
 IN, OUT = golden.group(NAME, "in"), golden.group(NAME, "out")
 STEPS, K = HEADER["steps"], HEADER["start_steps"]
-
-
-def full() -> Schedule:
-    betas = HEADER["schedule"]
-    return Schedule.scaled_linear(betas["start"], betas["end"], betas["timesteps"])
+FULL = schedule_of(NAME)
 
 
 def quantize(x0: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,9 +46,9 @@ def test_timesteps_and_noise_levels() -> None:
         if name.startswith("uniform."):
             assert ddim_timesteps(int(name.split(".")[1])) == schedule[name].tolist()
     assert ddim_timesteps(STEPS) == schedule["timesteps"].tolist()
-    golden.assert_near(full().alphas_cumprod, schedule["alphas_cumprod"].double(), 1e-6)
-    golden.assert_near(full().betas, schedule["betas"].double(), 1e-6)
-    visited = full().alphas_cumprod[schedule["timesteps"]]
+    golden.assert_near(FULL.alphas_cumprod, schedule["alphas_cumprod"].double(), 1e-6)
+    golden.assert_near(FULL.betas, schedule["betas"].double(), 1e-6)
+    visited = FULL.alphas_cumprod[schedule["timesteps"]]
     golden.assert_near(visited, schedule["alphas"], 1e-6)
     for impossible in (3, 9, 27, 36, 37, 101, 111):
         with pytest.raises(ValueError, match="end at time step 1000, and 999 is the last"):
@@ -63,6 +59,22 @@ def test_quantize() -> None:
     q, indices = quantize(IN["quantize_z"])
     golden.assert_near(q, OUT["quantized"])
     assert torch.equal(indices, OUT["quantize_indices"])
+
+
+@pytest.mark.parametrize("eta", [0.0, HEADER["eta1"]])
+def test_what_a_step_makes_of_x0_and_noise(eta: float) -> None:
+    """sqrt(alpha_prev) of an x0 where eps is 0, and a noise's standard deviation where x0 is, too."""
+    schedule, ones = golden.group(NAME, "schedule"), torch.ones(STEPS, 1, 1, 1, 1)
+    for x0, noises, expected in (
+        (1.0, 0 * ones, schedule["alphas_prev"].sqrt()),
+        (0.0, ones, schedule["sigmas_eta1"] * bool(eta)),
+    ):
+        states = list[SamplerStep]()
+        sample_ddim(
+            lambda x, _: torch.zeros_like(x), ones[0], FULL, ddim_timesteps(STEPS), "eps", eta=eta,
+            noises=noises, guide=lambda x, _, x0=x0: torch.full_like(x, x0), callback=states.append,
+        )  # fmt: skip
+        golden.assert_near(torch.stack([state.x.squeeze() for state in states]).flip(0), expected, 1e-6)
 
 
 STARTS: dict[str, Callable[[], Tensor]] = {
@@ -79,7 +91,7 @@ def test_trajectory(case: str) -> None:
     sample_ddim(
         model(HEADER["cfg_scale"] if kind.endswith("cfg") else 1.0),
         STARTS[start[0]]() if start else IN["x_T"],
-        full(),
+        FULL,
         timesteps,
         "eps",
         eta=HEADER["eta1"] if "eta1" in kind else 0.0,
@@ -95,7 +107,7 @@ def test_trajectory(case: str) -> None:
 
 def test_starts() -> None:
     """`aligned` is the level of the first step that is run; the published script's is one above."""
-    timesteps, schedule, noise = ddim_timesteps(STEPS), full(), IN["encode_noise"]
+    timesteps, schedule, noise = ddim_timesteps(STEPS), FULL, IN["encode_noise"]
     for name, t in (
         ("aligned", timesteps[K - 1]),
         ("script", timesteps[K]),
@@ -106,7 +118,7 @@ def test_starts() -> None:
 
 def test_v_and_eps_networks_that_say_the_same_sample_the_same() -> None:
     """Also with a direction that is derived again from a guided x0."""
-    schedule, eps_model = full(), model()
+    schedule, eps_model = FULL, model()
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         x0 = schedule.predict_x0(x, t, eps := eps_model(x, t), "eps")

@@ -1,4 +1,5 @@
-"""Every number of DiffBIR's golden files is read by a test: what nobody reads proves nothing."""
+"""Every number of the golden files of DiffBIR and of CLR-Face is read by a test: what nobody reads proves
+nothing."""
 
 import os
 import subprocess
@@ -11,29 +12,39 @@ from harness import ROOT
 
 from . import conftest, golden
 
-FILES = sorted(path.stem for path in golden.folder().glob("diffbir_*.safetensors"))
+BEGINNINGS = {"diffbir": ("diffbir_",), "clr_face": ("clr_", "ldm_", "refldm_", "vqgan_")}
+"""Of the names of a method's files."""
 HOST = ROOT / "tests" / "comfy"
 
 
-def readers() -> list[str]:
+def readers(beginnings: tuple[str, ...]) -> list[str]:
     """The tests that speak of these files: here, and inside the host."""
+
+    def speaks(path: Path) -> bool:
+        named = any(name.startswith(beginnings) for name in conftest.NEEDS.get(path.name, []))
+        return named or any(f'"{start}' in path.read_text(encoding="utf-8") for start in beginnings)
+
     here = [path for path in golden.HERE.glob("test_*.py") if path != Path(__file__).resolve()]
-    own = [str(path) for path in here if "diffbir" in path.read_text(encoding="utf-8")]
-    inside = [path.name for path in (HOST / "inside").glob("inside_*.py") if "golden.has" in path.read_text()]
+    inside = [path.name for path in (HOST / "inside").glob("inside_*.py") if speaks(path)]
+    own = [str(path) for path in here if speaks(path)]
     return own + [f"{HOST / 'test_inside.py'}::test_inside_the_host[{name}]" for name in inside]
 
 
 @pytest.mark.full
-def test_every_key_is_read_by_a_test(tmp_path: Path) -> None:
-    notes = tmp_path / "read"
-    present = [name for name, files in conftest.NEEDS.items() if golden.has(*files)]
+@pytest.mark.parametrize("method", BEGINNINGS)
+def test_every_key_is_read_by_a_test(method: str, tmp_path: Path) -> None:
+    beginnings, notes = BEGINNINGS[method], tmp_path / "read"
+    files = sorted(p.stem for p in golden.folder().glob("*.safetensors") if p.stem.startswith(beginnings))
+    present = [name for name, needed in conftest.NEEDS.items() if golden.has(*needed)]
     chosen = [
-        test for test in readers() if Path(test).name in present or Path(test).name not in conftest.NEEDS
+        test
+        for test in readers(beginnings)
+        if Path(test).name in present or Path(test).name not in conftest.NEEDS
     ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
     environment = os.environ | {golden.NOTES: str(notes)}
     result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
     read = {tuple(line.split()) for line in notes.read_text(encoding="utf-8").splitlines()}
-    unread = [f"{name}: {key}" for name in FILES for key in golden.tensors(name) if (name, key) not in read]
+    unread = [f"{name}: {key}" for name in files for key in golden.tensors(name) if (name, key) not in read]
     assert not unread, "\n".join(unread)

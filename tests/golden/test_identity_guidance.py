@@ -1,6 +1,5 @@
 """Identity guidance against the reference calculation: each term, each mask, and whole trajectories."""
 
-from functools import cache
 from typing import Any
 
 import pytest
@@ -11,29 +10,14 @@ from pfstorer_core.diffusion.ddim import sample_ddim
 from pfstorer_core.diffusion.identity_guidance import IdentityGuidance, IdentitySettings
 from pfstorer_core.diffusion.sampling import SamplerStep
 from pfstorer_core.diffusion.schedule import Schedule
-from pfstorer_core.models import Autoencoder
 from pfstorer_core.recognition import cosines
 from pfstorer_core.restorers.clr_face.train_mask import mask_terms
 
 from . import golden
-from .networks import autoencoder_config, recogniser
+from .networks import decoder, recogniser, schedule_of
 
 FILE = "clr_guidance"
 ALL = IdentitySettings(1.0, clip=1e9, t_start=1001)
-
-
-@cache
-def decoder() -> Autoencoder:
-    model = Autoencoder(autoencoder_config(golden.metadata(FILE)))
-    missing, unexpected = model.load_state_dict(golden.under(FILE, "weights"), strict=False)
-    assert not unexpected
-    assert all(key.startswith(("encoder.", "quant_conv.")) for key in missing)
-    return model.requires_grad_(False)
-
-
-def full() -> Schedule:
-    entry = golden.metadata(FILE)["schedule"]
-    return Schedule.scaled_linear(entry["start"], entry["end"], entry["timesteps"])
 
 
 def given(key: str) -> Tensor:
@@ -58,7 +42,7 @@ def guidance(
 
     def likeness(x0: Tensor, number: int) -> Tensor:
         own = towards[number] if towards.ndim > 1 else towards
-        return cosines(recogniser(FILE).embed(decoder().decode(x0)), own)
+        return cosines(recogniser(FILE).embed(decoder(FILE).decode(x0)), own)
 
     return IdentityGuidance(how, schedule, likeness, 1.0, mask, **others)
 
@@ -69,14 +53,14 @@ def of_each_row(how: IdentitySettings, mask: Tensor | None, person: Tensor | Non
     for row, timestep in enumerate(given("in.timesteps").tolist()):
         rows = slice(row, row + 1)
         own = mask[rows] if mask is not None and mask.ndim == 4 else mask
-        guide = guidance(how, full(), person, own, rows)
+        guide = guidance(how, schedule_of(FILE), person, own, rows)
         guided.append(guide(given("out.pred_x0")[rows], timestep))
     return torch.cat(guided)
 
 
 def test_the_gradient() -> None:
     noted = list[tuple[Tensor, Tensor]]()
-    guide = guidance(ALL, full(), on_step=lambda _, likeness, rms: noted.append((likeness, rms)))
+    guide = guidance(ALL, schedule_of(FILE), on_step=lambda _, likeness, rms: noted.append((likeness, rms)))
     x0 = given("out.pred_x0")
     likeness, gradient = guide.gradient(x0)
     golden.assert_near(1 - likeness, given("out.loss"))
@@ -93,20 +77,21 @@ def test_the_gradient() -> None:
 
 
 def test_what_is_decoded() -> None:
-    decoded = decoder().decode(given("out.pred_x0"))
+    decoded = decoder(FILE).decode(given("out.pred_x0"))
     golden.assert_near(decoded, given("out.decoded"))
     golden.assert_near(recogniser(FILE).embed(decoded), given("out.embedding"))
     x0 = torch.cat(
         [
-            full().predict_x0(x, int(t), eps, "eps")
+            schedule_of(FILE).predict_x0(x, int(t), eps, "eps")
             for x, t, eps in zip(
                 given("in.z_t").split(1), given("in.timesteps"), given("in.eps").split(1), strict=True
             )
         ]
     )
     golden.assert_near(x0, given("out.pred_x0"))
-    golden.assert_near(full().sqrt_alphas_cumprod[given("in.timesteps")].float(), given("out.sqrt_alpha_bar"))
-    torch.testing.assert_close(full().alphas_cumprod, given("schedule.alphas_cumprod"), rtol=0, atol=1e-6)
+    signal = schedule_of(FILE).sqrt_alphas_cumprod[given("in.timesteps")]
+    golden.assert_near(signal, given("out.sqrt_alpha_bar"))
+    golden.assert_near(schedule_of(FILE).alphas_cumprod, given("schedule.alphas_cumprod"), 1e-6)
 
 
 MASKS = {
@@ -126,10 +111,10 @@ def test_masks(name: str) -> None:
     golden.assert_near(guided, given(f"out.{name}.x0"))
     if name == "mask0":
         assert torch.equal(guided, given("out.pred_x0"))
-    after = cosines(recogniser(FILE).embed(decoder().decode(guided)), given("target.embeddings"))
+    after = cosines(recogniser(FILE).embed(decoder(FILE).decode(guided)), given("target.embeddings"))
     golden.assert_near(1 - after, given(f"out.{name}.loss_after"))
     if f"out.{name}.posterior_mean" in golden.tensors(FILE):
-        mean = full().posterior(guided, given("in.z_t"), given("in.timesteps")).mean
+        mean = schedule_of(FILE).posterior(guided, given("in.z_t"), given("in.timesteps")).mean
         golden.assert_near(mean, given(f"out.{name}.posterior_mean"))
 
 
@@ -150,7 +135,7 @@ def test_trajectories(name: str, every: int, rederived: bool) -> None:
     traj = golden.group(FILE, "traj")
     strength = 0.0 if name == "none" else golden.metadata(FILE)["strength"]
     how = settings(strength=strength, every=every, t_start=golden.metadata(FILE)["window"])
-    schedule = full().respaced(traj["timesteps"].tolist())
+    schedule = schedule_of(FILE).respaced(traj["timesteps"].tolist())
     guide, steps = guidance(how, schedule, mask=given("in.mask_random")), list[SamplerStep]()
     acts = [guide.acts(int(t)) for t in schedule.timesteps.flip(0)]
     assert acts == traj[f"{name}.guided"].bool().tolist()
@@ -159,7 +144,7 @@ def test_trajectories(name: str, every: int, rederived: bool) -> None:
         return traj["eps"][len(steps)] + 0.6 * x
 
     sample_ddim(
-        eps_of, traj["x_T"], full(), schedule.timesteps.tolist(), "eps",
+        eps_of, traj["x_T"], schedule_of(FILE), schedule.timesteps.tolist(), "eps",
         rederive=rederived, guide=guide, callback=steps.append,
     )  # fmt: skip
     key = f"{name}.rederived" if rederived and name != "none" else name
@@ -169,7 +154,7 @@ def test_trajectories(name: str, every: int, rederived: bool) -> None:
 
 def test_a_sampler_that_asks_twice_a_step() -> None:
     """What is asked between two steps is a part of the noisier one."""
-    schedule = full().respaced([50, 250, 450, 650, 850])
+    schedule = schedule_of(FILE).respaced([50, 250, 450, 650, 850])
     guide = guidance(settings(t_start=700, every=2), schedule)
     asked = (850, 700, 650, 520, 450, 449, 300, 250, 100, 50, 10)
     assert [t for t in asked if guide.acts(t)] == [650, 520, 250, 100]
@@ -181,9 +166,9 @@ def test_what_a_mask_is_trained_by(term: str) -> None:
     key = {"picture": "l1", "variation": "tv"}.get(term, term)
     logits = given("in.mask_logits").clone().requires_grad_()
     mask = logits.sigmoid()[None]
-    step = guidance(settings(), full(), mask=mask).step(given("out.grad"), given("out.grad_rms"))
+    step = guidance(settings(), schedule_of(FILE), mask=mask).step(given("out.grad"), given("out.grad_rms"))
     moved = given("out.pred_x0") - given("out.sqrt_alpha_bar")[:, None, None, None] * step
-    terms = mask_terms(recogniser(FILE), decoder().decode(moved), given("train.image"), mask)
+    terms = mask_terms(recogniser(FILE), decoder(FILE).decode(moved), given("train.image"), mask)
     found = getattr(terms, term)
     golden.assert_ratio(found.detach()[None], given(f"train.{key}.value"), 1e-4)
     (gradient,) = torch.autograd.grad(found, logits)

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pfstorer_core.recognition import cosines, mean_of_units
 
 from . import golden
-from .networks import recogniser
+from .networks import decoder, recogniser, schedule_of
 
 LOSS, GUIDANCE = "refldm_identity_loss", "clr_guidance"
 
@@ -36,6 +37,58 @@ def test_likeness_of_pairs() -> None:
     golden.assert_near(loss, out["loss"], 1e-6)
     (gradient,) = torch.autograd.grad(loss.sum(), pictures)
     near(gradient, out["grad_pred"])
+
+
+def pred_x0(eps: Tensor) -> Tensor:
+    """Of the training sample, each row at its own time step."""
+    given, full = golden.group(LOSS, "in"), schedule_of(LOSS)
+    x = full.q_sample(given["x_start"], given["timesteps"], given["noise"])
+    golden.assert_near(x, golden.tensors(LOSS)["out.x_noisy"])
+    return full.predict_x0(x, given["timesteps"], eps, "eps")
+
+
+def identity_loss(x0: Tensor, quantize: bool = True) -> Tensor:
+    """1 - likeness of each row to its true picture."""
+    with torch.no_grad():
+        wanted = recogniser(LOSS).embed(golden.tensors(LOSS)["in.image"])
+    return 1 - cosines(recogniser(LOSS).embed(decoder(LOSS).decode(x0, quantize=quantize)), wanted)
+
+
+@pytest.mark.parametrize("quantize", [True, False])
+def test_identity_through_a_decoder(quantize: bool) -> None:
+    """Gradients pass straight through a codebook."""
+    out, kind = golden.group(LOSS, "out"), "" if quantize else "_unquantized"
+    x0 = pred_x0(golden.tensors(LOSS)["in.eps"]).requires_grad_()
+    golden.assert_near(x0, out["pred_x0"])
+    loss = identity_loss(x0, quantize)
+    golden.assert_near(loss, out[f"identity_loss{kind}"])
+    near(torch.autograd.grad(loss.sum(), x0)[0], out[f"grad_pred_x0{kind}"])
+    if quantize:
+        codebook = decoder(LOSS).quantize
+        assert codebook is not None
+        assert torch.equal(codebook(x0)[1], out["indices"])
+        golden.assert_near(decoder(LOSS).decode(x0), out["decoded"])
+
+
+@pytest.mark.parametrize("below", ["", "_t500", "_t100", "_flat"])
+def test_identity_in_the_training_of_a_network(below: str) -> None:
+    """ReF-LDM's: beside the error of the noise, by a weight of each row."""
+    given, out = golden.group(LOSS, "in"), golden.group(LOSS, "out")
+    times, eps = given["timesteps"], given["eps"].clone().requires_grad_()
+    weight = schedule_of(LOSS).sqrt_alphas_cumprod[times].float()
+    golden.assert_near(weight, out["sqrt_alpha_bar"], 1e-6)
+    if below:
+        last = int(below[2:]) if below[2:].isdigit() else len(schedule_of(LOSS))
+        weight = (times < last).float()
+    simple = F.mse_loss(eps, given["noise"])
+    identity = (weight * identity_loss(pred_x0(eps))).mean()
+    total = simple + golden.metadata(LOSS)["identity_scale"] * identity
+    expected = golden.group(LOSS, f"out.train{below}")
+    if "simple" in expected:
+        golden.assert_near(simple, expected["simple"].squeeze(), 1e-6)
+    golden.assert_near(identity, expected["identity"].squeeze(), 1e-5)
+    golden.assert_near(total, expected["total"].squeeze(), 1e-5)
+    near(torch.autograd.grad(total, eps)[0], expected["grad_eps"])
 
 
 def test_likeness_to_photos() -> None:

@@ -5,16 +5,15 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from pfstorer_core.diffusion.ddim import sample_ddim
+from pfstorer_core.diffusion.ddim import ddim_timesteps, sample_ddim
 from pfstorer_core.diffusion.sampling import SamplerStep
-from pfstorer_core.diffusion.schedule import Schedule
 from pfstorer_core.models import BlockHooks, UNet
 from pfstorer_core.personalization.reference_attention.reading import read_photos
 from pfstorer_core.personalization.reference_attention.references import References, ReferenceSettings
 from pfstorer_core.restorers.changes import Changes, attention_of, evaluated
 
 from . import golden
-from .networks import plain_unet
+from .networks import plain_unet, schedule_of
 
 NAME = "refldm_cachekv"
 CFG = ReferenceSettings(cfg=golden.metadata(NAME)["cfg_scale"]).suited(0)
@@ -27,8 +26,7 @@ CASES = {
 """How many references, from the end where negative, and what is done otherwise."""
 
 
-BETAS = golden.metadata(NAME)["schedule"]
-SCHEDULE = Schedule.scaled_linear(BETAS["start"], BETAS["end"], BETAS["timesteps"])
+SCHEDULE = schedule_of(NAME)
 
 
 @pytest.fixture(scope="module")
@@ -90,5 +88,15 @@ def test_trajectories(unet: UNet, name: str, count: int) -> None:
 
 
 def test_schedule() -> None:
-    stored = golden.tensors(NAME)["schedule.alphas_cumprod"]
-    torch.testing.assert_close(SCHEDULE.alphas_cumprod.float(), stored.float(), rtol=0, atol=1e-6)
+    stored = golden.group(NAME, "schedule")
+    golden.assert_near(SCHEDULE.alphas_cumprod, stored["alphas_cumprod"].double(), 1e-6)
+    for name in stored:
+        spacing, _, steps = name.partition(".")
+        if steps and stored[name][-1] < len(SCHEDULE):
+            assert ddim_timesteps(int(steps), spacing) == stored[name].tolist()
+        elif steps:
+            with pytest.raises(ValueError, match=f"end at time step {stored[name][-1]}"):
+                ddim_timesteps(int(steps), spacing)
+    visited = ddim_timesteps(golden.metadata(NAME)["steps"], "uniform_trailing")
+    golden.assert_near(SCHEDULE.respaced(visited).alphas_cumprod, stored["alphas"], 1e-6)
+    golden.assert_near(SCHEDULE.alphas_cumprod[[0, *visited[:-1]]], stored["alphas_prev"], 1e-6)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pfstorer_core.models import Autoencoder
+from pfstorer_core.models.codebook import COMMITMENT
 
 from . import golden
 from .networks import autoencoder_config
@@ -40,7 +41,10 @@ def test_quantize(name: str) -> None:
     q, indices, loss = quantize(out["prequant"])
     assert torch.equal(indices, out["indices"].long())
     golden.assert_near(q, out["quant"])
+    golden.assert_near(q, out["codebook_entry"])
     golden.assert_near(loss, out["codebook_loss"].squeeze(), 1e-5)
+    if "commitment_term" in out:  # the codebook's own term has the same value
+        golden.assert_near(loss, (1 + COMMITMENT) * out["commitment_term"].squeeze(), 1e-5)
     if "offgrid_indices" in out:
         assert torch.equal(quantize(golden.tensors(name)["in.z_offgrid"])[1], out["offgrid_indices"].long())
 
@@ -50,14 +54,15 @@ def test_decode(name: str) -> None:
     golden.assert_near(model.decode(out["prequant"]), out["decode_quantized"])
     golden.assert_near(model.decode(out["prequant"], quantize=False), out["decode_unquantized"])
     golden.assert_near(model.decode(given["z_offgrid"]), out["decode_offgrid_requantized"])
+    if (raw := "decode_offgrid_unquantized") in out:
+        golden.assert_near(model.decode(given["z_offgrid"], quantize=False), out[raw])
     golden.assert_near(model.decode(model.encode(given["x"])), out["reconstruction"])
 
 
-def test_gradients_pass_straight_through() -> None:
-    train = golden.group("vqgan_f4", "train")
-    quantize = autoencoder("vqgan_f4").quantize
+def test_gradients_pass_straight_through(name: str) -> None:
+    train, quantize = golden.group(name, "train"), autoencoder(name).quantize
     assert quantize is not None
-    z = golden.tensors("vqgan_f4")["out.prequant"].clone().requires_grad_()
+    z = golden.tensors(name)["out.prequant"].clone().requires_grad_()
     entries = quantize.get_parameter("embedding.weight").requires_grad_()
     q, _, loss = quantize(z)
     found = torch.autograd.grad(loss + (q * train["w"]).mean(), [z, entries])

@@ -143,10 +143,12 @@ def test_both_steps_of_f8(statistics: str, when: str) -> None:
     assert_gradients(made, terms.total, expected)
 
 
-def test_the_weight_is_known_before_it_is_used() -> None:
+@pytest.mark.parametrize("statistics", ["eval", "batchstats"])
+def test_the_weight_is_known_before_it_is_used(statistics: str) -> None:
     """From its first step on, it is what it would have been: it has no state."""
-    expected = golden.group("vqgan_f8", "train.eval.before")
-    made = objective("vqgan_f8", golden.metadata("vqgan_f8")["disc_start"] - 1)
+    expected = golden.group("vqgan_f8", f"train.{statistics}.before")
+    start = golden.metadata("vqgan_f8")["disc_start"]
+    made = objective("vqgan_f8", start - 1, statistics == "batchstats")
     image = golden.tensors("vqgan_f8")["in.x"]
     output = made.model.decode(made.model.encode(image))
     nll, g = made.distance(output, image), critic(made).judge(output)
