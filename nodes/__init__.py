@@ -12,6 +12,7 @@ from .condition import RestorationConditioning
 from .degrade import DegradeImage
 from .examples import ExamplePictures
 from .faces import RestorationCropFace, RestorationFindFaces, RestorationPasteFace
+from .gamma_sheet import GammaSheet
 from .guidance import RestorationGuidance
 from .host.folders import register_model_folders
 from .identity import FaceIdentityGuidance, IdentityGuidanceReport
@@ -38,6 +39,7 @@ class PFStorerExtension(ComfyExtension):
             LoadIdentityAdapter,
             SaveIdentityAdapter,
             ApplyPersonalization,
+            GammaSheet,
             ReferenceAttention,
             RestorationConditioning,
             RestorationGuidance,

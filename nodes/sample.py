@@ -105,7 +105,7 @@ class TiledSRSampler(io.ComfyNode):
         tile_batch: int = 4, fidelity: float = 0.0, color_fix: str = "wavelet", fixed_noise: bool = False,
         mask: Tensor | None = None, positive: Conditioning | None = None,
         negative: Conditioning | None = None, cleaner: Any = None, denoise: float = 0.0,
-        quantize: bool = True,
+        quantize: bool = True, part: tuple[int, int] = (0, 1),
     ) -> io.NodeOutput:  # fmt: skip
         prompts = prompts_for(restorer := restorer_of(model, vae), positive, negative)
         header, factor = started(restorer.header, denoise), vae.downscale_ratio
@@ -121,7 +121,7 @@ class TiledSRSampler(io.ComfyNode):
         plans = plan_tiles(canvas, shown, factor, together, Tiles(*setting.diffusion, tile_batch))
         frame = frame_of(canvas.content, canvas.picture.shape[-2:])
         pieces = pixel_tiles(header, cleaner, canvas.picture, setting)
-        bar = TileBar(model, pieces, steps, [number for _, number in plans])
+        bar = TileBar(model, pieces, steps, [number for _, number in plans], part)
         start = start_of(header, vae, cleaner, canvas.picture, setting, bar.on_pixel_tile)
         seen = replace(canvas, picture=start.picture)
 

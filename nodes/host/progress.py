@@ -19,13 +19,16 @@ class TileBar:
         pixel_tiles: of encoding, and of decoding.
         steps: of a sampling.
         tiles: of one evaluation of the model, in each sampling.
+        part: which of how many pictures this is, where a node makes several alike, by one bar.
     """
 
     def __init__(
-        self, model: ModelPatcher, pixel_tiles: tuple[int, int], steps: int, tiles: Sequence[int]
-    ) -> None:
+        self, model: ModelPatcher, pixel_tiles: tuple[int, int], steps: int, tiles: Sequence[int],
+        part: tuple[int, int] = (0, 1),
+    ) -> None:  # fmt: skip
         self.pixel_tiles, self.steps, self.tiles = pixel_tiles, steps, tiles
-        self._bar = ProgressBar(sum(pixel_tiles) + steps * sum(tiles))
+        self._whole, self._part = sum(pixel_tiles) + steps * sum(tiles), part
+        self._bar = ProgressBar(self._whole * part[1])
         self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
         self._done = self._number = self._step = 0
 
@@ -55,6 +58,7 @@ class TileBar:
         mm.throw_exception_if_processing_interrupted()
         if done <= self._done and not preview:
             return
-        self._done = min(max(done, self._done), self._bar.total)
+        self._done = min(max(done, self._done), self._whole)
+        reached = self._whole * self._part[0] + self._done
         if self._bar.hook is not None:  # the bar itself leaves out what is less than half a per cent
-            self._bar.hook(self._done, self._bar.total, preview, node_id=self._bar.node_id)
+            self._bar.hook(reached, self._bar.total, preview, node_id=self._bar.node_id)

@@ -100,6 +100,12 @@ def contact_sheet(panels: Sequence[tuple[str, Tensor]], cell: int, columns: int)
     return sheet
 
 
+def sheet_of(panels: Sequence[tuple[str, Tensor]], cell: int, columns: int) -> Tensor:
+    """`contact_sheet` as a picture [1, 3, H, W] in [0, 1]."""
+    sheet = np.array(contact_sheet(panels, cell, columns), dtype=np.float32)
+    return rearrange(torch.from_numpy(sheet) / 255, "h w c -> 1 c h w")
+
+
 def _thumbnail(picture: Tensor, cell: int) -> Image.Image:
     pixels = rearrange((picture * 255).round().byte().cpu(), "1 c h w -> h w c")
     whole = Image.fromarray(np.ascontiguousarray(pixels))

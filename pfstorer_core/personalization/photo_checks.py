@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
-from ..degradation.sheet import contact_sheet
+from ..degradation.sheet import sheet_of
 from ..imaging.faces import Face, find_faces
 from ..imaging.resizing import resize
 from ..recognition.likeness import strangers
@@ -107,8 +105,7 @@ class CheckedPhotos:
             (" ".join([str(n), *(photo.faults + photo.doubts or [GOOD])[:1]]), framed(photo))
             for n, photo in enumerate(self.photos, start=1)
         ]
-        sheet = np.asarray(contact_sheet(panels, CELL, min(COLUMNS, len(panels))))
-        return rearrange(torch.from_numpy(sheet.copy()).float() / 255, "h w k -> 1 k h w")
+        return sheet_of(panels, CELL, min(COLUMNS, len(panels)))
 
 
 def check_photos(

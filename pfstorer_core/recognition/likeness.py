@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..degradation.sheet import contact_sheet
+from ..degradation.sheet import sheet_of
 from ..imaging.faces import find_faces
 from ..imaging.pictures import read_picture
 from .recognizer import cosines, mean_of_units
@@ -128,8 +127,7 @@ def likeness_sheet(
     columns = max(map(len, rows))
     blank = ("", torch.full((1, 3, CELL, CELL), 24 / 255))
     panels = [panel for row in rows for panel in [*row, *[blank] * (columns - len(row))]]
-    sheet = np.asarray(contact_sheet(panels, CELL, columns))
-    return rearrange(torch.from_numpy(sheet.copy()).float() / 255, "h w k -> 1 k h w")
+    return sheet_of(panels, CELL, columns)
 
 
 def _numbers(values: Iterable[float]) -> str:

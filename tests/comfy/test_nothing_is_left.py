@@ -189,6 +189,12 @@ GRAPHS: dict[str, Graph] = {
         "kept": node("SaveIdentityAdapter", identity_adapter=["ada", 0], name="kept"),
     },
     "lora": {**STABLESR, **person("lora"), "restored": tiled("with lora")},
+    "gammas": {
+        **STABLESR,
+        "ada": node("LoadIdentityAdapter", name="ada.safetensors"),
+        "sheet": node("GammaSheet", model=["restorer", 0], identity_adapter=["ada", 0], gammas="0, 1.5",
+                      vae=["restorer", 2], image=["image", 0], upscale=2.0, **SAMPLING),
+    },
     "lora for some steps": {
         **STABLESR, **person("lora", start_percent=0.3, coarse=0.5), **native("with lora")
     },

@@ -6,6 +6,7 @@ from typing import Any
 
 import comfy.model_management as mm
 import comfy.samplers
+import comfy.utils
 import pytest
 import torch
 from inside_identity import adapter  # noqa: F401 - a fixture
@@ -15,6 +16,7 @@ from pfstorer.nodes.color import RestorationColorFix
 from pfstorer.nodes.condition import RestorationConditioning
 from pfstorer.nodes.degrade import DegradeImage
 from pfstorer.nodes.examples import EXAMPLES, ExamplePictures
+from pfstorer.nodes.gamma_sheet import GammaSheet, gammas_of
 from pfstorer.nodes.host import pixels
 from pfstorer.nodes.host.images import from_image, from_mask, to_image
 from pfstorer.nodes.host.model import build_model
@@ -213,3 +215,45 @@ def test_examples_are_pictures_of_one_size_and_their_truth() -> None:
     assert not torch.equal(before, after)
     with pytest.raises(ValueError, match="no example P003: choose one of P007: bad picture, "):
         ExamplePictures.execute("P003")
+
+
+def test_a_gamma_sheet_is_each_strength_by_itself_under_one_bar(
+    model: Any,
+    vae: Any,
+    adapter: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = torch.rand(2, 16, 24, 3, generator=torch.Generator().manual_seed(0))
+    expected = [
+        TiledSRSampler.execute(one, vae, image, **MADE).args[0]
+        for one in (ApplyPersonalization.execute(model, adapter, 1.5).args[0], model)
+    ]
+    seen = []
+    hook = lambda done, whole, preview, node_id=None: seen.append((done, whole))  # noqa: E731
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    sheet, pictures = GammaSheet.execute(model, adapter, "1.5; 0", image, vae=vae, **MADE).args
+    assert torch.equal(pictures, torch.cat(expected))
+    assert not torch.equal(*expected)
+    # Two rows of three pictures, each with its caption.
+    assert sheet.shape == (1, 2 * (16 + 26) + 6, 3 * (24 + 6) + 6, 3)
+    bad = sheet[0, 26:42, 6:30]
+    torch.testing.assert_close(bad, image[0], rtol=0, atol=1 / 255)
+    assert seen == sorted(seen)
+    assert len({whole for _, whole in seen}) == 1
+    assert seen[-1][0] == seen[-1][1]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "Give 1 to 12 gammas"),
+        ("0, strong", "numbers with commas"),
+        ("0, 2.5", "from 0 to 2, got 2.5"),
+        ("nan", "from 0 to 2, got nan"),
+        (" ".join(str(n / 10) for n in range(13)), "got 13"),
+    ],
+)
+def test_what_is_no_list_of_gammas_is_said_before_any_work(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        GammaSheet.execute(None, None, text, torch.zeros(1, 8, 8, 3))
+    assert gammas_of("0,1 ; 0.5 1") == [0, 1, 0.5]
