@@ -41,7 +41,7 @@ class ReferenceAttention(io.ComfyNode):
                                tooltip="How often the photos count: 0 is the MODEL as it is, bit for bit, 1 "
                                "as published, 2 as if each was given twice."),
                 io.Float.Input("cfg", default=1.0, min=1.0, max=LARGEST_CFG, step=0.1, optional=True,
-                               tooltip="Above 1 leads away from what is drawn with zeros for photos, at the "
+                               tooltip="Above 1 leads away from what is drawn without these photos, at the "
                                "cost of a second evaluation. ReF-LDM takes 1.5."),
                 faces_input(),
                 io.Mask.Input("mask", optional=True,

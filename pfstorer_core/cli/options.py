@@ -23,7 +23,11 @@ DataPaths = Annotated[
 ]
 Size = Annotated[int, typer.Option(help="Side of the random crops in pixels; 0: that of the restorer.")]
 DegradationName = Annotated[
-    str, typer.Option(help="What makes LQ pictures: a preset's name. Default: by the size.")
+    str,
+    typer.Option(
+        help="What makes LQ pictures: a preset's name, or several (heavy,heavy,light), of "
+        "which one is drawn for each. Default: by the size."
+    ),
 ]
 Captionless = Annotated[float | None, typer.Option(help="Share of samples without their caption.")]
 Untouched = Annotated[float, typer.Option(help="Share of samples whose LQ picture is HQ as it is.")]

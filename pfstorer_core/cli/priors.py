@@ -14,6 +14,7 @@ from ..restorers.clr_face.train import PRIORS, prior_training
 from ..restorers.convert import DTYPES, check_output
 from ..restorers.diffbir.cleaner import Cleaner, load_cleaner
 from ..restorers.first_stage.train import load_autoencoder
+from ..restorers.stablesr.train import BaseTraining
 from ..restorers.trainable import TrainableRestorer
 from ..training.data import Crops
 from ..training.loop import OnProgress
@@ -35,6 +36,7 @@ class PriorRun(BaseRun):
         cleaner: a SwinIR's file, which the restorer gets; None for the source's own.
         variant: see `open_restorer`.
         sampling_start, start_at, aligned: of the header; None for as they are.
+        references, no_reference: see `BaseTraining`.
     """
 
     network: str = "tiny"
@@ -44,6 +46,8 @@ class PriorRun(BaseRun):
     sampling_start: str | None = None
     start_at: float | None = None
     aligned: str | None = None
+    references: int = 0
+    no_reference: float = BaseTraining.no_reference
 
 
 def run_prior(folder: Path, output: Path, run: PriorRun, on_progress: OnProgress = silent) -> None:
@@ -65,6 +69,7 @@ def run_prior(folder: Path, output: Path, run: PriorRun, on_progress: OnProgress
     header = replace(start.restorer.header, **{k: value for k, value in given.items() if value is not None})
     start = replace(start, restorer=replace(start.restorer, header=header))
     settings = prior_training(start.restorer.unet.config, run.null_lq, run.p_hq, run.shift, run.checkpointing)
+    settings = replace(settings, references=run.references, no_reference=run.no_reference)
     header = run_stage(folder, run, start, settings, crops, on_progress)
     if launched_processes().is_main:
         whole = replace(start, restorer=replace(start.restorer, cleaner=cleaner or own))
@@ -80,9 +85,10 @@ def _start(
         start, own = open_prior_start(
             run.source, run.addons, prediction_type=run.prediction_type, variant=run.variant
         )
-        return start, own, run.data.crops(pictures, seed, start.restorer.header.image_size)
+        size = start.restorer.header.image_size
+        return start, own, run.data.crops(pictures, seed, size, run.references)
     autoencoder = load_autoencoder(run.first_stage or folder)
-    crops = run.data.crops(pictures, seed, 256)
+    crops = run.data.crops(pictures, seed, 256, run.references)
     kind, config = run.prediction_type or "eps", PRIORS[run.network]
     return new_prior(autoencoder, crops[0], config, prediction_type=kind, seed=seed), None, crops
 
@@ -130,6 +136,17 @@ def _train_prior(
     aligned: Annotated[
         str | None, typer.Option(help="FFHQ (default) where the pictures are faces that are aligned so.")
     ] = None,
+    references: Annotated[
+        int,
+        typer.Option(
+            help="So many other photos of the same person does it learn to look at, as ReferenceAttention "
+            "shows them: pictures lie in a folder for each person. ReF-LDM: 5.",
+            min=0,
+        ),
+    ] = 0,
+    no_reference: Annotated[
+        float, typer.Option(help="Share of samples without these photos.")
+    ] = BaseTraining.no_reference,
     addon: Addons = None,
     variant: Variant = None,
     data: Any = None,
@@ -154,6 +171,8 @@ def _train_prior(
         sampling_start=start,
         start_at=start_at,
         aligned=aligned,
+        references=references,
+        no_reference=no_reference,
         **run,
     )
     with bars(stopped=kept_in(folder, ending(made, output))) as show:

@@ -157,7 +157,7 @@ def run_stage(
     if run.pairs:
         path = folder / "pairs.safetensors"
         with launched_processes().main_first():
-            hq, lq, captions = latent_pairs(
+            encoded = latent_pairs(
                 start.restorer.autoencoder,
                 samples,
                 run.pairs,
@@ -167,7 +167,17 @@ def run_stage(
                 on_progress,
                 start.restorer.cleaner,
             )
-        pairs = LatentPairs(hq, lq, captions, loop.batch, run.crop, seed=samples.seed)
+        hq, lq, captions, people = encoded
+        pairs = LatentPairs(
+            hq,
+            lq,
+            captions,
+            loop.batch,
+            run.crop,
+            seed=samples.seed,
+            people=people,
+            references=settings.references,
+        )
     header = train_base(start, pairs, settings, folder, on_progress, held=held)
     return replace(header, image_size=size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..training.data import Crops, Pictures, find_pictures, hold_back
 from ..training.degradation import check_shares
 from ..training.loop import LoopSettings
 from ..training.mixing import FaceMixture
+from ..training.people import People
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,27 @@ class Data:
             )
         return find_pictures(self.paths)
 
-    def crops(self, pictures: Pictures, seed: int, size: int) -> tuple[Crops, Crops]:
-        """To train on, and to look at; raises ValueError where no crop can be made."""
+    def crops(self, pictures: Pictures, seed: int, size: int, references: int = 0) -> tuple[Crops, Crops]:
+        """To train on, and to look at.
+
+        Args:
+            references: so many other pictures of the same person come with each; folders are people then.
+        Raises:
+            ValueError: no crop can be made, or what `People` raises.
+        """
         size = self.size or size
         train, held = hold_back(len(pictures))
         check_shares(mix=self.mix)
         mix = FaceMixture(pictures, train, self.mix) if self.mix else None
-        crops = Crops(pictures, train, size, seed, mix), Crops(pictures, held, size, seed)
+        others = None
+        if references:
+            if self.mix:
+                raise ValueError("A mixture of two faces is nobody's: take either --mix or --references.")
+            others = partial(People(pictures, range(len(pictures))).others, count=references)
+        crops = (
+            Crops(pictures, train, size, seed, mix, others),
+            Crops(pictures, held, size, seed, None, others),
+        )
         crops[0][0]  # so that what is wrong with all pictures is said here, and once
         return crops
 

@@ -38,6 +38,7 @@ class SharedTokens:
         key, value: [B, M, C], or [1, M, C] for all rows of a batch, as the layer's own projections made them.
         weight: how often they count, above 0: 1 as if they were tokens of the picture, 2 as if each were
             there twice. It multiplies what they have of the softmax, by log(weight) on their scores.
+        rows: bool [B, 1, 1, 1], those that see them; None for all.
         match: moments of the other pictures' queries and keys; the layer's own are brought to them first, as
             far as `weight` goes to 1 (AdaIN; StyleAligned, arXiv:2312.02133, section 3.1). None leaves them.
     """
@@ -46,6 +47,17 @@ class SharedTokens:
     value: Tensor
     weight: float = 1.0
     match: tuple[Moments, Moments] | None = None
+    rows: Tensor | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether they count as the picture's own tokens do."""
+        return self.weight == 1 and self.rows is None
+
+    def scores(self, like: Tensor) -> Tensor:
+        """What is added to their scores [B or 1, 1, 1, M], in the format of `like`."""
+        scores = like.new_full((1, 1, 1, self.key.shape[1]), math.log(self.weight))
+        return scores if self.rows is None else torch.where(self.rows, scores, -torch.inf)
 
 
 def joined(shared: Mapping[str, Sequence[SharedTokens]]) -> SelfAttention:
@@ -66,11 +78,11 @@ def joined(shared: Mapping[str, Sequence[SharedTokens]]) -> SelfAttention:
 
 def _counted(k: Tensor, others: Sequence[SharedTokens]) -> dict[str, Any]:
     """The mask by which tokens count more or less than the own keys k; none where all count alike."""
-    if all(each.weight == 1 for each in others):
+    if all(each.is_plain for each in others):
         return {}
-    scores = [k.new_zeros(k.shape[1])]
-    scores += [k.new_full((each.key.shape[1],), math.log(each.weight)) for each in others]
-    return {"mask": torch.cat(scores)[None, None, None]}
+    scores = [k.new_zeros(1, 1, 1, k.shape[1]), *(each.scores(k) for each in others)]
+    rows = max(map(len, scores))
+    return {"mask": torch.cat([each.expand(rows, -1, -1, -1) for each in scores], dim=-1)}
 
 
 def _matched(q: Tensor, k: Tensor, others: Sequence[SharedTokens]) -> tuple[Tensor, Tensor]:

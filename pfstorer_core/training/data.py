@@ -30,7 +30,7 @@ class Samples(Protocol):
 
     A sample has "seed" (for everything random that is still to be drawn), "caption", "broken" (names and
     faults of the pictures that had to be replaced), and either "image" (uint8 [3, size, size]) or
-    latents ("hq" and "lq", see `pairs`).
+    latents ("hq" and "lq", see `pairs`); with photos of the same person also "reference".
     """
 
     def __getitem__(self, k: int, /) -> dict[str, Any]: ...
@@ -72,6 +72,10 @@ class Pictures(Protocol):
         """What it shows; "" where nobody has said so."""
         ...
 
+    def folder(self, index: int) -> str:
+        """Where it lies: with pictures of the same person, if folders are people."""
+        ...
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -109,6 +113,9 @@ class PictureFiles:
     def caption(self, index: int) -> str:
         text = self.entries[index][1]
         return text.read().decode("utf-8", "replace").strip() if text else ""
+
+    def folder(self, index: int) -> str:
+        return self.name(index).rpartition("/")[0]
 
 
 def find_pictures(paths: Iterable[Path | str]) -> PictureFiles:
@@ -181,6 +188,12 @@ def hold_back(count: int, held: int = 8) -> tuple[list[int], list[int]]:
     return [index for index in range(count) if index not in kept], sorted(kept)
 
 
+class Others(Protocol):
+    """Draws pictures of the same person, see `People.others`."""
+
+    def __call__(self, index: int, *, rng: np.random.Generator) -> list[int]: ...
+
+
 @dataclass
 class Crops:
     """`Samples`: square crops of random place and scale, brought to one size, half of them mirrored
@@ -193,6 +206,8 @@ class Crops:
         indices: of the pictures to use.
         size: side of the crops in pixels.
         mix: makes another picture of one (of this number) before it is cropped; None leaves all as they are.
+        others: draws pictures of the same person, which are cropped as well: "reference" of a sample, uint8
+            [R, 3, size, size], and "person", a name; None: no such pictures.
     """
 
     pictures: Pictures
@@ -200,6 +215,7 @@ class Crops:
     size: int
     seed: int = 0
     mix: Callable[[Image.Image, int, np.random.Generator], Image.Image] | None = None
+    others: Others | None = None
 
     def __post_init__(self) -> None:
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
@@ -214,22 +230,32 @@ class Crops:
         for _ in range(TRIES):
             index = self.indices[place]
             try:
-                picture = self.pictures.read(index)
-                picture = self.mix(picture, index, rng) if self.mix else picture
-                image = random_crop(picture, self.size, rng)
+                image = self._crop(index, rng)
+                shown = [self._crop(other, rng) for other in self._others(index, rng)]
             except Exception as error:  # what a damaged file leads to has no limits
                 broken.append((self.pictures.name(index), str(error) or type(error).__name__))
                 place = int(rng.integers(len(self)))
                 continue
-            return {
+            sample = {
                 "image": rearrange(torch.from_numpy(image), "h w c -> c h w"),
                 "seed": torch.tensor(int(rng.integers(2**62))),
                 "caption": self.pictures.caption(index),
                 "broken": broken,
             }
+            if self.others:
+                reference = rearrange(torch.from_numpy(np.stack(shown)), "r h w c -> r c h w")
+                sample |= {"reference": reference, "person": self.pictures.folder(index)}
+            return sample
         raise ValueError(
             f"{TRIES} pictures in a row cannot be used; the first is {broken[0][0]}: {broken[0][1]}."
         )
+
+    def _crop(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        picture = self.pictures.read(index)
+        return random_crop(self.mix(picture, index, rng) if self.mix else picture, self.size, rng)
+
+    def _others(self, index: int, rng: np.random.Generator) -> list[int]:
+        return self.others(index, rng=rng) if self.others else []
 
     def _place(self, k: int) -> int:
         epoch, place = divmod(k, len(self))

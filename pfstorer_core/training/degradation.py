@@ -90,16 +90,19 @@ def check_shares(**shares: float | None) -> None:
 
 
 def random_degradation(name: str, size: int) -> RandomDegradation:
-    """The degradation of that name, else what suits pictures of `size` pixels: StableSR's, or for small
-    ones, whose networks are small too, the two that `evaluate` looks at.
+    """The degradation of that name, or of several with commas between them, one of which is drawn for each
+    picture; else what suits pictures of `size` pixels: StableSR's, or for small ones, whose networks are
+    small too, the two that `evaluate` looks at.
 
     Raises:
         ValueError: no such preset.
     """
-    if name and name not in PRESETS:
-        raise ValueError(f"No degradation named {name!r}; choose one of {', '.join(PRESETS)}.")
+    given = [each.strip() for each in name.split(",")] if name else []
+    for each in given:
+        if each not in PRESETS:
+            raise ValueError(f"No degradation named {each!r}; choose of {', '.join(PRESETS)}.")
     large = size >= LARGE
-    names = [name] if name else ["stablesr"] if large else ["heavy", "heavy", "heavy", "light"]
+    names = given or (["stablesr"] if large else ["heavy", "heavy", "heavy", "light"])
     sides = (applied_at(n, size) for n in names)
     at = tuple(0 if side == size else side for side in sides)
     return RandomDegradation(tuple(PRESETS[n] for n in names), at)

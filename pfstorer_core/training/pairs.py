@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ..checkpoints.tensors import read_checkpoint, write_safetensors
 from ..models import Autoencoder
 from .data import Crops
 from .degradation import RandomDegradation
+from .people import drawn
 from .progress import Progress, silent
 
 CERTAIN = -60.0
@@ -34,33 +35,68 @@ class LatentPairs:
         hq, lq: [N, 2·C, h, w] in fp16.
         crop: side of the random crops of latents; every `whole_every`-th step of `batch` samples sees
             whole ones instead, for the sake of the attention. 0: always whole ones.
+        people: whom each shows; where `references` are wanted.
+        references: so many whole latents of other pictures of the same person are "reference"
+            [R, 2·C, h, w]; those of whom there is but one picture have no part in it.
+
+    Raises:
+        ValueError: there are no two pictures of anybody.
     """
 
     hq: Tensor
     lq: Tensor
-    captions: list[str]
+    captions: Sequence[str]
     batch: int
     crop: int = 0
     whole_every: int = 8
     seed: int = 0
+    _known: dict[int, list[int]] = field(default_factory=dict, init=False, repr=False)
+    _usable: Sequence[int] = field(default=(), init=False, repr=False)
+    people: Sequence[str] = ()
+    references: int = 0
+
+    def __post_init__(self) -> None:
+        known: dict[str, list[int]] = {}
+        for index, person in enumerate(self.people):
+            known.setdefault(person, []).append(index)
+        rows = {index: rows for rows in known.values() if len(rows) > 1 for index in rows}
+        if self.references and not rows:
+            raise ValueError("Among these pairs are no two of the same person: encode more of them.")
+        object.__setattr__(self, "_known", rows)
+        object.__setattr__(self, "_usable", list(rows) if self.references else range(len(self.hq)))
 
     def __len__(self) -> int:
-        return len(self.hq)
+        return len(self._usable)
 
     def __getitem__(self, k: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, k, 2])
-        index = int(rng.integers(len(self)))
+        index = self._usable[int(rng.integers(len(self)))]
         whole = self.hq.shape[-1]
         side = whole if (k // self.batch) % self.whole_every == 0 else self.crop or whole
         top, left = (int(rng.integers(length - side + 1)) for length in self.hq.shape[-2:])
         window = (index, slice(None), slice(top, top + side), slice(left, left + side))
-        return {
+        sample = {
             "hq": self.hq[window].float(),
             "lq": self.lq[window].float(),
             "seed": torch.tensor(int(rng.integers(2**62))),
             "caption": self.captions[index],
             "broken": [],
         }
+        if self.references:
+            others = [each for each in self._known[index] if each != index]
+            sample["reference"] = self.hq[
+                [others[n] for n in drawn(len(others), self.references, rng)]
+            ].float()
+        return sample
+
+
+class EncodedPairs(NamedTuple):
+    """`hq`, `lq`: [N, 2·C, h, w] in fp16. `people`: whom each shows, where crops tell; else empty."""
+
+    hq: Tensor
+    lq: Tensor
+    captions: list[str]
+    people: list[str]
 
 
 @torch.no_grad()
@@ -92,9 +128,8 @@ def latent_pairs(
     path: Path,
     on_progress: Callable[[Progress], None] = silent,
     cleaner: Clean | None = None,
-) -> tuple[Tensor, Tensor, list[str]]:
-    """Moments of the latents of crops 0 … count - 1 and of their degraded copies, [count, 2·C, h, w] in
-    fp16 each, and their captions.
+) -> EncodedPairs:
+    """Moments of the latents of crops 0 … count - 1 and of their degraded copies.
 
     Made on the first call, then read from `path` as long as autoencoder, cleaner, crops and settings are the
     same.
@@ -103,6 +138,8 @@ def latent_pairs(
     settings: list[Any] = [count, asdict(degradation), p_hq]
     if crops.mix is not None:
         settings.append(["mix", getattr(crops.mix, "share", None)])
+    if crops.others is not None:
+        settings.append("people")
     if cleaner is not None:
         first = cleaner(crops[0]["image"][None].float() / 255)
         settings.append(round(first.double().abs().sum().item(), 2))
@@ -110,7 +147,7 @@ def latent_pairs(
     metadata = read_checkpoint(path)[1] if path.exists() else {}
     if metadata.get("key") != key:
         found: dict[str, list[Tensor]] = {"hq": [], "lq": []}
-        captions: list[str] = []
+        captions, people = list[str](), list[str]()
         for k in range(count):
             sample = crops[k]
             rng = np.random.default_rng(int(sample["seed"]))
@@ -118,11 +155,14 @@ def latent_pairs(
             for name, latents in zip(found, pair_moments(autoencoder, *pair, cleaner), strict=True):
                 found[name].append(latents[0].half())
             captions.append(sample["caption"])
+            people += [sample["person"]] if crops.others else []
             on_progress(Progress("latents", k + 1, count))
         stacked = {name: torch.stack(latents) for name, latents in found.items()}
-        write_safetensors(path, stacked, {"key": key, "captions": json.dumps(captions)})
+        said = {"captions": json.dumps(captions), "people": json.dumps(people)}
+        write_safetensors(path, stacked, {"key": key, **said})
     tensors, metadata = read_checkpoint(path)
-    return tensors["hq"], tensors["lq"], json.loads(metadata["captions"])
+    captions, people = (json.loads(metadata.get(name, "[]")) for name in ("captions", "people"))
+    return EncodedPairs(tensors["hq"], tensors["lq"], captions, people)
 
 
 def _key(autoencoder: Autoencoder, crops: Crops, settings: list[Any]) -> str:

@@ -8,9 +8,9 @@ from torch import Tensor
 from pfstorer_core.diffusion.ddim import ddim_timesteps, sample_ddim
 from pfstorer_core.diffusion.sampling import SamplerStep
 from pfstorer_core.models import BlockHooks, UNet
-from pfstorer_core.personalization.reference_attention.reading import read_photos
 from pfstorer_core.personalization.reference_attention.references import References, ReferenceSettings
 from pfstorer_core.restorers.changes import Changes, attention_of, evaluated
+from pfstorer_core.restorers.reading import read_photos
 
 from . import golden
 from .networks import plain_unet, schedule_of

@@ -21,7 +21,7 @@ from pfstorer_core.restorers.stablesr.train import BaseTraining, DenoisingLoss, 
 from pfstorer_core.training.data import Batch, collate
 from pfstorer_core.training.degradation import random_degradation
 from pfstorer_core.training.loop import LoopSettings
-from pfstorer_core.training.pairs import LatentPairs, latent_pairs
+from pfstorer_core.training.pairs import EncodedPairs, LatentPairs, latent_pairs
 
 from .small import AUTOENCODER, HEADER, SIZES, TEXT, small_restorer
 
@@ -244,6 +244,7 @@ class Pieces:
     """Samples one after the other, again and again."""
 
     mix = None
+    others = None
 
     def __init__(self, pieces: Sequence[dict[str, Any]], size: int = 32, seed: int = 0) -> None:
         self.pieces, self.size, self.seed = pieces, size, seed
@@ -400,10 +401,10 @@ def test_pairs_are_moments_of_good_and_bad_pictures(tmp_path: Path) -> None:
     autoencoder, crops = small_restorer().autoencoder, Pieces(images(2))
     path = tmp_path / "pairs.safetensors"
 
-    def made(name: str) -> tuple[Tensor, Tensor, list[str]]:
+    def made(name: str) -> EncodedPairs:
         return latent_pairs(autoencoder, crops, 2, random_degradation(name, 32), 0.0, path)  # type: ignore[arg-type]
 
-    hq, lq, captions = made("light")
+    hq, lq, captions, _ = made("light")
     assert captions == ["number 0", "number 1"]
     pictures = torch.stack([sample["image"] for sample in images(2)]).float() / 255
     with torch.no_grad():

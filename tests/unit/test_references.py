@@ -13,9 +13,9 @@ from pfstorer_core import Identity, Restorer
 from pfstorer_core.models import BlockHooks, UNet
 from pfstorer_core.models.attention import AttentionBlock
 from pfstorer_core.personalization.reference_attention import references as module
-from pfstorer_core.personalization.reference_attention.reading import read_photos
 from pfstorer_core.personalization.reference_attention.references import References, ReferenceSettings
 from pfstorer_core.restorers.changes import Changes, attention_of, evaluated, together
+from pfstorer_core.restorers.reading import read_photos
 from pfstorer_core.restorers.registry import prompt_guidance
 from pfstorer_core.restorers.shared_attention import Moments, SharedTokens, joined
 
@@ -195,7 +195,7 @@ def test_plain_attention_does_what_the_transformer_s_does() -> None:
     for name, layer in found.items():
         torch.testing.assert_close(layer.keys, torch.cat([one[name].keys for one in alone], 1))
     references = References(latents, None, "", ReferenceSettings().suited(0))
-    assert references.settings == ReferenceSettings(side_by_side=True, adain=False)
+    assert references.settings == ReferenceSettings(side_by_side=True, adain=False, zeros=True)
     changes = references.bind(unet, small_restorer().schedule).prepare(500)
     seen: list[Tensor] = []
 

@@ -37,7 +37,7 @@ from pfstorer_core.restorers.stablesr.train import BaseTraining, DenoisingLoss, 
 from pfstorer_core.training.data import Crops, collate, find_pictures
 from pfstorer_core.training.degradation import random_degradation
 from pfstorer_core.training.loop import LoopSettings
-from pfstorer_core.training.pairs import LatentPairs, latent_pairs
+from pfstorer_core.training.pairs import EncodedPairs, LatentPairs, latent_pairs
 
 from .small import AUTOENCODER, SIZES, TEXT, base_keys, published, select, small_restorer, write
 from .test_training import written_losses
@@ -296,7 +296,7 @@ def test_from_pictures_to_a_restorer(tmp_path: Path, pictures: Path) -> None:
     plain = tmp_path / "plain.safetensors"
     start = new_start(autoencoder, samples, train="unet", config=SIZES, text=TEXT)
     settings = BaseTraining("unet", empty_prompt=0.1, loop=loop)
-    pairs = LatentPairs(*pairs_of(autoencoder, samples, tmp_path), batch=4, crop=4)
+    pairs = LatentPairs(*pairs_of(autoencoder, samples, tmp_path)[:3], batch=4, crop=4)
     embedding = start.restorer.text.model.token_embedding.weight.detach().clone()  # type: ignore[union-attr]
     header = train_base(start, pairs, settings, tmp_path, held=crops(pictures, seed=1))
     assert not torch.equal(start.restorer.text.model.token_embedding.weight, embedding)  # type: ignore[union-attr]
@@ -333,9 +333,7 @@ def test_cfw_also_sees_pictures_that_are_good(
     assert torch.equal(seen.tensors["lq"], seen.tensors["hq"]) == (p_hq == 1)
 
 
-def pairs_of(
-    autoencoder: Autoencoder, samples: Crops, folder: Path, p_hq: float = 0.0
-) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+def pairs_of(autoencoder: Autoencoder, samples: Crops, folder: Path, p_hq: float = 0.0) -> EncodedPairs:
     path = folder / "pairs.safetensors"
     return latent_pairs(autoencoder, samples, 6, BaseTraining().degradation, p_hq, path)
 
@@ -343,7 +341,8 @@ def pairs_of(
 def test_pairs_are_encoded_once(tmp_path: Path, pictures: Path) -> None:
     torch.manual_seed(0)
     autoencoder, samples = Autoencoder(SMALL_AE.config).eval(), crops(pictures, 16)
-    hq, lq, captions = pairs_of(autoencoder, samples, tmp_path)
+    hq, lq, captions, people = pairs_of(autoencoder, samples, tmp_path)
+    assert people == []
     assert hq.shape == lq.shape == (6, 8, 4, 4)
     assert captions.count("a photo of a person") == 2
     written = (tmp_path / "pairs.safetensors").stat().st_mtime_ns

@@ -16,45 +16,59 @@ from ...models import UNet, UNetConfig
 from ...restorers.base import Restorer
 from ...restorers.changes import Changes
 from ...restorers.fingerprint import same_base
+from ...restorers.reading import Projections, read_photos
 from ...restorers.shared_attention import Moments, SharedTokens
 from ..base import Knowledge
 from ..photos import aligned_side, face_crops, resized
 from ..references import as_seen, check_reference_timestep
 from ..weights import factor_at, feature_scale
-from .reading import Projections, read_photos
 
 LARGEST_CFG = 10.0
+REFLDM = "refldm"
+"""The variant whose weights learned to look at photos as they were published."""
 
 
 @dataclass(frozen=True)
 class ReferenceSettings:
-    """How photos are read and looked at. None is what suits the U-Net: one without a text is of ReF-LDM's
-    kind, and has CacheKV as it was published; one with transformers shares its attention (StyleAligned).
+    """How photos are read and looked at. None is what suits the U-Net: ReF-LDM's has CacheKV as it was
+    published, another prior as `train-prior` trains it; one with transformers shares its attention
+    (StyleAligned).
 
     Attributes:
         side_by_side: encode all photos as one wide picture, as ReF-LDM does in training and inference; else
-            one by one. The latents differ. By itself: where there is no text.
+            one by one. The latents differ. By itself: for ReF-LDM's weights.
         adain: bring queries and keys of the picture to the photos' mean and deviation (StyleAligned). By
             itself: where there is a text.
         timestep: of the reading, see `REFERENCE_TIMESTEPS`.
-        cfg: 1…10; above 1 the prediction is led away from that under zeros in place of the photos' latents,
-            which costs a second evaluation (ReF-LDM: 1.5).
+        cfg: 1…10; above 1 the prediction is led away from that without photos, which costs a second
+            evaluation (ReF-LDM: 1.5).
+        zeros: what that is: with zeros in place of the photos' latents, as ReF-LDM was trained, or with none,
+            as `train-prior` trains. By itself: none for such a prior.
     """
 
     side_by_side: bool | None = None
     adain: bool | None = None
     timestep: str = "zero"
     cfg: float = 1.0
+    zeros: bool | None = None
 
     def __post_init__(self) -> None:
         check_reference_timestep(self.timestep)
         if not 1 <= self.cfg <= LARGEST_CFG:
             raise ValueError(f"cfg of references must be from 1 to {LARGEST_CFG:g}, got {self.cfg}.")
 
-    def suited(self, context_dim: int) -> ReferenceSettings:
-        """With everything said, for a U-Net that reads a text of this width; 0: none."""
-        side = not context_dim if self.side_by_side is None else self.side_by_side
-        return replace(self, side_by_side=side, adain=bool(context_dim) if self.adain is None else self.adain)
+    def suited(self, context_dim: int, variant: str = REFLDM) -> ReferenceSettings:
+        """With everything said, for a U-Net that reads a text of this width; 0: none.
+
+        Args:
+            variant: of its header; only of those without a text there are two kinds.
+        """
+        own = {
+            "side_by_side": not context_dim and variant == REFLDM,
+            "adain": bool(context_dim),
+            "zeros": bool(context_dim) or variant == REFLDM,
+        }
+        return replace(self, **{name: value for name, value in own.items() if getattr(self, name) is None})
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +105,7 @@ class References(Knowledge):
             ValueError: what `face_crops` raises.
         """
         width, header = restorer.unet.config.context_dim, restorer.header
-        chosen = (settings or ReferenceSettings()).suited(width)
+        chosen = (settings or ReferenceSettings()).suited(width, header.variant)
         crops = [crop for crop, _ in face_crops(photos, boxes, aligned_side(header))]
         squares = resized(crops, header.image_size)
 
@@ -158,11 +172,11 @@ class BoundReferences:
         if self._found is None or self._found[0] != timestep:
             latents = self.references.latents
             shown = self._shared(latents, timestep)
-            away = Changes(attention=self._shared(0 * latents, timestep)) if settings.cfg > 1 else None
-            self._found = (
-                timestep,
-                Changes(attention=shown, contrast=away, contrast_scale=settings.cfg),
-            )
+            away = None
+            if settings.cfg > 1:
+                away = Changes(attention=self._shared(0 * latents, timestep)) if settings.zeros else Changes()
+            changes = Changes(attention=shown, contrast=away, contrast_scale=settings.cfg)
+            self._found = timestep, changes
         return self._found[1]
 
     def _shared(self, latents: Tensor, timestep: int) -> dict[str, list[SharedTokens]]:

@@ -18,7 +18,7 @@ REF_LDM = UNetConfig(
 )
 PRIORS = {
     "tiny": replace(
-        REF_LDM, model_channels=64, channel_mult=(1, 2, 3), attention_resolutions=(4,), norm_groups=8
+        REF_LDM, model_channels=64, channel_mult=(1, 2, 2), attention_resolutions=(4,), norm_groups=8
     ),
     "ref_ldm": REF_LDM,
     "ffhq256": replace(REF_LDM, model_channels=224, channel_mult=(1, 2, 3, 4)),

@@ -9,19 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from ...checkpoints.header import RestorerHeader
+from ...models.layers import SelfAttention
 from ...training.data import Batch, Samples, generators, normal
 from ...training.degradation import RandomDegradation, check_shares, random_degradation
 from ...training.logs import rows_of
 from ...training.loop import LoopSettings, Objective, fit
-from ...training.pairs import pair_moments
+from ...training.pairs import moments, pair_moments
 from ...training.progress import Progress, silent
 from ..base import Restorer
 from ..condition import UNCONDITIONAL
+from ..reading import looking_at
 from ..trainable import TrainableRestorer, contexts
+from .denoising import Evaluate, denoising_loss, evaluated
 
 SHEET_STEPS = 20
 LOOKED_AT = (999, 700, 400, 150)
@@ -53,6 +56,9 @@ class BaseTraining:
         group: so many pictures share the steps of their degradation and are degraded at once, see
             `RandomDegradation.in_groups`; 1: each one alone.
         compiled: rows with and without an LQ picture are one graph, which torch compiles.
+        references: so many photos of the same person does it learn to look at in its self-attentions, as
+            `read_photos` reads them ("reference" of a sample); 0: none. "prior" only.
+        no_reference: share of samples that see none of them.
     """
 
     train: str = "sft"
@@ -64,6 +70,8 @@ class BaseTraining:
     checkpointing: bool = False
     group: int = 1
     compiled: bool = False
+    references: int = 0
+    no_reference: float = 0.2
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
             steps=10_000, lr=5e-5, batch=192, decay=False, betas=(0.9, 0.999), weight_decay=0.01, ema=0.9999
@@ -73,7 +81,14 @@ class BaseTraining:
     def __post_init__(self) -> None:
         if self.train not in NULL_LQ:
             raise ValueError(f"No training of {self.train!r}; choose one of {', '.join(NULL_LQ)}.")
-        check_shares(null_lq=self.null_lq, empty_prompt=self.empty_prompt, p_hq=self.p_hq)
+        check_shares(
+            null_lq=self.null_lq,
+            empty_prompt=self.empty_prompt,
+            p_hq=self.p_hq,
+            no_reference=self.no_reference,
+        )
+        if self.references < 0 or (self.references and self.train != "prior"):
+            raise ValueError(f"{self.references} references: 0 or more for a prior, and 0 for all others.")
         if self.group < 1:
             raise ValueError(f"group must be 1 or above, got {self.group}.")
         if not self.shift > 0:
@@ -98,55 +113,6 @@ class BaseTraining:
         return EMPTY_PROMPT[self.train] if self.empty_prompt is None else self.empty_prompt
 
 
-def denoising_loss(
-    restorer: Restorer,
-    *,
-    x0: Tensor,
-    lq_latent: Tensor,
-    noise: Tensor,
-    t: Tensor,
-    context: Tensor,
-    null_lq: Tensor,
-    evaluate: Evaluate | None = None,
-) -> Tensor:
-    """Mean squared error against the prediction type's target (StableSR section 3.1).
-
-    Args:
-        x0, lq_latent, noise: [B, C, H, W], latents scaled as the U-Net sees them.
-        t: time steps [B]. context: [B, M, context_dim].
-        null_lq: bool [B], the rows that SFT has no part in.
-        evaluate: does all rows at once, see `evaluated`; None: those with and those without an LQ picture
-            one after the other, which takes less arithmetic.
-    """
-    x, target = restorer.noised(x0, t, noise), restorer.target(x0, t, noise)
-    if evaluate is not None:
-        output = evaluate(restorer, x, t, context, lq_latent, ~null_lq[:, None, None, None])
-        return F.mse_loss(output.float(), target)
-    error = x.new_zeros(())
-    for rows, guided in ((~null_lq, True), (null_lq, False)):
-        if rows.any():
-            condition = restorer.condition(lq_latent[rows]) if guided else UNCONDITIONAL
-            output = restorer.denoise(x[rows], t[rows], condition, context[rows])
-            error = error + F.mse_loss(output.float(), target[rows], reduction="sum")
-    return error / target.numel()
-
-
-Evaluate = Callable[[Restorer, Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(restorer, x, t, context, LQ latent, rows that it is for) -> the network's answer."""
-
-
-def evaluated(
-    restorer: Restorer, x: Tensor, t: Tensor, context: Tensor, lq_latent: Tensor, guided: Tensor
-) -> Tensor:
-    """`Restorer.denoise` of rows with and without an LQ picture as one graph; `guided`: bool [B, 1, 1, 1]."""
-    empty = restorer.header.control_prompt == "empty"
-    read = restorer.null_context.expand(len(x), -1, -1) if empty else context
-    given = restorer.unet.conditioning(lq_latent, x, t, read)
-    if given.channels is not None:
-        return restorer.unet(x, t, context, replace(given, channels=given.channels * guided))
-    return restorer.unet(x, t, context, replace(given, rows=guided))
-
-
 class DenoisingLoss(Objective):
     """`denoising_loss` of samples, for which everything random is drawn from their seeds."""
 
@@ -159,8 +125,10 @@ class DenoisingLoss(Objective):
         self.register_buffer("null_context", self.start.null_context, persistent=False)
         self.some_idle = 0 < settings.no_lq < 1
         self.unet.checkpoint_gradients(settings.checkpointing)
-        at_once = settings.compiled and settings.train != "unet"
+        at_once = settings.compiled and settings.train != "unet" and not settings.references
         self.evaluate: Evaluate | None = torch.compile(evaluated, dynamic=False) if at_once else None
+        if settings.references:
+            self.evaluate = evaluated
 
     @property
     def restorer(self) -> Restorer:
@@ -174,6 +142,9 @@ class DenoisingLoss(Objective):
         t = torch.tensor([self._time_step(rng) for rng in rngs], device=device)
         null_lq = torch.tensor([rng.random() < self.settings.no_lq for rng in rngs], device=device)
         empty = [rng.random() < self.settings.no_prompt for rng in rngs]
+        shown = (
+            [rng.random() >= self.settings.no_reference for rng in rngs] if self.settings.references else []
+        )
         captions = ["" if drop else text for drop, text in zip(empty, batch["caption"], strict=True)]
         moments_hq, moments_lq = self._moments(batch, rngs)
         hq = self._latent(moments_hq, rngs)
@@ -189,7 +160,17 @@ class DenoisingLoss(Objective):
             context=self._contexts(captions, hq),
             null_lq=null_lq,
             evaluate=self.evaluate,
+            attention=self._attention(batch, torch.tensor(shown, device=device)) if shown else None,
         )
+
+    def _attention(self, batch: Batch, rows: Tensor) -> SelfAttention:
+        """By which these rows, bool [B], look at the photos of their persons (ReF-LDM's CacheKV)."""
+        photos = batch["reference"]
+        if "hq" not in batch:
+            pictures = rearrange(photos, "b r c h w -> (b r) c h w").float() / 255
+            photos = rearrange(moments(self.autoencoder, pictures), "(b r) c h w -> b r c h w", b=len(photos))
+        latents = self._mode(rearrange(photos, "b r c h w -> (b r) c h w"))
+        return looking_at(self.unet, rearrange(latents, "(b r) c h w -> b r c h w", b=len(rows)), rows)
 
     def matrices(self) -> list[torch.nn.Parameter]:
         """All of the U-Net's but those next to latents and the zero convolutions of a control network."""
@@ -268,6 +249,8 @@ def train_base(
     del made["loop"], made["checkpointing"], made["compiled"]
     if settings.group == 1:
         del made["group"]
+    if not settings.references:
+        del made["references"], made["no_reference"]
     if "hq" in samples[0]:
         del made["degradation"], made["p_hq"]
     fit(settings.stage, objective, samples, settings.loop, folder, on_progress, held=held, record=made)

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from ...models import BlockHooks, UNet
-from ...models.conditioning import Concatenation
+from ..models import BlockHooks, UNet
+from ..models.conditioning import Concatenation
+from ..models.layers import SelfAttention
+from .shared_attention import SharedTokens, joined
 
 
 class Projections(NamedTuple):
@@ -44,6 +47,23 @@ def read_photos(unet: UNet, latents: Tensor, timestep: int, context: Tensor | No
         name: Projections(*(torch.cat(parts, dim=1) for parts in zip(*photos, strict=True)))
         for name, photos in found.items()
     }
+
+
+def looking_at(unet: UNet, latents: Tensor, rows: Tensor) -> SelfAttention:
+    """The hook by which rows of a batch attend to photos of their own, through which gradients flow.
+
+    Args:
+        latents: [B, R, C, h, w], as the U-Net, which reads no text, gets them.
+        rows: bool [B], those that look.
+    """
+    count = len(latents)
+    read = read_photos(unet, rearrange(latents, "b r c h w -> 1 (b r) c h w"), 0, None)  # all at once
+    tokens = {
+        name: [rearrange(each, "(b r) n c -> b (r n) c", b=count) for each in (found.keys, found.values)]
+        for name, found in read.items()
+    }
+    seen = rows[:, None, None, None]
+    return joined({name: [SharedTokens(key, value, rows=seen)] for name, (key, value) in tokens.items()})
 
 
 def condition_of(unet: UNet, latents: Tensor) -> Tensor | None:
