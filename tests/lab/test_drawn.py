@@ -34,6 +34,9 @@ class Drawing:
     def caption(self, index: int) -> str:
         return describe_picture(SMALL, index)
 
+    def folder(self, index: int) -> str:
+        return ""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

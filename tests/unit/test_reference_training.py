@@ -133,7 +133,7 @@ def test_photos_are_other_pictures_of_the_same_folder(people: Path) -> None:
         assert number not in numbers
         assert len(set(numbers[:2])) == 2, "each once before any comes again"
         assert Path(sample["person"]).name == "ab"[number % 2]
-    with pytest.raises(ValueError, match="1 of 2 folders hold one picture to train on, such as .*a:"):
+    with pytest.raises(ValueError, match=r"1 of 2 folders hold one picture to train on, such as .*a:"):
         People(pictures, [0, 3, 4, 5])
 
 

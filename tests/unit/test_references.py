@@ -87,7 +87,8 @@ def test_photos_are_read_once_a_time_step_for_all_tiles(
 def test_it_leads_away_from_zeroed_photos(restorer: Restorer) -> None:
     """And each of two people from their own."""
     x, t = torch.randn(1, 4, 8, 8), torch.tensor([300])
-    first, second = (References.of(restorer, [p], settings=ReferenceSettings(cfg=2.5)) for p in PHOTOS[:2])
+    leading = ReferenceSettings(cfg=2.5, zeros=True)
+    first, second = (References.of(restorer, [p], settings=leading) for p in PHOTOS[:2])
     condition = restorer.condition(torch.randn(1, 4, 8, 8))
     changes = [each.bind(restorer.unet, restorer.schedule).prepare(300) for each in (first, second)]
     nulls = [
