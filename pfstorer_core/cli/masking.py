@@ -37,6 +37,7 @@ def run_mask(
     source: Path | None = None,
     kind: str = "predicted",
     strength: float = IdentitySettings().strength,
+    references: int = 0,
     on_progress: OnProgress = silent,
 ) -> None:
     """Train a mask of identity guidance and write it to `output`.
@@ -44,17 +45,19 @@ def run_mask(
     Args:
         source: a mask to go on with; None for a new one of this kind.
         strength: of the guidance that it is for.
+        references: so many other photos of the person guide; pictures lie in a folder for each person. 0: the
+            cleaned picture guides.
     """
     check_output(output)
     judge = load_recognizer(recognizer)
     pictures, seed = data.pictures(), changes.seed or 0
     model = load_restorer(restorer, *addons, variant=variant, device=launched_processes().device)
     size = data.size or model.header.image_size
-    crops, held = data.crops(pictures, seed, size)
+    crops, held = data.crops(pictures, seed, size, references)
     settings = MaskTraining(kind, degradation=random_degradation(data.degradation, size))
     loop = replace(settings.loop, lr=RATES[settings.kind])
     guidance = replace(settings.guidance, strength=strength)
-    settings = replace(settings, guidance=guidance, loop=changes.to(loop))
+    settings = replace(settings, guidance=guidance, references=references, loop=changes.to(loop))
     mask = load_mask(source).requires_grad_() if source else new_mask(model, kind, size)
     record = train_mask(mask, model, judge, crops, settings, folder, on_progress, held=held)
     if launched_processes().is_main:
@@ -78,6 +81,14 @@ def _train_mask(
     strength: Annotated[
         float, typer.Option(help="Of the guidance that it is for.")
     ] = IdentitySettings().strength,
+    references: Annotated[
+        int,
+        typer.Option(
+            help="So many photos of the person guide, as in ReferenceAttention's training: pictures lie in a "
+            "folder for each person. 0: the cleaned picture guides.",
+            min=0,
+        ),
+    ] = 0,
     addon: Addons = None,
     variant: Variant = None,
     data: Any = None,
@@ -87,5 +98,5 @@ def _train_mask(
     with bars(stopped=kept_in(folder)) as show:
         run_mask(
             folder, output, restorer, recognizer, data, loop, addons=addon or (), variant=variant,
-            source=source, kind=kind, strength=strength, on_progress=show,
+            source=source, kind=kind, strength=strength, references=references, on_progress=show,
         )  # fmt: skip

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from pfstorer_core.restorers.clr_face.mask import as_picture, check_mask, load_m
 from pfstorer_core.restorers.clr_face.train_mask import MaskLoss, MaskTraining, new_mask
 from pfstorer_core.restorers.diffbir.cleaner import Cleaner
 from pfstorer_core.restorers.files import save_restorer
-from pfstorer_core.training.data import collate, generators, normal
+from pfstorer_core.training.data import Batch, collate, generators, normal
 
 from .small import small_diffbir, small_prior, small_restorer
 from .test_base_loss import images
@@ -47,19 +48,23 @@ def test_a_new_mask_admits_a_tenth(kind: str) -> None:
     assert as_picture(admitted, (32, 24)).shape[1:] == (3, 32, 24)
 
 
-def by_hand(loss: MaskLoss, recognizer: Recognizer) -> tuple[Tensor, Tensor, Tensor]:
+def by_hand(loss: MaskLoss, batch: Batch, recognizer: Recognizer) -> tuple[Tensor, Tensor, Tensor]:
     """The guided picture of a batch, the true one and the mask, step by step from the paper's words."""
-    restorer, settings, batch = loss.restorer, loss.settings, collate(images(2))
+    restorer, settings = loss.restorer, loss.settings
     rngs = generators(batch)
     t = torch.tensor([int(rng.integers(0, 600)) for rng in rngs])
     hq, lq = settings.degradation(batch["image"].float() / 255, rngs, 0.0)
     scale = restorer.header.scale_factor
     with torch.no_grad():
         z, z_lq = (scale * restorer.autoencoder.encode(2 * image - 1) for image in (hq, lq))
-        x = restorer.noised(z, t, normal(z, rngs))
+        begun = z if restorer.header.start == "noise" else z_lq
+        x = restorer.noised(begun, t, normal(z, rngs))
         eps = restorer.denoise(x, t, restorer.condition(z_lq))
         x0 = restorer.schedule.predict_x0(x, t, eps, restorer.header.prediction_type)
         wanted = recognizer.embed(2 * lq - 1)
+        if settings.references:
+            each = [F.normalize(recognizer.embed(2 * p / 255 - 1), dim=1) for p in batch["reference"].float()]
+            wanted = torch.stack([F.normalize(units.sum(0), dim=0) for units in each])
     row = x0.clone().requires_grad_()
     likeness = cosines(recognizer.embed(restorer.autoencoder.decode(row / scale)), wanted)
     (gradient,) = torch.autograd.grad((1 - likeness).sum(), row)
@@ -70,14 +75,20 @@ def by_hand(loss: MaskLoss, recognizer: Recognizer) -> tuple[Tensor, Tensor, Ten
     return restorer.autoencoder.decode(moved / scale), 2 * hq - 1, mask
 
 
+@pytest.mark.parametrize("photos", [0, 2])
+@pytest.mark.parametrize("start", ["lq", "noise"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_loss_is_of_one_guided_step(kind: str, recognizer: Recognizer) -> None:
+def test_the_loss_is_of_one_guided_step(kind: str, start: str, photos: int, recognizer: Recognizer) -> None:
+    """From the picture that sampling starts from, towards it or photos of the person."""
     restorer = small_restorer()
-    settings = MaskTraining(kind, 0.7, 0.3, 0.2, IdentitySettings(0.1, clip=1e9))
+    restorer = replace(restorer, header=replace(restorer.header, start=start, start_at=1.0))
+    settings = MaskTraining(kind, 0.7, 0.3, 0.2, photos, IdentitySettings(0.1, clip=1e9))
     loss = MaskLoss(new_mask(restorer, kind, 32), restorer, recognizer, settings)
     batch = collate(images(2))
+    generator = torch.Generator().manual_seed(0)
+    batch["reference"] = torch.randint(0, 256, (2, 2, 3, 32, 32), dtype=torch.uint8, generator=generator)
     found = loss(batch)
-    picture, truth, mask = by_hand(loss, recognizer)
+    picture, truth, mask = by_hand(loss, batch, recognizer)
     identity = (1 - cosines(recognizer.embed(picture), recognizer.embed(truth))).mean()
     variation = mask.diff(dim=-2).abs().mean() + mask.diff(dim=-1).abs().mean()
     expected = identity + 0.7 * (picture - truth).abs().mean() + 0.3 * mask.mean() + 0.2 * variation

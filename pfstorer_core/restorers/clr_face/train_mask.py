@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ...diffusion.identity_guidance import IdentityGuidance, IdentitySettings
 from ...models.identity_mask import IdentityMask, IdentityMaskConfig, build_mask
-from ...recognition import Recognizer, cosines
+from ...recognition import Recognizer, cosines, mean_of_units
 from ...training.data import Batch, Samples, generators, normal
 from ...training.degradation import RandomDegradation, random_degradation
 from ...training.logs import rows_of
@@ -39,14 +39,17 @@ class MaskTraining:
 
     Attributes:
         kind: "predicted" for each picture, or "global", one for all of a size.
-        picture, mean, variation: weights of the terms of `MaskTerms`; the likeness has 1.
+        picture, mean, variation: weights of the terms of `MaskTerms`; the likeness has 1. A guided step gains
+            about a hundredth of it: a mask whose openness costs more than that shuts.
+        references: so many photos of the person guide; 0: the cleaned picture does.
         guidance: what is taken of a step; its window says from which time steps.
     """
 
     kind: str = "predicted"
     picture: float = 1.0
-    mean: float = 0.05
-    variation: float = 0.01
+    mean: float = 0.002
+    variation: float = 0.002
+    references: int = 0
     guidance: IdentitySettings = field(default_factory=IdentitySettings)
     degradation: RandomDegradation = field(default_factory=lambda: random_degradation("", 0))
     loop: LoopSettings = field(
@@ -119,7 +122,7 @@ class MaskLoss(Objective):
         seen = self._seen(batch, rngs)
         x0 = self._predicted(seen, timesteps, rngs)
         mask = self.mask(seen.lq_latent, seen.cleaned_latent)
-        picture = self._decode(self._guided(x0, seen, timesteps, mask))
+        picture = self._decode(self._guided(x0, seen, timesteps, mask, self._wanted(batch, seen)))
         terms, s = mask_terms(self.recognizer, picture, 2 * seen.hq - 1, mask), self.settings
         return (
             terms.identity + s.picture * terms.picture + s.mean * terms.mean + s.variation * terms.variation
@@ -160,18 +163,28 @@ class MaskLoss(Objective):
 
     @torch.no_grad()
     def _predicted(self, seen: Seen, timesteps: Tensor, rngs: list[np.random.Generator]) -> Tensor:
-        """The network's x0 for noised latents of the true pictures."""
-        restorer, clean = self.restorer, self._encode(seen.hq)
+        """The network's x0 for noised latents of what sampling starts from, or of the true pictures where it
+        starts from noise. Of these a step would already know who it is, better than what it is led to."""
+        restorer = self.restorer
+        starts = {"cleaned": seen.cleaned_latent, "lq": seen.lq_latent}
+        clean = starts.get(restorer.header.start)
+        clean = self._encode(seen.hq) if clean is None else clean
         timesteps = timesteps.to(clean.device)
         x = restorer.noised(clean, timesteps, normal(clean, rngs))
         condition = restorer.condition(seen.lq_latent, seen.cleaned_latent, seen.lq)
         output = restorer.denoise(x, timesteps, condition).float()
         return restorer.schedule.predict_x0(x, timesteps, output, restorer.header.prediction_type)
 
-    def _guided(self, x0: Tensor, seen: Seen, timesteps: Tensor, mask: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _wanted(self, batch: Batch, seen: Seen) -> Tensor:
+        """Embeddings [B, D] of whom each is led to."""
+        if not self.settings.references:
+            return self.recognizer.embed(2 * seen.cleaned - 1)
+        photos = [2 * photos.float() / 255 - 1 for photos in batch["reference"]]
+        return torch.stack([mean_of_units(self.recognizer.embed(each)) for each in photos])
+
+    def _guided(self, x0: Tensor, seen: Seen, timesteps: Tensor, mask: Tensor, wanted: Tensor) -> Tensor:
         """x0 after a step whose direction is fixed: what is learned is where to take it."""
-        with torch.no_grad():
-            wanted = self.recognizer.embed(2 * seen.cleaned - 1)
 
         def likeness(row: Tensor, number: int) -> Tensor:
             return cosines(self.recognizer.embed(self._decode(row)), wanted[number : number + 1])
