@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..pfstorer_core.personalization.base import Adapter
 from ..pfstorer_core.personalization.folder import find_path, saved_as
+from ..pfstorer_core.personalization.portrait import portrait_of, write_beside
 from ..pfstorer_core.personalization.registry import load_identity_adapter
 from .host.adapters import IdentityAdapterType
 from .host.folders import adapter_file, adapter_names, adapter_path, adapters_stamp, stamp
+from .host.images import from_image
 from .host.notes import show_notes
 
 
@@ -58,9 +61,17 @@ class SaveIdentityAdapter(io.ComfyNode):
             category="PFStorer",
             description="Saves a copy of an adapter under another name. It is biometric data: whoever has it "
             "can see the face.",
+            search_aliases=["person", "portrait", "cover", "thumbnail", "pfstorer"],
             inputs=[
                 IdentityAdapterType.Input("identity_adapter", tooltip="Of a node that learned a person."),
                 io.String.Input("name", default="person", tooltip="Of the file in models/identity_adapters."),
+                io.Image.Input(
+                    "portrait",
+                    optional=True,
+                    tooltip="A picture whose largest face the list of "
+                    "models is to show. Unconnected: none, and nobody sees a face by looking at the "
+                    "list.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -72,9 +83,13 @@ class SaveIdentityAdapter(io.ComfyNode):
         return adapters_stamp(name)
 
     @classmethod
-    def execute(cls, identity_adapter: Adapter, name: str) -> io.NodeOutput:
+    def execute(cls, identity_adapter: Adapter, name: str, portrait: Tensor | None = None) -> io.NodeOutput:
         # Another person of that name stays: the file gets a number.
         file = adapter_file(name)
+        face = (
+            None if portrait is None else portrait_of(from_image(portrait, "portrait")[:1].cpu().clamp(0, 1))
+        )
         path, _ = find_path(file, identity_adapter.header.run_key)
-        identity_adapter.save(path)
-        return io.NodeOutput(ui=show_notes(cls.hidden.unique_id, [saved_as(path, file)]))
+        identity_adapter.save(path, face)
+        notes = [saved_as(path, file), *([] if face is None else [write_beside(face, path)])]
+        return io.NodeOutput(ui=show_notes(cls.hidden.unique_id, notes))

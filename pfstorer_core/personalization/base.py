@@ -18,6 +18,7 @@ from ..models import UNet, UNetConfig
 from ..restorers.changes import Changes
 from ..restorers.fingerprint import same_base
 from .header import AdapterHeader
+from .portrait import portrait_metadata
 
 AdapterT = TypeVar("AdapterT", bound="Adapter")
 """The kind of adapter that a method learns."""
@@ -102,9 +103,14 @@ class Adapter(Knowledge):
                 f"{base}. Load the restorer that it was trained with, or train it anew."
             )
 
-    def save(self, path: Path | str) -> None:
-        """Write it in fp16; see `write_safetensors` for the errors."""
-        write_safetensors(path, self.tensors(), self.header.to_metadata(), torch.float16)
+    def save(self, path: Path | str, portrait: Tensor | None = None) -> None:
+        """Write it in fp16; see `write_safetensors` for the errors.
+
+        Args:
+            portrait: [1, 3, S, S] in [0, 1], see `portrait_of`: shown by whoever lists the file.
+        """
+        shown = {} if portrait is None else portrait_metadata(portrait)
+        write_safetensors(path, self.tensors(), {**self.header.to_metadata(), **shown}, torch.float16)
 
 
 def context_faults(context: Tensor, unet: UNet, name: str) -> list[str]:

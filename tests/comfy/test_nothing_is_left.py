@@ -186,7 +186,7 @@ GRAPHS: dict[str, Graph] = {
         ),
         **person("bea", "with ada", mask=["left", 0], end_percent=0.5),
         "restored": tiled("with bea"),
-        "kept": node("SaveIdentityAdapter", identity_adapter=["ada", 0], name="kept"),
+        "kept": node("SaveIdentityAdapter", identity_adapter=["ada", 0], name="kept", portrait=["image", 0]),
     },
     "lora": {**STABLESR, **person("lora"), "restored": tiled("with lora")},
     "gammas": {

@@ -6,9 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import folder_paths
+import numpy as np
 import pytest
 import torch
+from app.model_manager import ModelFileManager
+from comfy.utils import safetensors_header
 from pfstorer.nodes.adapters import LoadIdentityAdapter, SaveIdentityAdapter
+from pfstorer.nodes.examples import ExamplePictures
 from pfstorer.nodes.host import listing, notes
 from pfstorer.nodes.host.folders import (
     ASSETS,
@@ -25,6 +29,7 @@ from pfstorer.nodes.host.folders import (
 )
 from pfstorer.nodes.load import LoadBaseRestorer
 from pfstorer.pfstorer_core.personalization.registry import load_identity_adapter
+from PIL import Image
 from safetensors.torch import save_file
 
 FORMATS = {
@@ -184,6 +189,44 @@ def test_saving_checks_the_name_and_says_where(models: Path, monkeypatch: pytest
         with pytest.raises(ValueError, match="is no name for a file"):
             adapter_file(bad)
     assert sorted(folder.iterdir()) == before
+
+
+def test_the_library_shows_a_face_only_where_one_was_given(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = load_identity_adapter(adapter_path(min(SHIPPED)))
+    folder = models / "identity_adapters"
+    monkeypatch.setattr(notes, "show_text", lambda node, text: None)
+    monkeypatch.setattr(SaveIdentityAdapter, "hidden", SimpleNamespace(unique_id="7"))
+    face, wide = ExamplePictures.execute("P007: bad picture").args[1], torch.full((1, 256, 700, 3), 0.5)
+    wide[:, :, 400:656] = face
+
+    def covers(name: str) -> list[Image.Image]:
+        found = ModelFileManager().get_model_previews(str(folder / f"{name}.safetensors"))
+        return [Image.open(one).convert("RGB") for one in found]
+
+    SaveIdentityAdapter.execute(adapter, "plain")
+    assert covers("plain") == []
+    assert not (folder / "plain.png").exists()
+    SaveIdentityAdapter.execute(adapter, "shown", wide)
+    beside, inside = covers("shown")
+    for cover in (beside, inside):
+        assert cover.size == (256, 256)
+        shown = torch.from_numpy(np.asarray(cover) / 255).float()
+        assert (shown - face[0]).abs().mean() < 0.06, "the face, and not the middle"
+    loaded = load_identity_adapter(folder / "shown.safetensors")
+    torch.testing.assert_close(loaded.tensors(), adapter.tensors())
+    assert loaded.header == adapter.header
+    # The host's page about a file reads no longer header.
+    head = json.loads(safetensors_header(str(folder / "shown.safetensors"), max_size=2**20))["__metadata__"]
+    assert head["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
+    loaded.save(folder / "copy.safetensors")
+    assert covers("copy") == []
+    (folder / "mine.png").write_bytes((folder / "shown.png").read_bytes().replace(b"pfstorer", b"somebody"))
+    before = (folder / "mine.png").read_bytes()
+    said = SaveIdentityAdapter.execute(adapter, "mine", wide).ui.as_dict()["text"][0]
+    assert "mine.png is a picture of yours and was left as it is" in said
+    assert (folder / "mine.png").read_bytes() == before
 
 
 def test_a_replaced_adapter_is_loaded_again(models: Path) -> None:
