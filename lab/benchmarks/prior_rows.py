@@ -13,7 +13,7 @@ from pfstorer_core.diffusion.identity_guidance import IdentitySettings
 from pfstorer_core.models.identity_mask import IdentityMask
 from pfstorer_core.personalization.face_guidance import FaceGuidance
 from pfstorer_core.personalization.identity import Identity
-from pfstorer_core.personalization.reference_attention.references import References
+from pfstorer_core.personalization.reference_attention.references import References, ReferenceSettings
 from pfstorer_core.restore import restore
 from pfstorer_core.restorers.base import Restorer
 
@@ -26,7 +26,8 @@ STEPS = (1, 4, 8, 50)
 CFG = 1.5
 STARTS = {"noise": {"start": "noise", "start_at": 1.0}, "lq": {"start": "lq"}}
 """Headers of a prior that starts from anything but the cleaned picture. A cleaner has no part in either."""
-NEXT = "other: references"
+LED = f"references cfg {CFG:g}"
+"""Led away from the prediction without photos."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,16 @@ class Studied:
         return self._restored(case, steps=self.guided_steps, face=face)
 
     def _references(self) -> Iterator[tuple[str, Row]]:
-        yield NEXT, Row(lambda case: self._looking(case, self.next[case.person]))
-        yield "references", Row(lambda case: self._looking(case, case.person), over=NEXT)
+        """Own photos are compared with another person's."""
+        for settings, name in ((ReferenceSettings(), "references"), (ReferenceSettings(cfg=CFG), LED)):
+            own, other = (partial(self._looking, settings=settings, at=who) for who in ({}, self.next))
+            yield f"other: {name}", Row(other)
+            yield name, Row(own, over=f"other: {name}")
 
-    def _looking(self, case: Case, person: int) -> Tensor:
-        """At photos of a person, who is in the picture or not."""
-        known = References.of(self.prior, list(self.photos[person]))
+    def _looking(self, case: Case, settings: ReferenceSettings, at: Mapping[int, int]) -> Tensor:
+        """At photos of whom the picture shows, or of the person whom that one is to look `at`."""
+        photos = self.photos[at.get(case.person, case.person)]
+        known = References.of(self.prior, list(photos), settings=settings)
         return self._restored(case, identities=[Identity(known)])
 
     def _others(self) -> Iterator[tuple[str, Row]]:

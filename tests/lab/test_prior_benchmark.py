@@ -151,10 +151,12 @@ def test_each_row_restores_in_the_way_that_its_name_says(
     assert own["face"].recognizer is SEER
     assert torch.equal(own["face"].person, study.galleries["colour"].people[0])
     assert itself["face"].person is None
-    seen = [by(name)[1]["identities"][0].adapter.latents for name in ("references", "other: references")]
-    for latents, person in zip(seen, (0, 1), strict=True):
-        wide = study.prior.encode(torch.cat([*study.photos[person]], -1)[None])
-        torch.testing.assert_close(torch.cat([*latents], -1)[None], wide)
+    for person, whose in enumerate(("", "other: ")):
+        for cfg, name in ((1, "references"), (1.5, "references cfg 1.5")):
+            seen = by(whose + name)[1]["identities"][0].adapter
+            expected = [study.prior.encode(photo[None]) for photo in study.photos[person]]
+            torch.testing.assert_close(seen.latents, torch.cat(expected))
+            assert seen.settings.cfg == cfg
     assert torch.equal(rows["irn"].method(case), study.prior.clean(case.lq))
     assert torch.equal(rows["input"].method(case), case.lq)
 
@@ -167,6 +169,7 @@ def test_what_rows_are_compared_with(study: Studied) -> None:
     assert over["colour irn none"] == "3 steps"
     assert replace(study, guided_steps=6).rows()["colour irn none"].over == "prior"
     assert (over["references"], over["start: noise"]) == ("other: references", "prior")
+    assert over["references cfg 1.5"] == "other: references cfg 1.5"
     assert rows["colour photos none"].guide == "colour"
     assert [*matching(rows, ["start:*", "irn"])] == ["irn", "start: noise", "start: lq"]
     with pytest.raises(ValueError, match="No row named 'stert'; choose from input, irn"):
