@@ -1,5 +1,6 @@
 """The shipped workflows, described; `python -m harness.workflows` writes them."""
 
+from .clr_face import RESTORE_WITH_CLR_FACE
 from .compare import COMPARE
 from .diffbir import LEARN_DUAL_PIVOT, RESTORE_AND_EDIT, RESTORE_WITH_DIFFBIR
 from .graphs import GUIDED, INPAINT, LORA
@@ -15,7 +16,7 @@ from .untrained import IDENTITY_WITHOUT_TRAINING
 WORKFLOWS = (
     RESTORE_AND_UPSCALE, LEARN_A_PERSON, RESTORE_A_PERSON, RESTORE_A_GROUP, NATIVE, INPAINT, GUIDED, LORA,
     STAGES, COMPARE, RESTORE_WITH_DIFFBIR, LEARN_DUAL_PIVOT, RESTORE_AND_EDIT, COMPARE_METHODS,
-    IDENTITY_WITHOUT_TRAINING,
+    IDENTITY_WITHOUT_TRAINING, RESTORE_WITH_CLR_FACE,
 )  # fmt: skip
 
 __all__ = ["EXAMPLE", "WORKFLOWS", "Node", "Workflow"]

@@ -1,12 +1,14 @@
-"""Compare methods: one bad picture and one person, learned three ways."""
+"""Compare methods: one bad picture and one person, learned three ways, and steered by photos."""
 
 from __future__ import annotations
 
 from .captions import captioned, in_a_row
+from .clr_face import prior, refine
 from .diffbir import LEARNED as DUAL_PIVOT
-from .diffbir import diffbir, enlarge, restore
+from .diffbir import UPSCALE, diffbir, enlarge, restore
 from .parts import CONSENT, EXAMPLE, Links, Node, Workflow, note
 from .person import DRAWN_PERSON
+from .untrained import GUIDE, PHOTOS
 
 LORA = f"{DRAWN_PERSON}_lora"
 METHODS = {
@@ -15,9 +17,16 @@ METHODS = {
     "dual_pivot": (DUAL_PIVOT, "diffbir"),
 }
 """The adapter of each, and on which restorer it was learned."""
-BASES = {"base": "stablesr", "base_diffbir": "diffbir"}
-ABOVE = (("large", "bad picture"), ("base", "StableSR"), ("base_diffbir", "DiffBIR"))
-BELOW = (("pfstorer", "PFStorer"), ("lora", "LoRA"), ("dual_pivot", "Dual-Pivot"))
+BASES = {"base": "stablesr", "base_diffbir": "diffbir", "clr_face": "prior"}
+ABOVE = (
+    ("large", "bad picture"),
+    ("base", "StableSR"),
+    ("base_diffbir", "DiffBIR"),
+    ("clr_face", "CLR-Face"),
+)
+BELOW = (
+    ("pfstorer", "PFStorer"), ("lora", "LoRA"), ("dual_pivot", "Dual-Pivot"), ("guided", "photos steer"),
+)  # fmt: skip
 TITLES = dict(ABOVE + BELOW)
 
 
@@ -32,13 +41,17 @@ def _method(n: int, name: str) -> tuple[Node, ...]:
 
 
 def _links() -> Links:
-    models = {**BASES, **{name: f"apply {name}" for name in METHODS}}
-    restorers = {**BASES, **{name: restorer for name, (_, restorer) in METHODS.items()}}
+    models = {**BASES, **{name: f"apply {name}" for name in METHODS}, "guided": "guidance"}
+    restorers = {**BASES, **{name: restorer for name, (_, restorer) in METHODS.items()}, "guided": "prior"}
     rows = [[name for name, _ in row] for row in (ABOVE, BELOW)]
     return (
         ("image", "IMAGE", "large", "image"),
         *((restorer, "MODEL", f"apply {name}", "model") for name, (_, restorer) in METHODS.items()),
         *((f"load {name}", "identity_adapter", f"apply {name}", "identity_adapter") for name in METHODS),
+        ("prior", "MODEL", "guidance", "model"),
+        ("prior", "VAE", "guidance", "vae"),
+        ("guide", "recognizer", "guidance", "recognizer"),
+        *((photo, "IMAGE", "guidance", f"photos.photo_{n}") for n, photo in enumerate(PHOTOS)),
         *((model, "MODEL", name, "model") for name, model in models.items()),
         *((restorer, "VAE", name, "vae") for name, restorer in restorers.items()),
         *(("image", "IMAGE", name, "image") for name in models),
@@ -56,11 +69,12 @@ COMPARE_METHODS = Workflow(
         note(
             "welcome", (40, 40), (400, 330), "1 · Start here",
             "**One bad picture and one person, by three methods.**\n\n"
-            "Above: the bad picture, and the two restorers without the person. Below: the person by PFStorer "
-            "and by a LoRA (both on the StableSR-like restorer) and by Dual-Pivot Tuning (on DiffBIR).\n\n"
+            "Above: the bad picture, and the three restorers without the person. Below: the person by "
+            "PFStorer and by a LoRA (both on the StableSR-like restorer), by Dual-Pivot Tuning (on DiffBIR), "
+            "and steered by photos (on CLR-Face).\n\n"
             "Learn your person with *Learn a person* (method *pfstorer*, then *lora*) and *Learn a person "
-            "(Dual-Pivot)*, choose the three adapters and the picture, and press **Run**. Those that are "
-            "chosen here come with the pack: of a drawing, of nobody.",
+            "(Dual-Pivot)*, choose the three adapters, the picture and two photos, and press **Run**. The "
+            "adapters that are chosen here come with the pack: of a drawing, of nobody.",
         ),
         Node("image", "LoadImage", (40, 420), (400, 420), "Load Image: the bad picture", {"image": EXAMPLE}),
         enlarge((40, 900)),
@@ -70,8 +84,19 @@ COMPARE_METHODS = Workflow(
         restore("base", (480, 760), "StableSR without the person"),
         restore("base_diffbir", (480, 1560), "DiffBIR without the person"),
         *(node for n, name in enumerate(METHODS) for node in _method(n, name)),
+        *(
+            Node(photo, "LoadImage", (40, 1320 + 440 * n), (400, 380), f"Load Image: photo {n + 1}",
+                 {"image": EXAMPLE})
+            for n, photo in enumerate(PHOTOS)
+        ),
+        prior("prior", (40, 2200)),
+        Node("guide", "LoadFaceRecognizer", (40, 2420), (400, 80), "A recogniser that steers",
+             {"name": GUIDE}),
+        Node("guidance", "FaceIdentityGuidance", (920, 2440), (400, 260)),
+        refine("clr_face", (480, 2360), "CLR-Face without the person", UPSCALE),
+        refine("guided", (1360, 2440), "CLR-Face, steered by photos", UPSCALE),
         *captioned(ABOVE, 1800, 40),
-        *captioned(BELOW, 1800, 1000),
+        *captioned(BELOW, 1800, 1320),
         Node("rows", "ImageStitch", (2520, 40), (320, 120), "Above and below",
              {"direction": "down", "spacing_width": 8}),
         Node("save", "SaveImage", (2520, 280), (760, 560), widgets={"filename_prefix": "PFStorer_methods"}),

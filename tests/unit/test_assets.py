@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from safetensors import safe_open
 
 from harness import ROOT
 from harness.person import REFERENCES
+from harness.shipped.clr_face import MASK, PRIOR
 from harness.shipped.diffbir import CONTROL
 from harness.shipped.diffbir import LEARNED as DUAL_PIVOT
 from harness.shipped.methods import LORA
@@ -19,7 +21,6 @@ from harness.shipped.person import DRAWN_PERSON
 from lab.evaluation import load_judges
 from pfstorer_core import load_restorer, restore
 from pfstorer_core.checkpoints.reading import read_metadata
-from pfstorer_core.checkpoints.tensors import read_checkpoint
 from pfstorer_core.checkpoints.version import VERSION
 from pfstorer_core.imaging.alignment import aligned_face
 from pfstorer_core.imaging.faces import find_faces
@@ -31,8 +32,10 @@ from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from pfstorer_core.personalization.registry import load_identity_adapter
 from pfstorer_core.recognition import load_recognizer
 from pfstorer_core.recognition.likeness import strangers
+from pfstorer_core.restorers.clr_face.mask import check_mask, load_mask
 from pfstorer_core.restorers.first_stage.train import load_autoencoder
 from pfstorer_core.restorers.first_stage.variants import FIRST_STAGES
+from pfstorer_core.training.degradation import random_degradation
 
 ASSETS = ROOT / "assets"
 DATA = Path(__file__).parent / "data"
@@ -40,16 +43,21 @@ PERSON = f"identity_adapters/{DRAWN_PERSON}.safetensors"
 BY_LORA, BY_DUAL_PIVOT = (f"identity_adapters/{name}.safetensors" for name in (LORA, DUAL_PIVOT))
 OWN = "face_recognizers/pfstorer_iresnet.safetensors"
 DLIB = "face_recognizers/dlib_resnet29.safetensors"
-VQ = "pfstorer_tiny_vq.safetensors"
+MASKS = f"identity_masks/{MASK}", "identity_masks/pfstorer_tiny_clr_face_predicted.safetensors"
 MEGABYTES = {
     "pfstorer_tiny.safetensors": 41, CONTROL: 12, "pfstorer_judges.safetensors": 5, PERSON: 5, BY_LORA: 2,
-    BY_DUAL_PIVOT: 3, DLIB: 12, OWN: 2, VQ: 6,
+    BY_DUAL_PIVOT: 3, DLIB: 12, OWN: 2, PRIOR: 20, MASKS[0]: 0.1, MASKS[1]: 0.1,
 }  # fmt: skip
+OF_CLR_FACE = (PRIOR, *MASKS, DLIB, OWN)
 
 
 @pytest.mark.parametrize("name", MEGABYTES)
 def test_it_is_small(name: str) -> None:
     assert (ASSETS / name).stat().st_size <= MEGABYTES[name] * 1e6
+
+
+def test_all_of_clr_face_is_small() -> None:
+    assert sum((ASSETS / name).stat().st_size for name in OF_CLR_FACE) <= 32 * 2**20
 
 
 def test_the_tiny_restorer_has_what_it_says() -> None:
@@ -126,9 +134,9 @@ def test_dlib_s_recogniser_sees_faces_as_dlib_cuts_them() -> None:
             assert (recognizer.embed(2 * seen - 1, place) - descriptor).norm() < 0.3
 
 
-def test_the_tiny_vq_autoencoder_keeps_a_photograph() -> None:
+def test_the_first_stage_of_the_tiny_prior_keeps_a_photograph() -> None:
     """f4, three channels of unit variance together, a codebook that is used; by the recipe of its name."""
-    model = load_autoencoder(ASSETS / VQ)
+    model = load_autoencoder(ASSETS / PRIOR)
     assert model.config == FIRST_STAGES["tiny_vq_f4"].training.config
     photo = read_picture(ROOT / "pfstorer_core" / "verification" / "data" / "good.jpg")
     photo = resize(photo, (256, 256)).clamp(0, 1)
@@ -138,7 +146,7 @@ def test_the_tiny_vq_autoencoder_keeps_a_photograph() -> None:
     assert len(model.quantize(latent)[1].unique()) > 500
     error = ((model.decode(latent) + 1) / 2 - photo).square().mean()
     assert -10 * error.log10() > 27
-    record = json.loads(read_checkpoint(ASSETS / VQ)[1]["training"])
+    record = load_restorer(ASSETS / PRIOR).header.training["stages"][0]
     assert record["command"].startswith("train-autoencoder ")
     assert (
         AutoencoderConfig(**{**record["config"], "ch_mult": tuple(record["config"]["ch_mult"])})
@@ -192,3 +200,39 @@ def test_the_drawn_person_was_learned_on_the_tiny_restorer() -> None:
     person.check_base(load_restorer(ASSETS / "pfstorer_tiny.safetensors").fingerprint)
     assert all(block.gamma.abs().mean() > 0.01 for block in person.blocks.values())
     assert len(person.references) == REFERENCES
+
+
+def test_the_tiny_prior_refines_what_its_cleaner_left_of_faces() -> None:
+    """In one step nearer to the truth, in four sharper."""
+    restorer = load_restorer(ASSETS / PRIOR)
+    header, size = restorer.header, restorer.header.image_size
+    assert (header.condition, header.start, header.aligned) == ("concat", "cleaned", "FFHQ")
+    assert [stage["train"] for stage in header.training["stages"]] == ["autoencoder", "cleaner", "prior"]
+    assert header.training["stages"][-1]["references"] == 2
+    truths = []
+    for name in ("P004", "P007", "P008"):
+        photo = read_picture(ASSETS / "examples" / f"{name}_true.jpg")
+        truths.append(aligned_face(photo, find_faces(photo[0])[0].landmarks, size)[0])
+    rngs = [np.random.default_rng(seed) for seed in (1, 2, 3)]
+    truth, bad = random_degradation("heavy", size)(torch.cat(truths), rngs)
+    cleaned = restorer.clean(bad).float()
+    nearest, refined = (restore(restorer, bad, steps=steps, seed=0) for steps in (1, 4))
+    error, before = (
+        (each - truth).square().mean((1, 2, 3)).log10().mean() * 10 for each in (nearest, cleaned)
+    )
+    assert error < before
+    sharp, smooth, true = (each.diff(dim=-1).abs().mean() for each in (refined, cleaned, truth))
+    assert smooth < sharp < true
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_learned_mask_admits_the_face_and_not_what_lies_beside_it(name: str) -> None:
+    restorer, mask = load_restorer(ASSETS / PRIOR), load_mask(ASSETS / name)
+    check_mask(mask, 3)
+    photo = read_picture(ASSETS / "examples" / "P008_bad.png")
+    bad, _ = aligned_face(photo, find_faces(photo[0])[0].landmarks, restorer.header.image_size)
+    admitted = mask(restorer.encode(bad), restorer.encode(restorer.clean(bad).float())).mean((0, 1))
+    assert admitted[24:44, 22:42].mean() > admitted[:20, :10].mean() + 0.1
+    record = json.loads(read_metadata(ASSETS / name)["training"])
+    assert record["base"] == restorer.fingerprint
+    assert record["recognizer"] == Path(DLIB).stem
