@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.models import SwinIR, SwinIRConfig
+from pfstorer_core.models.iresnet import IRESNET50, IResNet
 
 from . import CACHE, ROOT
 
@@ -151,6 +152,26 @@ def diffbir_shapes() -> dict[str, tuple[int, ...]]:
     return base | {"logvar": (1000,)} | encoder | control | cleaner
 
 
+def latent_diffusion(name: str, path: Path, wrapped: bool = True) -> None:
+    """As a latent diffusion model without a text, in fp32: averages and copies of its parts included, where
+    the manifest has them. The averages are what they are averages of."""
+    shapes = manifest(name)
+    named = {f"model_ema.{key[6:].replace('.', '')}": key for key in shapes if key.startswith("model.")}
+    copied = "cond_stage_model.lq_image.", "cond_stage_model.ref_image."
+    tensors = dict[str, Tensor]()
+    for key, shape in shapes.items():
+        copy = next((prefix for prefix in copied if key.startswith(prefix)), "")
+        own = f"first_stage_model.{key.removeprefix(copy)}" if copy else named.get(key, key)
+        tensors[key] = tensors[own].clone() if own in tensors else formula(own, shape)
+    torch.save({"state_dict": tensors} if wrapped else tensors, path)
+
+
+def recognizer(path: Path) -> None:
+    """As insightface's IResNet-50 in arcface_torch's backbone.pth: bare and in fp32, drawn as a new one."""
+    torch.manual_seed(SEED)
+    torch.save(IResNet(IRESNET50).state_dict(), path)
+
+
 def upscaler(name: str, path: Path) -> None:
     """As the cleaners of DiffBIR v2: an upscale model, bare and in fp32."""
     torch.save(state_dict(name, torch.float32), path)
@@ -173,11 +194,17 @@ FILES: dict[str, Callable[[Path], None]] = {
     "face_full_v1.ckpt": diffbir,
     "dual_pivot.ckpt": partial(diffbir, wrapped=False),
     "v1_face.pth": control_network,
+    "refldm.ckpt": partial(latent_diffusion, "refldm_refldm", wrapped=False),
+    "vqgan.ckpt": partial(latent_diffusion, "refldm_vqgan"),
+    "ffhq256.ckpt": partial(latent_diffusion, "vqgan_ldm_ffhq256"),
+    "bsr_sr.ckpt": partial(latent_diffusion, "vqgan_ldm_bsr_sr"),
+    "backbone.pth": recognizer,
     "face_swinir_v1.ckpt": swinir,
     "BSRNet.pth": partial(upscaler, "diffbir_cleaner_bsrnet"),
     "scunet_color_real_psnr.pth": partial(upscaler, "diffbir_cleaner_scunet"),
 }
-"""Published names of the layouts, and what writes their stand-ins. dual_pivot.ckpt is what the release of
+"""Published names of the layouts, and what writes their stand-ins; latent diffusion's are all called
+model.ckpt, and here by what they are. dual_pivot.ckpt is what the release of
 Dual-Pivot Tuning writes of a person, under the name of DiffBIR's file: without ``state_dict`` around it."""
 
 

@@ -1,10 +1,10 @@
-"""DiffBIR's published files in a real server: whether they restore, how long it takes and in how much memory.
+"""Published files in a real server: whether they restore, how long it takes and in how much memory.
 
 `python -m lab benchmark layouts [--only NAME …] [--folder DIR] [--json FILE]`; stand-ins of the files (keys,
-shapes and number formats as published, weights by formula) restore one picture of 512 x 512 pixels by 2 steps
-in bf16 on the CPU, each in a server of its own. Seconds are of the prompt, loading included; those of all
-cores (CPU seconds) change less with other work on the machine. Memory, in 10^9 bytes: the highest resident
-memory (VmHWM), and what of it no file stands behind (RssAnon).
+shapes and number formats as published, weights by formula) restore one picture of 512 x 512 pixels (FFHQ's of
+256 x 256) by 2 steps in bf16 on the CPU, each in a server of its own. Seconds are of the prompt, loading
+included; those of all cores (CPU seconds) change less with other work on the machine. Memory, in 10^9 bytes:
+the highest resident memory (VmHWM), and what of it no file stands behind (RssAnon).
 
 Writes up to 10 GB to DIR, a temporary folder unless named, and removes them again.
 """
@@ -20,7 +20,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from .memory import status
 SIDE = 512
 SD21 = "v2-1_512-ema-pruned.safetensors"
 CONTROL = "v1_face.pth"
+RECOGNIZER = "backbone.pth"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Case:
         cleaner: of the files, an upscale model; "" for the checkpoint's own, if it has one.
         says: what LoadBaseRestorer shows that it took.
         model_type: what the host makes of it.
+        side: of the pictures in pixels.
+        guided: by an IResNet-50 that is to find who the bad picture shows, in both steps.
     """
 
     checkpoint: str
@@ -59,6 +62,8 @@ class Case:
     loader: Mapping[str, str] = field(default_factory=dict)
     cleaner: str = ""
     model_type: str = "EPS"
+    side: int = SIDE
+    guided: bool = False
 
 
 def full(name: str, says: str, stand_in: str = "face_full_v1.ckpt") -> Case:
@@ -73,6 +78,18 @@ def control(name: str, says: str, cleaner: str = "", **options: Any) -> Case:
     return Case(SD21, files, says, {"restorer_weights": name}, cleaner, **options)
 
 
+def prior(name: str, says: str, **options: Any) -> Case:
+    """A latent diffusion model without a text."""
+    return Case(f"{name}.ckpt", {f"{name}.ckpt": ("restorers", f"{name}.ckpt")}, says, **options)
+
+
+def guided(case: Case) -> Case:
+    files = {**case.files, RECOGNIZER: ("face_recognizers", RECOGNIZER)}
+    return replace(case, files=files, guided=True)
+
+
+STABLESR = full("stablesr_000117.ckpt", "stablesr", "stablesr_000117.ckpt")
+REFLDM = prior("refldm", "clr_face refldm")
 CASES = {
     "face_full_v1.ckpt": full("face_full_v1.ckpt", "v1_face"),
     "general_full_v1.ckpt": full("general_full_v1.ckpt", "v1_general"),
@@ -84,8 +101,18 @@ CASES = {
     "v1_face.pth, face_swinir_v1.ckpt": control("v1_face.pth", "v1_face", "face_swinir_v1.ckpt"),
     "v2.pth, BSRNet.pth": control("v2.pth", "v2", "BSRNet.pth"),
     "v2.pth, scunet_color_real_psnr.pth": control("v2.pth", "v2", "scunet_color_real_psnr.pth"),
+    "refldm.ckpt": REFLDM,
+    "refldm.ckpt, vqgan.ckpt": replace(
+        REFLDM,
+        files={**REFLDM.files, "vqgan.ckpt": ("vae", "vqgan.ckpt")},
+        loader={"cfw_autoencoder": "vqgan.ckpt"},
+    ),
+    "ffhq256.ckpt": prior("ffhq256", "clr_face ffhq256", side=256),
+    "bsr_sr.ckpt": prior("bsr_sr", "clr_face bsr_sr"),
+    "refldm.ckpt, guided": guided(REFLDM),
+    "stablesr_000117.ckpt, guided": guided(STABLESR),
 }
-"""The published layouts."""
+"""The published layouts, and what it costs to be guided by a face recogniser."""
 
 
 def main() -> None:
@@ -125,7 +152,7 @@ def measured(case: Case, folder: Path) -> dict[str, float]:
         for name, (where, source) in case.files.items():
             (server.base / "models" / where).mkdir(parents=True, exist_ok=True)
             (server.base / "models" / where / name).symlink_to(stand_ins[source])
-        image = client.upload_image(bad_picture(), "bad.png")
+        image = client.upload_image(bad_picture(case.side), "bad.png")
         assert server.process
         with highest("RssAnon", server.process.pid) as anonymous:
             before = cpu_seconds(server.process.pid)
@@ -156,9 +183,9 @@ def prepared(case: Case, folder: Path) -> dict[str, Path]:
     return {name: folder / name for name in wanted}
 
 
-def bad_picture() -> bytes:
+def bad_picture(side: int) -> bytes:
     file = BytesIO()
-    Image.linear_gradient("L").convert("RGB").resize((SIDE, SIDE)).save(file, "PNG")
+    Image.linear_gradient("L").convert("RGB").resize((side, side)).save(file, "PNG")
     return file.getvalue()
 
 
@@ -207,6 +234,13 @@ def prompt(case: Case, image: str) -> dict[str, Any]:
     if case.cleaner:
         graph["cleaner"] = node("UpscaleModelLoader", model_name=case.cleaner)
         graph["lq"]["inputs"]["cleaner"] = ["cleaner", 0]
+    if case.guided:
+        graph["recognizer"] = node("LoadFaceRecognizer", name=RECOGNIZER)
+        graph["guidance"] = node(
+            "FaceIdentityGuidance", model=["restorer", 0], vae=["restorer", 2], recognizer=["recognizer", 0],
+            strength=0.01, start_percent=0.0,
+        )  # fmt: skip
+        graph["sample"]["inputs"]["model"] = ["guidance", 0]
     return graph
 
 
@@ -221,7 +255,9 @@ def check(case: Case, execution: Execution, log: str, shown: bytes) -> None:
         "the host says that keys are missing": "missing" in lower,
         "the host says that keys are unexpected": "unexpected" in lower,
         "weights are not bf16": "model weight dtype torch.bfloat16, manual cast: None" not in log,
-        f"the picture has the shape {pixels.shape}": pixels.shape != (SIDE, SIDE, 3),
+        f"the picture has the shape {pixels.shape}": pixels.shape != (case.side, case.side, 3),
+        f"nothing says that both steps were guided: {said!r}": case.guided
+        and "of 2 guided steps" not in said,
         "the picture shows nothing": pixels.std() < 1,
     }
     if any(wrong.values()):

@@ -119,11 +119,11 @@ def large_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", layouts.CASES)
-def test_diffbir_s_published_files_restore_in_the_host(name: str, large_files: Path) -> None:
+def test_published_layouts_restore_in_the_host(name: str, large_files: Path) -> None:
     """In fp32, 7 GB with everything in one file. The mapped file counts as resident where there is room."""
     row = layouts.measured(layouts.CASES[name], large_files)
-    assert row["anonymous_gb"] < 7
-    assert row["rss_gb"] < 14
+    assert row["anonymous_gb"] < (24 if layouts.CASES[name].guided else 7)
+    assert row["rss_gb"] < (24 if layouts.CASES[name].guided else 14)
 
 
 @pytest.mark.full
