@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .adapters import LoadIdentityAdapter, SaveIdentityAdapter
 from .apply import ApplyPersonalization
 from .check_photos import CheckPhotos
+from .choose import ChooseIdentity
 from .color import RestorationColorFix
 from .condition import RestorationConditioning
 from .degrade import DegradeImage
@@ -38,6 +39,7 @@ class PFStorerExtension(ComfyExtension):
             TrainDualPivot,
             LoadIdentityAdapter,
             SaveIdentityAdapter,
+            ChooseIdentity,
             ApplyPersonalization,
             GammaSheet,
             ReferenceAttention,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io
-from torch import Tensor
 
 from ..pfstorer_core.personalization.base import Adapter
 from ..pfstorer_core.personalization.folder import find_path, saved_as
 from ..pfstorer_core.personalization.portrait import portrait_of, write_beside
 from ..pfstorer_core.personalization.registry import load_identity_adapter
 from .host.adapters import IdentityAdapterType
+from .host.embedding import with_face
 from .host.folders import adapter_file, adapter_names, adapter_path, adapters_stamp, stamp
 from .host.images import from_image
+from .host.inputs import photos_input
 from .host.notes import show_notes
+from .host.photos import Autogrown, as_list, photos_in, single_values
+from .host.recognition import FaceRecognizerType
 
 
 class LoadIdentityAdapter(io.ComfyNode):
@@ -61,7 +65,8 @@ class SaveIdentityAdapter(io.ComfyNode):
             category="PFStorer",
             description="Saves a copy of an adapter under another name. It is biometric data: whoever has it "
             "can see the face.",
-            search_aliases=["person", "portrait", "cover", "thumbnail", "pfstorer"],
+            search_aliases=["person", "portrait", "cover", "thumbnail", "face embedding", "pfstorer"],
+            is_input_list=True,  # a list of photos is one person
             inputs=[
                 IdentityAdapterType.Input("identity_adapter", tooltip="Of a node that learned a person."),
                 io.String.Input("name", default="person", tooltip="Of the file in models/identity_adapters."),
@@ -72,24 +77,45 @@ class SaveIdentityAdapter(io.ComfyNode):
                     "models is to show. Unconnected: none, and nobody sees a face by looking at the "
                     "list.",
                 ),
+                photos_input(
+                    0,
+                    "A photo of the person: the copy gets an embedding of the face, by which Choose Identity "
+                    "finds them. Unconnected: what the adapter has.",
+                ),
+                FaceRecognizerType.Input(
+                    "recognizer",
+                    optional=True,
+                    tooltip="By which photos are embedded. Unconnected: dlib's, which comes with the pack.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name: str | None = None, **_: Any) -> list[str] | float:
+    def fingerprint_inputs(cls, name: Sequence[str | None] = (), **_: Any) -> list[str] | float:
         """Saves again what was deleted."""
-        return adapters_stamp(name)
+        return adapters_stamp(name[0] if name else None)
 
     @classmethod
-    def execute(cls, identity_adapter: Adapter, name: str, portrait: Tensor | None = None) -> io.NodeOutput:
-        # Another person of that name stays: the file gets a number.
-        file = adapter_file(name)
+    def execute(
+        cls, identity_adapter: Any, name: Any, portrait: Any = None, photos: Autogrown | None = None,
+        recognizer: Any = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        inputs = {"identity_adapter": identity_adapter, "name": name, "portrait": portrait}
+        given = single_values({key: as_list(value) for key, value in inputs.items()})
+        adapter: Adapter | None = given["identity_adapter"]
+        if adapter is None:
+            raise ValueError("There is nobody to save: the face that this comes from is nobody's.")
+        portrait, file = given["portrait"], adapter_file(given["name"])
         face = (
             None if portrait is None else portrait_of(from_image(portrait, "portrait")[:1].cpu().clamp(0, 1))
         )
-        path, _ = find_path(file, identity_adapter.header.run_key)
-        identity_adapter.save(path, face)
-        notes = [saved_as(path, file), *([] if face is None else [write_beside(face, path)])]
+        embedded = []
+        if photos and (pictures := photos_in(photos)):
+            adapter, embedded = with_face(adapter, pictures, as_list(recognizer)[0])
+        # Another person of that name stays: the file gets a number.
+        path, _ = find_path(file, adapter.header.run_key)
+        adapter.save(path, face)
+        notes = [saved_as(path, file), *embedded, *([] if face is None else [write_beside(face, path)])]
         return io.NodeOutput(ui=show_notes(cls.hidden.unique_id, notes))

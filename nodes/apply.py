@@ -33,7 +33,8 @@ class ApplyPersonalization(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer: the base that the adapter learned on."),
                 IdentityAdapterType.Input("identity_adapter",
-                                          tooltip="Of LoadIdentityAdapter, or of the node that learned it."),
+                                          tooltip="Of LoadIdentityAdapter, of the node that learned it, or"
+                                          " of ChooseIdentity, whose nobody leaves the MODEL as it is."),
                 io.Float.Input("gamma", default=1.0, min=0.0, max=MAX_GAMMA, step=0.05,
                                tooltip="Strength. 0 is the base restorer, bit for bit; above 1 exaggerates."),
                 io.Mask.Input("mask", optional=True,
@@ -51,7 +52,7 @@ class ApplyPersonalization(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: ModelPatcher, identity_adapter: Adapter, gamma: float, mask: Tensor | None = None,
+        cls, model: ModelPatcher, identity_adapter: Adapter | None, gamma: float, mask: Tensor | None = None,
         coarse: float = 1.0, middle: float = 1.0, fine: float = 1.0, start_percent: float = 0.0,
         end_percent: float = 1.0,
     ) -> io.NodeOutput:  # fmt: skip
@@ -60,6 +61,8 @@ class ApplyPersonalization(io.ComfyNode):
                 f"This MODEL is a {type(model.model).__name__}, which knows no identities: connect the MODEL "
                 "of LoadBaseRestorer."
             )
+        if identity_adapter is None:  # nobody's face, of ChooseIdentity
+            return io.NodeOutput(model.clone())
         area = area_of(mask)
         if identity_adapter.kinds - {"sites", "context"}:
             check_no_mask(mask, identity_adapter.header.method)

@@ -16,15 +16,14 @@ from .host.face_crops import (
     FaceCrop,
     Places,
     aligned,
-    check_fit,
     cut_out,
-    kept_masks,
-    put_back,
+    pasted,
     side_of_aligned,
 )
 from .host.faces import chosen_face, host_boxes, masks_of_faces
 from .host.folders import face_detector, face_detectors, stamp
 from .host.images import from_image, to_image
+from .host.photos import as_list
 
 FaceCropType = io.Custom("FACE_CROP")
 LARGEST_SIZE = 16384
@@ -145,10 +144,11 @@ class RestorationPasteFace(io.ComfyNode):
             category="PFStorer",
             description="Puts a restored face back; the rest of the picture stays as it is.",
             search_aliases=["face", "uncrop", "group photo", "video", "pfstorer"],
+            is_input_list=True,  # the faces of several people go into one picture
             inputs=[
                 io.Image.Input("image", tooltip="The whole picture, or an enlarged copy of it; alpha stays."),
                 io.Image.Input("face", tooltip="The restored face, of any size: one for all, or as many as "
-                               "Crop Face gave."),
+                               "Crop Face gave. A list of several people's faces goes into one picture."),
                 FaceCropType.Input("face_crop", tooltip="Of Crop Face. It knows which frame each face is of; "
                                    "frames without one stay as they are."),
                 io.Float.Input("feather", default=0.1, min=0.0, max=0.5, step=0.01,
@@ -160,22 +160,20 @@ class RestorationPasteFace(io.ComfyNode):
                               tooltip="What of the photo stays as it is, such as hands or glasses. One mask "
                               "for all pictures, or one for each; of any size."),
             ],
-            outputs=[io.Image.Output()],
+            outputs=[io.Image.Output(is_output_list=True, tooltip="One picture with all faces; of a list of "
+                                     "pictures, as many.")],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, image: Tensor, face: Tensor, face_crop: FaceCrop, feather: float, strength: float = 1.0,
-        keep: Tensor | None = None,
-    ) -> io.NodeOutput:  # fmt: skip
-        pictures, parts = from_image(image), from_image(face, "face")
-        windows = face_crop.windows * (len(pictures) if len(face_crop.windows) == 1 else 1)
-        check_fit(pictures, parts, windows)
-        kept = kept_masks(keep, len(pictures))
-        there = [(n, window) for n, window in enumerate(windows) if window]
-        result = pictures.clone()
-        for part, (n, window) in zip(parts.expand(len(there), -1, -1, -1), there, strict=True):
-            mm.throw_exception_if_processing_interrupted()
-            result[n] = put_back(pictures[n : n + 1], part[None], window, feather, strength, kept[n])[0]
-        alpha = image[..., 3:].to(result).movedim(-1, 1)
-        return io.NodeOutput(torch.cat([result, alpha], 1).movedim(1, -1))
+        cls, image: Any, face: Any, face_crop: Any, feather: Any, strength: Any = 1.0, keep: Any = None
+    ) -> io.NodeOutput:
+        given = [as_list(values) for values in (image, face, face_crop, feather, strength, keep)]
+        rounds = [[values[min(n, len(values) - 1)] for values in given] for n in range(max(map(len, given)))]
+        pictures, crops = given[0], given[2]
+        if len(pictures) > 1 or len(crops) == 1:
+            return io.NodeOutput([pasted(*values) for values in rounds])
+        [picture] = pictures
+        for _, *values in rounds:
+            picture = pasted(picture, *values)
+        return io.NodeOutput([picture])

@@ -13,6 +13,7 @@ from .host.folders import adapters_stamp
 from .host.inputs import (
     base_inputs,
     batch_input,
+    face_input,
     faces_input,
     fine_number,
     name_input,
@@ -75,6 +76,7 @@ class TrainIdentityAdapter(io.ComfyNode):
                                "Dual-Pivot has a node of its own, Train Dual-Pivot (TrainDualPivot)."),
                 io.Int.Input("rank", default=RANK, min=1, max=1024, optional=True, advanced=True,
                              tooltip="Of a LoRA: more learns more, and makes a larger file."),
+                face_input(),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=learned_outputs(),

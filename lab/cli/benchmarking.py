@@ -12,7 +12,16 @@ from .. import benchmarks
 from .app import app
 
 SPEED = ("memory", "personalized_step", "reference_step", "step", "tiles")
-QUALITY = ("first_stage", "guidance", "layouts", "personalization", "photographs", "prior", "samplers")
+QUALITY = (
+    "choosing",
+    "first_stage",
+    "guidance",
+    "layouts",
+    "personalization",
+    "photographs",
+    "prior",
+    "samplers",
+)
 """These take long, and only run when they are named."""
 
 # --help belongs to the benchmark that is named.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import comfy.model_management as mm
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from ...pfstorer_core.imaging.alignment import (
 )
 from ...pfstorer_core.imaging.faces import Face, Window, cut, face_in, paste
 from .faces import KNOWN
-from .images import from_mask
+from .images import from_image, from_mask
 
 Places = tuple[Window | Alignment | None, ...]
 
@@ -131,3 +132,24 @@ def kept_masks(keep: Any, pictures: int) -> list[Tensor | None]:
             f"{len(masks)} masks to keep do not fit {pictures} pictures: give one, or one for each."
         )
     return list(masks.expand(pictures, -1, -1, -1).split(1))
+
+
+def pasted(
+    image: Tensor, face: Tensor, face_crop: FaceCrop, feather: float, strength: float, keep: Tensor | None
+) -> Tensor:
+    """IMAGE with a restored face, in each of its pictures that has it; alpha stays.
+
+    Raises:
+        ValueError: see `check_fit` and `kept_masks`.
+    """
+    pictures, parts = from_image(image), from_image(face, "face")
+    windows = face_crop.windows * (len(pictures) if len(face_crop.windows) == 1 else 1)
+    check_fit(pictures, parts, windows)
+    kept = kept_masks(keep, len(pictures))
+    there = [(n, window) for n, window in enumerate(windows) if window]
+    result = pictures.clone()
+    for part, (n, window) in zip(parts.expand(len(there), -1, -1, -1), there, strict=True):
+        mm.throw_exception_if_processing_interrupted()
+        result[n] = put_back(pictures[n : n + 1], part[None], window, feather, strength, kept[n])[0]
+    alpha = image[..., 3:].to(result).movedim(-1, 1)
+    return torch.cat([result, alpha], 1).movedim(1, -1)

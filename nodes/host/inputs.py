@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...pfstorer_core.personalization.photos import MAX_PHOTOS
+from .adapters import IdentityAdapterType
 
 
 def percent(name: str, default: float, what: str) -> Any:
@@ -30,9 +31,11 @@ def base_inputs() -> list[Any]:
     ]
 
 
-def photos_input(least: int = 1) -> Any:
-    photo = io.Image.Input("photo", tooltip="A good photo of the person, of any size; 3 to 5 are best.")
-    return _growing("photos", photo, least)
+def photos_input(
+    least: int = 1, tooltip: str = "A good photo of the person, of any size; 3 to 5 are best."
+) -> Any:
+    photo = io.Image.Input("photo", tooltip=tooltip, optional=not least)
+    return _growing("photos", photo, least, optional=not least)
 
 
 def faces_input() -> Any:
@@ -42,9 +45,18 @@ def faces_input() -> Any:
     return _growing("faces", mask, 0)
 
 
-def _growing(name: str, of: Any, least: int) -> Any:
+def adapters_input() -> Any:
+    person = IdentityAdapterType.Input(
+        "identity_adapter",
+        tooltip="A person who may be in the picture: of Load Identity Adapter, or of the "
+        "node that learned them.",
+    )
+    return _growing("identity_adapters", person, 1)
+
+
+def _growing(name: str, of: Any, least: int, optional: bool = False) -> Any:
     template = io.Autogrow.TemplatePrefix(of, prefix=f"{name[:-1]}_", min=least, max=MAX_PHOTOS)
-    return io.Autogrow.Input(name, template=template, tooltip=of.tooltip)
+    return io.Autogrow.Input(name, template=template, tooltip=of.tooltip, optional=optional)
 
 
 def name_input() -> Any:
@@ -72,6 +84,12 @@ def preview_input() -> Any:
     return io.Int.Input("preview_every", default=0, min=0, max=100_000, optional=True, advanced=True,
                         tooltip="Steps between previews, which take time; 0 shows them after 0, 10, 25, "
                         "50 and 100 steps, then every 100.")  # fmt: skip
+
+
+def face_input() -> Any:
+    return io.Boolean.Input("embed_face", default=True, optional=True, advanced=True,
+                            tooltip="Whether the file gets an embedding of the face, by which Choose "
+                            "Identity finds the person in pictures: biometric data.")  # fmt: skip
 
 
 def cleaner_input(tooltip: str) -> Any:

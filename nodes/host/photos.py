@@ -33,6 +33,11 @@ def single_value(name: str, values: Sequence[Any]) -> Any:
     return first
 
 
+def as_list(values: Any) -> Sequence[Any]:
+    """Of a node that all of a list comes into: what is no list is one value."""
+    return values if isinstance(values, list) else [values]
+
+
 def single_values(inputs: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     """Of a node that all photos come into as a list, and all else, too; raises ValueError for several."""
     return {name: single_value(name, values) for name, values in inputs.items()}

@@ -35,6 +35,7 @@ from ...pfstorer_core.training.progress import Progress
 from .adapters import IdentityAdapterType
 from .cleaning import cleaner_of, without_host
 from .conditioning import restorer_of
+from .embedding import squares_embedded
 from .folders import adapter_file
 from .images import to_image
 from .model import RestorerModel
@@ -92,7 +93,7 @@ def learn_person(
     """Learn a person, or find them, and show it on the node of that id.
 
     Args:
-        given: its inputs model, name and resume, and cleaner where it has one.
+        given: its inputs model, name, resume and embed_face, and cleaner where it has one.
     """
     model = given["model"]
     restorer, file = restorer_of(model, given["vae"]), adapter_file(given["name"])
@@ -111,7 +112,7 @@ def learn_person(
             lambda: training_copy(model, given.get("cleaner")), restorer.fingerprint,
             [picture.clone() for picture in person.photos], chosen, person.boxes, file,
             given.get("resume") == "restart", show, mm.throw_exception_if_processing_interrupted,
-            aligned_side(restorer.header),
+            aligned_side(restorer.header), squares_embedded if given.get("embed_face", True) else None,
         )  # fmt: skip
     notes = show_notes(node, [*learned.notes, *person.notes])
     return io.NodeOutput(learned.adapter, loss_map(learned.adapter), to_image(learned.sheet), ui=notes)

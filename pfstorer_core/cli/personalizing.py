@@ -1,7 +1,8 @@
-"""personalize"""
+"""personalize, add-face"""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,13 @@ import typer
 from ..checkpoints.names import check_place
 from ..imaging.faces import largest_face
 from ..imaging.pictures import read_picture
+from ..personalization.face import face_of
+from ..personalization.folder import write_face
 from ..personalization.learn import learn
 from ..personalization.photos import aligned_side
 from ..personalization.registry import methods
 from ..personalization.training import default_settings, settings_of
+from ..recognition import load_recognizer
 from ..restorers.files import load_restorer
 from .app import Addons, Device, Prediction, Variant, app, bars, device_named, prediction_named
 
@@ -61,6 +65,12 @@ def _personalize(
     detector: Annotated[
         Path | None, typer.Option(help="YuNet's ONNX file, to be used instead of the built-in detector.")
     ] = None,
+    recognizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="What embeds the face, for the person to be found by, such as dlib_resnet29.safetensors."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same adapter.")] = 0,
     device: Device = "cpu",
     bf16: Annotated[bool, typer.Option(help="Frozen weights and arithmetic in bf16.")] = True,
@@ -91,6 +101,7 @@ def _personalize(
     given = {name: value for name, value in chosen.items() if value is not None}
     settings = settings_of(method, {"seed": seed, "bf16": bf16, **given})
     place, prediction = device_named(device), prediction_named(prediction_type)
+    embed = None if recognizer is None else partial(face_of, load_recognizer(recognizer))
     good = [read_picture(path) for path in photos]
     boxes = [largest_face(picture[0], detector) for picture in good]
     model = load_restorer(
@@ -105,10 +116,32 @@ def _personalize(
     with bars() as show:
         learned = learn(
             lambda: model, model.fingerprint, good, settings, boxes, output, restart, show,
-            aligned=aligned_side(model.header),
+            aligned=aligned_side(model.header), embed_face=embed,
         )  # fmt: skip
     for number, box in enumerate(boxes, 1):
         if box is None:
             typer.echo(f"Photo {number}: no face was found, so the square in its middle was learned.")
     for note in learned.notes:
         typer.echo(note)
+
+
+@app.command("add-face")
+def _add_face(
+    adapter: Annotated[Path, typer.Argument(help="An identity adapter, also one that was made before.")],
+    photos: Annotated[list[Path], typer.Argument(help="Good photos of its person.")],
+    recognizer: Annotated[
+        Path, typer.Option(help="What embeds the face, such as dlib_resnet29.safetensors.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="Write a copy with it; by itself the file changes.")
+    ] = None,
+) -> None:
+    """Give an adapter an embedding of its person's face, by which Choose Identity finds them in pictures. It
+    is biometric data."""
+    place = output or adapter
+    check_place(place)
+    face = face_of(load_recognizer(recognizer), [read_picture(path)[0] for path in photos])
+    if face is None:
+        raise ValueError("No face was found in the photos, so that there is nothing to embed: give others.")
+    write_face(adapter, face, place)
+    typer.echo(f"{place.name} holds the face of its person now, of {face.photos} of {len(photos)} photos.")

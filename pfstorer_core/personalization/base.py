@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from ..diffusion.schedule import Schedule
 from ..models import UNet, UNetConfig
 from ..restorers.changes import Changes
 from ..restorers.fingerprint import same_base
+from .face import PersonFace
 from .header import AdapterHeader
 from .portrait import portrait_metadata
 
@@ -102,6 +104,11 @@ class Adapter(Knowledge):
                 f"This identity adapter was trained on another base: on {self.header.base}, but {name} is "
                 f"{base}. Load the restorer that it was trained with, or train it anew."
             )
+
+    def with_face(self: AdapterT, face: PersonFace | None) -> AdapterT:
+        """The same, with this face of its person."""
+        own: Any = self  # every method's is a dataclass
+        return replace(own, header=replace(self.header, face=face))
 
     def save(self, path: Path | str, portrait: Tensor | None = None) -> None:
         """Write it in fp16; see `write_safetensors` for the errors.

@@ -7,15 +7,18 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ..checkpoints.errors import CheckpointError
 from ..checkpoints.files import remove_leftovers
 from ..checkpoints.names import numbered
 from ..checkpoints.reading import read_metadata
+from ..checkpoints.tensors import read_checkpoint, write_safetensors
 from ..training.lock import TakenError, locked
 from ..training.state import STATE
 from .base import Adapter
+from .face import PersonFace
 from .header import HEADER_ENTRY
 from .registry import load_identity_adapter
 
@@ -55,6 +58,18 @@ def adapters_like(file: Path) -> Iterator[tuple[Path, Adapter | None]]:
             yield path, load_identity_adapter(path)
         except CheckpointError:
             yield path, None  # somebody else's file
+
+
+def write_face(path: Path, face: PersonFace, output: Path | None = None) -> None:
+    """Put it into the header of an adapter's file, or of a copy of that; tensors and all else stay.
+
+    Raises:
+        CheckpointError, OSError: see `load_identity_adapter` and `write_safetensors`.
+    """
+    tensors, metadata = read_checkpoint(path)
+    header = replace(load_identity_adapter(path).header, face=face)
+    kept = {key: value.clone() for key, value in tensors.items()}  # they are mapped from the file
+    write_safetensors(output or path, kept, {**metadata, **header.to_metadata()})
 
 
 def clean(file: Path, keep: str = "") -> None:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from ..checkpoints.errors import CheckpointError
 from ..checkpoints.fields import (
+    Rule,
     Rules,
     anything,
     check_version,
@@ -20,6 +21,7 @@ from ..checkpoints.fields import (
     whole,
 )
 from ..checkpoints.words import plain
+from .face import PersonFace
 
 FORMAT = "pfstorer.identity_adapter"
 FORMAT_VERSION = "1"
@@ -42,6 +44,7 @@ RULES = {
     "losses": listed(number(-1e30, 1e30), 0, 200_000),
     "training": anything(dict, "fields by their names"),
     "notice": text(2000),
+    "face": Rule("a face, or null", lambda value: value is None or isinstance(value, dict)),
 }
 """What the fields may be that all methods share."""
 
@@ -61,6 +64,8 @@ class AdapterHeader:
         steps: of that training; fewer than its settings say where it was stopped.
         losses: of every step.
         training: its settings.
+        face: of the person, by which they are found in pictures; None of files that were made before there
+            was one, and where nobody wanted it.
     """
 
     rules: ClassVar[Rules] = RULES
@@ -74,6 +79,7 @@ class AdapterHeader:
     losses: list[float] = field(default_factory=list)
     training: Mapping[str, Any] = field(default_factory=dict)
     notice: str = NOTICE
+    face: PersonFace | None = None
 
     def details(self) -> list[str]:
         """What there is to say of the method, for people: a line each."""
@@ -86,7 +92,10 @@ class AdapterHeader:
     def from_file(cls: type[Header], metadata: Mapping[str, str], name: str) -> Header:
         """Of a file's metadata; raises CheckpointError, which names file and field."""
         method_of(metadata, name)
-        return cls(**read_header(metadata, HEADER_ENTRY, cls.rules, f"The header of {name}", cls.required))
+        fields = read_header(metadata, HEADER_ENTRY, cls.rules, f"The header of {name}", cls.required)
+        if fields.get("face") is not None:
+            fields["face"] = PersonFace.of(fields["face"], f"The face in the header of {name}")
+        return cls(**fields)
 
 
 def method_of(metadata: Mapping[str, str], name: str) -> str:

@@ -15,11 +15,18 @@ from ..restorers.base import Restorer
 from ..training.lock import TakenError, locked
 from ..training.progress import OnTick, Progress, never, silent
 from .base import Adapter, AdapterT
-from .folder import UNFINISHED, adapters_like, clean, find_path, saved_as
+from .face import PersonFace
+from .folder import UNFINISHED, adapters_like, clean, find_path, saved_as, write_face
 from .objective import PersonTraining
 from .photos import as_they_lie, face_crops
 from .previews import preview_path, read_preview, with_crops, write_preview
 from .training import run_key, train_identity_adapter
+
+FACE_KNOWN = "The file holds an embedding of the face: Choose Identity finds the person in pictures by it."
+NO_FACE = (
+    "No face was found in the photos, so that the file holds no embedding of it, and Choose Identity cannot "
+    "find the person in pictures by it."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +56,7 @@ def learn(
     on_progress: Callable[[Progress], None] = silent,
     on_tick: OnTick = never,
     aligned: int = 0,
+    embed_face: Callable[[Sequence[Tensor]], PersonFace | None] | None = None,
 ) -> Learned[AdapterT]:
     """`train_identity_adapter` into a file, unless an adapter of this run key lies there already.
 
@@ -61,6 +69,8 @@ def learn(
         restart: forget what was stopped or finished before.
         on_tick: see `train_identity_adapter`.
         aligned: how the restorer that `load` gives knows faces, see `aligned_side`.
+        embed_face: makes the face by which the person is found later of the squares that are learned from,
+            see `face_of`; an adapter that was learned before without one gets it. None: it has none.
     Raises:
         ValueError: see `train_identity_adapter`; what is wrong with the photos before `load` is called; or
             the same is being learned already.
@@ -70,11 +80,18 @@ def learn(
     path, done = find_path(file, key)
     unfinished = file.parent / UNFINISHED / key
     clean(file, keep=key if done is None else "")
+    known = done is not None and not restart and done.header.face is not None
+    face = None if embed_face is None or known else embed_face([crop for crop, _ in seen])
+    told = [] if known or embed_face is None else [FACE_KNOWN if face else NO_FACE]
     if done is not None and not restart:
+        if face is not None:
+            write_face(path, face)
+            done = done.with_face(face)
         sheet = read_preview(preview_path(path), key)
         sheet = with_crops(seen, None) if sheet is None else sheet
         found: Any = done  # of this method, as its key says
-        return Learned(found, sheet, path, [f"Learned before: found as {path.name} in {path.parent}."])
+        notes = [f"Learned before: found as {path.name} in {path.parent}.", *told]
+        return Learned(found, sheet, path, notes)
     shown: list[Tensor] = []
 
     def listen(progress: Progress) -> None:
@@ -92,6 +109,7 @@ def learn(
                 load(), photos, settings, boxes=boxes, folder=unfinished, on_progress=listen, key=key,
                 on_tick=on_tick, begun=begun, shared=file.parent / UNFINISHED,
             )  # fmt: skip
+            adapter = adapter.with_face(face)
             path, _ = find_path(file, key)  # another may have been saved meanwhile
             adapter.save(path)
             sheet = with_crops(seen, shown[0] if shown else None)
@@ -102,7 +120,7 @@ def learn(
             "This person is being learned already, from the same photos by the same settings, in another "
             "process: wait until it is done, and queue again to find the result."
         ) from error
-    notes = [saved_as(path, file), *as_they_lie(seen, boxes)]
+    notes = [saved_as(path, file), *as_they_lie(seen, boxes), *told]
     if begun is not None:
         notes.append(f"It went on from the {begun.header.steps} steps of the adapter that was there.")
     if not kept:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,18 @@ class Recognizer:
         """What was loaded, in a line."""
         views = f"faces of {self.view.side} pixels"
         return f"{self.name}: {type(self.network).__name__}, {views}. {self.license}".rstrip()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """128 bits of a hash of its weights, in fp16, as the first look at it finds them: which number format
+        a file has does not matter, and neither does its name."""
+        digest = hashlib.sha256()
+        for key, value in sorted(self.network.state_dict().items()):
+            stored = value.detach().cpu()
+            stored = stored.half() if stored.is_floating_point() else stored
+            digest.update(f"{key} {list(stored.shape)}".encode())
+            digest.update(stored.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
 
     def embed(self, pictures: Tensor, places: Tensor | None = None) -> Tensor:
         """Raw embeddings of pictures; gradients flow from them to the pictures.

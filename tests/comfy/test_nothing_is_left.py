@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from skimage import data
 
+from harness import ROOT
 from harness.client import ComfyClient, Event, Execution, ExecutionInterrupted
 from harness.host import PACK, ComfyServer
 from harness.stand_in_adapter import stand_in_adapter
@@ -28,9 +29,12 @@ from pfstorer_core.personalization.base import Adapter
 from pfstorer_core.personalization.dual_pivot.adapter import DualPivotAdapter
 from pfstorer_core.personalization.dual_pivot.header import DualPivotHeader
 from pfstorer_core.personalization.dual_pivot.parameters import generator_names, guide_names
+from pfstorer_core.personalization.face import face_of
 from pfstorer_core.personalization.lora.adapter import LoRAAdapter, LoRAHeader
 from pfstorer_core.personalization.lora.layers import flat
 from pfstorer_core.personalization.weights import LowRank, changeable
+from pfstorer_core.recognition import load_recognizer
+from pfstorer_core.recognition.likeness import strangers
 from pfstorer_core.restorers.diffbir.cleaner import Cleaner
 from pfstorer_core.restorers.files import save_restorer
 
@@ -38,6 +42,7 @@ from ..unit.small import small_diffbir, small_prior, small_restorer
 from .prompts import node, png
 
 ONLOOKER = Path(__file__).parent / "onlooker"
+DLIB = ROOT / "assets" / "face_recognizers" / "dlib_resnet29.safetensors"
 SILENT = {"MODEL", "CLIP", "VAE", "UPSCALE_MODEL", "FACE_RECOGNIZER"}
 """Types that are seen in what is made with them."""
 
@@ -82,8 +87,8 @@ CLR_FACE = {**PICTURE, "restorer": node("LoadBaseRestorer", checkpoint="clr_face
 
 
 def tiled(model: str = "restorer", **settings: Any) -> dict[str, Any]:
-    given = {"upscale": 2.0, **SAMPLING, **settings}
-    return node("TiledSRSampler", model=[model, 0], vae=["restorer", 2], image=["image", 0], **given)
+    given = {"image": ["image", 0], "upscale": 2.0, **SAMPLING, **settings}
+    return node("TiledSRSampler", model=[model, 0], vae=["restorer", 2], **given)
 
 
 def native(model: str, **conditioning: Any) -> dict[str, Any]:
@@ -239,6 +244,28 @@ GRAPHS: dict[str, Graph] = {
         ),
         "pasted": node("RestorationPasteFace", image=["image", 0], face=["other", 0],
                        face_crop=["crop", 1], feather=0.1, strength=0.8),
+    },
+    "several people": {
+        **STABLESR,
+        "photo": node("LoadImage", image="face.png"),
+        "two": node("ImageStitch", image1=["photo", 0], direction="right", match_image_size=True,
+                    spacing_width=8, spacing_color="white", image2=["photo", 0]),
+        "image": node("RepeatImageBatch", image=["two", 0], amount=BATCH),
+        "ada": node("LoadIdentityAdapter", name="ada.safetensors"),
+        "bea": node("LoadIdentityAdapter", name="bea.safetensors"),
+        "chosen": node("ChooseIdentity", image=["image", 0], threshold=0.4, others="restore by the base",
+                       **{"identity_adapters.identity_adapter_0": ["bea", 0],
+                          "identity_adapters.identity_adapter_1": ["ada", 0]}),
+        "crop": node("RestorationCropFace", image=["image", 0], face=1, context=0.0, bboxes=["chosen", 1]),
+        "small": node("ImageScale", image=["crop", 0], upscale_method="bicubic", width=32, height=HEIGHT,
+                      crop="disabled"),
+        "with": node("ApplyPersonalization", model=["restorer", 0], identity_adapter=["chosen", 0],
+                     gamma=1.0),
+        "restored": tiled("with", image=["small", 0]),
+        "back": node("ImageScale", image=["restored", 0], upscale_method="bicubic", width=32, height=32,
+                     crop="disabled"),
+        "pasted": node("RestorationPasteFace", image=["image", 0], face=["back", 0], face_crop=["crop", 1],
+                       feather=0.1),
     },
     "degrade": {
         **PICTURE,
@@ -418,9 +445,15 @@ def people(stablesr: Restorer, diffbir: Restorer) -> dict[str, Adapter]:
     lora = LoRAHeader(base=stablesr.fingerprint, prediction_type="v")
     pivots = DualPivotHeader(base=diffbir.fingerprint, prediction_type="eps", pivots="both")
     context = torch.randn(1, 3, diffbir.null_context.shape[-1], generator=generator)
+    recognizer = load_recognizer(DLIB)
+    faces = [
+        face_of(recognizer, [photo])
+        for photo in (torch.from_numpy(data.astronaut()).movedim(-1, 0) / 255, strangers()[0])
+    ]
+    bea = stand_in_adapter(stablesr, references.flip(-1), reference_timestep="noised", gamma=0.5)
     return {
-        "ada": stand_in_adapter(stablesr, references, gamma=0.5),
-        "bea": stand_in_adapter(stablesr, references.flip(-1), reference_timestep="noised", gamma=0.5),
+        "ada": stand_in_adapter(stablesr, references, gamma=0.5).with_face(faces[0]),
+        "bea": bea.with_face(faces[1]),
         "lora": LoRAAdapter(lora, {flat(layer): low for layer, low in layers.items()}),
         "dual_pivot": DualPivotAdapter(pivots, context, *changes),
     }

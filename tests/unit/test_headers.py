@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import pfstorer_core as pf
 from pfstorer_core import CheckpointError, Restorer, RestorerHeader
+from pfstorer_core.personalization.face import PersonFace
 from pfstorer_core.personalization.pfstorer.header import PFStorerHeader
 
 OTHER: dict[str, Any] = {
@@ -50,6 +51,7 @@ PERSON: dict[str, Any] = {
     "losses": [0.5, 0.25],
     "training": {"lr": 0.1},
     "notice": "Of a drawn person.",
+    "face": PersonFace("dlib", "0123456789abcdef" * 2, [0.6, -0.8], 2),
 }
 
 

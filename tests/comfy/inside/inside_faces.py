@@ -137,14 +137,14 @@ def test_a_face_that_moves_is_cut_where_it_is_and_put_back_there(by: str, places
     assert torch.equal(mask_of(crops, (24, 24)).sum((1, 2)), torch.full((len(there),), 256.0))
     middle = torch.tensor([mask.nonzero().float().mean(0).tolist() for mask in mask_of(crops, (24, 24))])
     assert (middle - 11.5).abs().max() <= 1, "the face is in the middle of every crop"
-    back = RestorationPasteFace.execute(images, crops, crop, 0.0).result[0]
+    back = RestorationPasteFace.execute(images, crops, crop, 0.0).result[0][0]
     assert torch.equal(back, images)
     green = torch.zeros_like(crops) + torch.tensor([0.0, 1.0, 0.0])
-    pasted = RestorationPasteFace.execute(images, green, crop, 0.0).result[0]
+    pasted = RestorationPasteFace.execute(images, green, crop, 0.0).result[0][0]
     changed = (pasted != images).any(-1)
     assert [int(frame.sum()) for frame in changed] == [24 * 24 if place else 0 for place in places]
     assert not mask_of(pasted).any()
-    one = RestorationPasteFace.execute(images, green[:1], crop, 0.0).result[0]
+    one = RestorationPasteFace.execute(images, green[:1], crop, 0.0).result[0][0]
     assert torch.equal(one, pasted), "one face serves all"
 
 
@@ -196,7 +196,7 @@ def test_a_box_outside_of_its_picture_is_refused(box: dict[str, float]) -> None:
 def test_alpha_and_what_lies_outside_stay_byte_for_byte() -> None:
     images = torch.rand(2, 64, 96, 4) * 1.5 - 0.25
     crops, crop = RestorationCropFace.execute(images, 1, 0.2, bboxes=BOX).result
-    pasted = RestorationPasteFace.execute(images, 1 - crops, crop, 0.1).result[0]
+    pasted = RestorationPasteFace.execute(images, 1 - crops, crop, 0.1).result[0][0]
     window = crop.windows[0]
     outside = torch.ones(64, 96, dtype=torch.bool)
     outside[window.top : window.bottom, window.left : window.right] = False
@@ -218,7 +218,7 @@ def test_what_does_not_belong_together_is_refused() -> None:
         with pytest.raises(ValueError, match=f"The input {kind} holds values that are not numbers"):
             RestorationPasteFace.execute(*inputs, crop, 0.1)
     one, of_one = RestorationCropFace.execute(film()[:1], 1, 0.5, bboxes=BOX).result
-    assert RestorationPasteFace.execute(film(), one, of_one, 0.1).result[0].shape == film().shape
+    assert RestorationPasteFace.execute(film(), one, of_one, 0.1).result[0][0].shape == film().shape
 
 
 def test_an_empty_box_is_a_lost_face_and_one_outside_is_named() -> None:
@@ -271,8 +271,8 @@ def test_inputs_that_were_added_come_last_and_change_nothing() -> None:
         assert torch.equal(same, before)
         assert of == crop
     assert all(isinstance(window, Window) for window in crop.windows if window)
-    pasted = RestorationPasteFace.execute(images, 1 - before, FaceCrop(crop.windows), 0.1).result[0]
-    same = RestorationPasteFace.execute(images, 1 - before, crop, 0.1, strength=1.0, keep=None).result[0]
+    pasted = RestorationPasteFace.execute(images, 1 - before, FaceCrop(crop.windows), 0.1).result[0][0]
+    same = RestorationPasteFace.execute(images, 1 - before, crop, 0.1, strength=1.0, keep=None).result[0][0]
     assert torch.equal(pasted, same)
 
 
@@ -308,7 +308,7 @@ def test_aligned_faces_of_a_film_go_back_and_the_rest_stays(
         assert all(frame[y, x, 0] > 0.6 > 0.3 > frame[y, x, 1] for y, x in eyes_and_mouth)
     there = [0, 1, 3]
     for restored in (1 - crops, 1 - crops[:1]):
-        pasted = RestorationPasteFace.execute(images, restored, crop, 0.1).result[0]
+        pasted = RestorationPasteFace.execute(images, restored, crop, 0.1).result[0][0]
         changed = (pasted != images).any(-1)
         assert torch.equal(pasted[2], images[2])
         for n in there:
@@ -357,7 +357,7 @@ def test_the_built_in_detector_s_landmarks_come_with_its_boxes() -> None:
     by_mask, crop = RestorationCropFace.execute(photo, 1, 0.5, masks=masks, align="FFHQ").result
     assert (by_box - by_mask).abs().mean() < 0.05
     for strength in (0.0, 1.0):
-        pasted = RestorationPasteFace.execute(photo, 1 - by_mask, crop, 0.1, strength).result[0]
+        pasted = RestorationPasteFace.execute(photo, 1 - by_mask, crop, 0.1, strength).result[0][0]
         assert torch.equal(pasted, photo) == (strength == 0)
 
 
@@ -369,7 +369,7 @@ def test_what_is_to_be_kept_is_kept_in_each_picture(align: str) -> None:
     keep[0] = 1
 
     def changed(**inputs: Any) -> list[bool]:
-        pasted = RestorationPasteFace.execute(images, 1 - crops, crop, 0.1, **inputs).result[0]
+        pasted = RestorationPasteFace.execute(images, 1 - crops, crop, 0.1, **inputs).result[0][0]
         return [not torch.equal(a, b) for a, b in zip(pasted, images, strict=True)]
 
     assert changed() == [True, True, False, True]
@@ -387,7 +387,7 @@ def test_aligned_faces_that_do_not_belong_are_refused() -> None:
     with pytest.raises(ValueError, match="cut from a picture of 96 x 64 pixels"):
         RestorationPasteFace.execute(film()[:, :, :64], crops, crop, 0.1)
     large = film().repeat_interleave(2, 1).repeat_interleave(2, 2)
-    pasted = RestorationPasteFace.execute(large, crops * 0, crop, 0.0).result[0]
+    pasted = RestorationPasteFace.execute(large, crops * 0, crop, 0.0).result[0][0]
     assert (pasted[0, 24, 32] == 0).all()
 
 
