@@ -81,6 +81,7 @@ class SaveIdentityAdapter(io.ComfyNode):
                     0,
                     "A photo of the person: the copy gets an embedding of the face, by which Choose Identity "
                     "finds them. Unconnected: what the adapter has.",
+                    optional=True,
                 ),
                 FaceRecognizerType.Input(
                     "recognizer",

@@ -32,10 +32,12 @@ def base_inputs() -> list[Any]:
 
 
 def photos_input(
-    least: int = 1, tooltip: str = "A good photo of the person, of any size; 3 to 5 are best."
+    least: int = 1,
+    tooltip: str = "A good photo of the person, of any size; 3 to 5 are best.",
+    optional: bool = False,
 ) -> Any:
-    photo = io.Image.Input("photo", tooltip=tooltip, optional=not least)
-    return _growing("photos", photo, least, optional=not least)
+    photo = io.Image.Input("photo", tooltip=tooltip)
+    return _growing("photos", photo, least, optional)
 
 
 def faces_input() -> Any:
