@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,9 +34,11 @@ DOCS = ROOT / "docs"
 GROUP_SEED, GROUP = 41, (0, 3, 5)
 """Of the drawing: three people who stand side by side."""
 DRAWN = (
-    "restore_with_diffbir", "restore_and_edit_a_person", "compare_methods", "identity_without_training",
+    "restore_with_diffbir", "restore_and_edit_a_person", "identity_without_training",
 )  # fmt: skip
 """Workflows that are shown with the drawn person."""
+AS_THEY_ARE = ("restore_with_clr_face",)
+"""Workflows that bring their own pictures."""
 ROWS, COLUMNS, STEPS = 2, 8, 40
 """Of the samples without an LQ picture."""
 
@@ -47,6 +50,9 @@ def main() -> None:
         write("restore_a_person", restored_person(client))
         for name in DRAWN:
             write(name, drawn_person_by(client, name))
+        write("compare_methods", compared_methods(client))
+        for name in AS_THEY_ARE:
+            write(name, saved_by(client, read_api(name)))
     write("learn_a_person", learned_person())
     write("null_lq", samples_without_lq())
 
@@ -106,7 +112,7 @@ def restored_person(client: ComfyClient) -> Image.Image:
 
 def drawn_person_by(client: ComfyClient, workflow: str) -> Image.Image:
     """What a shipped workflow saves of the demo's bad picture."""
-    prompt = json.loads((API / f"{workflow}.json").read_text(encoding="utf-8"))
+    prompt = read_api(workflow)
     bad = encode(person.bad_picture(person.case()))
     first, *photos = of_type(prompt, "LoadImage")
     first["inputs"]["image"] = client.upload_image(bad, "bad.png")
@@ -115,6 +121,28 @@ def drawn_person_by(client: ComfyClient, workflow: str) -> Image.Image:
     for node in of_type(prompt, "TiledSRSampler"):
         node["inputs"]["upscale"] = demo.UPSCALE
     of_type(prompt, "ImageScaleBy")[0]["inputs"]["scale_by"] = demo.UPSCALE
+    return saved_by(client, prompt)
+
+
+def compared_methods(client: ComfyClient) -> Image.Image:
+    """`Compare methods` of the drawn person, whose adapters it has; the face is found in this picture."""
+    settings = CaseSettings(person.PHOTOS, references=person.REFERENCES, size=SIDE, seed=person.SEED)
+    case = draw_case(settings, person.PERSON, "moderate").only(person.BAD)
+    prompt = read_api("compare_methods")
+    shown = (person.bad_picture(case), drawn_image(case.references[0]))
+    for number, (node, image) in enumerate(zip(of_type(prompt, "ExamplePictures"), shown, strict=True)):
+        name = client.upload_image(encode(image), f"compared{number}.png")
+        node.update({"class_type": "LoadImage", "inputs": {"image": name}})
+    return saved_by(client, prompt)
+
+
+def read_api(workflow: str) -> dict[str, Any]:
+    """A shipped workflow in the API format."""
+    return json.loads((API / f"{workflow}.json").read_text(encoding="utf-8"))
+
+
+def saved_by(client: ComfyClient, prompt: dict[str, Any]) -> Image.Image:
+    """The picture that it saves."""
     saved = client.run(prompt, timeout=demo.PATIENCE).images()
     return decode(client.view(next(image for image in saved if image["type"] == "output")))
 

@@ -25,9 +25,9 @@ def prior(name: str, pos: tuple[int, int]) -> Node:
     )
 
 
-def refine(name: str, pos: tuple[int, int], title: str, upscale: float = 1.0) -> Node:
+def refine(name: str, pos: tuple[int, int], title: str) -> Node:
     node = restore(name, pos, title)
-    return replace(node, widgets={**node.widgets, **SAMPLING, "upscale": upscale})
+    return replace(node, widgets={**node.widgets, **SAMPLING})
 
 
 def _branch(n: int, name: str, title: str) -> tuple[Node, ...]:

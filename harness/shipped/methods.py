@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from .captions import captioned, in_a_row
-from .clr_face import prior, refine
+from .clr_face import MASK, PERSON, prior, refine
 from .diffbir import LEARNED as DUAL_PIVOT
-from .diffbir import UPSCALE, diffbir, enlarge, restore
-from .parts import CONSENT, EXAMPLE, Links, Node, Workflow, note
+from .diffbir import diffbir, enlarge, restore
+from .parts import CONSENT, Links, Node, Workflow, note
 from .person import DRAWN_PERSON
-from .untrained import GUIDE, PHOTOS
+from .untrained import GUIDE
 
 LORA = f"{DRAWN_PERSON}_lora"
 METHODS = {
@@ -28,6 +28,8 @@ BELOW = (
     ("pfstorer", "PFStorer"), ("lora", "LoRA"), ("dual_pivot", "Dual-Pivot"), ("guided", "photos steer"),
 )  # fmt: skip
 TITLES = dict(ABOVE + BELOW)
+CROPPED = ("clr_face", "guided")
+"""Those that restore an aligned face alone."""
 
 
 def _method(n: int, name: str) -> tuple[Node, ...]:
@@ -51,11 +53,21 @@ def _links() -> Links:
         ("prior", "MODEL", "guidance", "model"),
         ("prior", "VAE", "guidance", "vae"),
         ("guide", "recognizer", "guidance", "recognizer"),
-        *((photo, "IMAGE", "guidance", f"photos.photo_{n}") for n, photo in enumerate(PHOTOS)),
+        ("photos", "IMAGE", "guidance", "photos.photo_0"),
+        *(("image", "IMAGE", name, "image") for name in ("faces", "crop")),
+        ("faces", "bboxes", "crop", "bboxes"),
+        ("prior", "MODEL", "crop", "model"),
+        *(("large", "IMAGE", f"paste {name}", "image") for name in CROPPED),
+        *(("crop", "face_crop", f"paste {name}", "face_crop") for name in CROPPED),
+        *((name, "IMAGE", f"paste {name}", "face") for name in CROPPED),
         *((model, "MODEL", name, "model") for name, model in models.items()),
         *((restorer, "VAE", name, "vae") for name, restorer in restorers.items()),
-        *(("image", "IMAGE", name, "image") for name in models),
-        *((name, "IMAGE", f"caption {name}", "images") for row in rows for name in row),
+        *(("crop" if name in CROPPED else "image", "IMAGE", name, "image") for name in models),
+        *(
+            (f"paste {name}" if name in CROPPED else name, "IMAGE", f"caption {name}", "images")
+            for row in rows
+            for name in row
+        ),
         *(link for row in rows for link in in_a_row(row)),
         *((f"with {row[-1]}", "IMAGE", "rows", f"image{n}") for n, row in enumerate(rows, 1)),
         ("rows", "IMAGE", "save", "images"),
@@ -73,10 +85,11 @@ COMPARE_METHODS = Workflow(
             "PFStorer and by a LoRA (both on the StableSR-like restorer), by Dual-Pivot Tuning (on DiffBIR), "
             "and steered by photos (on CLR-Face).\n\n"
             "Learn your person with *Learn a person* (method *pfstorer*, then *lora*) and *Learn a person "
-            "(Dual-Pivot)*, choose the three adapters, the picture and two photos, and press **Run**. The "
-            "adapters that are chosen here come with the pack: of a drawing, of nobody.",
+            "(Dual-Pivot)*, choose the three adapters, the picture and photos, and press **Run**. The three "
+            "that are chosen here are of a drawing, and of no use to the person in the picture.",
         ),
-        Node("image", "LoadImage", (40, 420), (400, 420), "Load Image: the bad picture", {"image": EXAMPLE}),
+        Node("image", "ExamplePictures", (40, 460), (400, 380), "Example Pictures: the bad one",
+             {"example": f"{PERSON}: bad picture"}),
         enlarge((40, 900)),
         note("consent", (40, 1060), (400, 170), "Before you use it on people", CONSENT),
         Node("stablesr", "LoadBaseRestorer", (480, 40), (400, 160), "Load Base Restorer: StableSR-like"),
@@ -84,17 +97,18 @@ COMPARE_METHODS = Workflow(
         restore("base", (480, 760), "StableSR without the person"),
         restore("base_diffbir", (480, 1560), "DiffBIR without the person"),
         *(node for n, name in enumerate(METHODS) for node in _method(n, name)),
-        *(
-            Node(photo, "LoadImage", (40, 1320 + 440 * n), (400, 380), f"Load Image: photo {n + 1}",
-                 {"image": EXAMPLE})
-            for n, photo in enumerate(PHOTOS)
-        ),
-        prior("prior", (40, 2200)),
-        Node("guide", "LoadFaceRecognizer", (40, 2420), (400, 80), "A recogniser that steers",
+        Node("photos", "ExamplePictures", (40, 1280), (400, 380), "Example Pictures: photos of the person",
+             {"example": f"{PERSON}: five photos"}),
+        Node("faces", "RestorationFindFaces", (920, 2440), (400, 140)),
+        Node("crop", "RestorationCropFace", (920, 2660), (400, 200), "Crop Face: as CLR-Face wants it"),
+        prior("prior", (40, 1720)),
+        Node("guide", "LoadFaceRecognizer", (40, 1940), (400, 80), "A recogniser that steers",
              {"name": GUIDE}),
-        Node("guidance", "FaceIdentityGuidance", (920, 2440), (400, 260)),
-        refine("clr_face", (480, 2360), "CLR-Face without the person", UPSCALE),
-        refine("guided", (1360, 2440), "CLR-Face, steered by photos", UPSCALE),
+        Node("guidance", "FaceIdentityGuidance", (920, 2940), (400, 260), widgets={"latent_mask": MASK}),
+        refine("clr_face", (480, 2360), "CLR-Face without the person"),
+        refine("guided", (1360, 2440), "CLR-Face, steered by photos"),
+        *(Node(f"paste {name}", "RestorationPasteFace", (1360, 3260 + 240 * n), (400, 160))
+          for n, name in enumerate(CROPPED)),
         *captioned(ABOVE, 1800, 40),
         *captioned(BELOW, 1800, 1320),
         Node("rows", "ImageStitch", (2520, 40), (320, 120), "Above and below",
