@@ -157,7 +157,12 @@ def studied(options: argparse.Namespace, prior: Restorer, people: Sequence[Peopl
         prior,
         {name: (load_restorer(*files), steps) for name, files, steps in others},
         {one.name: Gallery.of(one, photos, unknown) for one in recognizers},
-        {Path(mask).stem: mask if mask in MASKS else load_mask(mask) for mask in options.masks},
+        {
+            Path(mask).stem.removeprefix(f"{options.restorer.stem}_"): mask
+            if mask in MASKS
+            else load_mask(mask)
+            for mask in options.masks
+        },
         photos,
         {who: beside for each in people for who, beside in each.next.items()},
         options.steps,

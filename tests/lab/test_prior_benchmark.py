@@ -21,6 +21,8 @@ from lab.evaluation.scoreboard import Scoreboard
 from pfstorer_core.imaging.alignment import FFHQ
 from pfstorer_core.imaging.faces import find_faces
 from pfstorer_core.recognition import Recognizer
+from pfstorer_core.restorers.clr_face.mask import save_mask
+from pfstorer_core.restorers.clr_face.train_mask import new_mask
 from pfstorer_core.restorers.diffbir.cleaner import Cleaner
 from pfstorer_core.restorers.files import save_restorer
 
@@ -206,13 +208,26 @@ def test_a_run_is_written_and_goes_on(
 ) -> None:
     save_restorer(small_prior(), tmp_path / "prior.safetensors", torch.float32)
     save_restorer(small_restorer(), tmp_path / "other.safetensors", torch.float32)
+    mask = tmp_path / "prior_mine.safetensors"
+    save_mask(new_mask(small_prior(), "predicted", 32), mask, {})
     seers = [recogniser(tmp_path / f"{name}.safetensors", n) for n, name in enumerate(("one", "two"))]
     report = tmp_path / "out.json"
 
     def run(rows: str, *more: str) -> dict[str, Any]:
         argv = ["prior", people, "--json", report, "--restorer", tmp_path / "prior.safetensors"]
         argv += ["--recognizers", ",".join(map(str, seers)), "--others", f"{tmp_path}/other.safetensors:1"]
-        argv += ["--masks", "none", "--presets", "light", "--tests", 1, "--references", 2, "--drawn", 0]
+        argv += [
+            "--masks",
+            f"none,{mask}",
+            "--presets",
+            "light",
+            "--tests",
+            1,
+            "--references",
+            2,
+            "--drawn",
+            0,
+        ]
         argv += ["--strangers", 1, "--steps", 4, "--guided-steps", 4, "--strength", 0.3]
         monkeypatch.setattr(sys, "argv", [str(one) for one in (*argv, "--rows", rows, *more)])
         prior.main()
@@ -228,18 +243,20 @@ def test_a_run_is_written_and_goes_on(
         prior, "measured", lambda images, case, **k: restored.append("") or count(images, case, **k)
     )
     both = run(
-        "one photos none,input", "--sheet", str(tmp_path / "sheet.png"), "--sheet-rows", "input,1 step"
+        "one photos mine,input", "--sheet", str(tmp_path / "sheet.png"), "--sheet-rows", "input,1 step"
     )
-    assert len(restored) == 2, "one row more, of two pictures"
+    assert len(restored) == 4, "two rows more, of two pictures"
     assert untimed(both)[: len(first["results"])] == untimed(first)
     assert len(both["commands"]) == 2
     assert both["commands"][1].startswith("python -m lab benchmark prior ")
     assert (both["about"]["people"], both["about"]["seed"]) == (["person 0", "person 1"], 0)
     columns = {"psnr", "ssim", "one true", "one person", "two right", "landmarks", "found", "seconds"}
     assert all(columns <= row.keys() and row["people"] == 2 for row in both["rows"])
-    guided = next(one for one in both["differences"] if one["method"] == "one photos none")
-    assert guided["over"] == "prior"
-    assert guided["one person"] != 0
+    masked, guided = (
+        {one["method"]: one for one in both["differences"]}[f"one photos {m}"] for m in ("mine", "none")
+    )
+    assert (masked["over"], guided["over"]) == ("one photos none", "prior")
+    assert guided["one person"] != 0 != masked["one person"]
     assert (tmp_path / "sheet.png").is_file()
     with pytest.raises(ValueError, match="other settings"):
         run("prior", "--seed", "1")
