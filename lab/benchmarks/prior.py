@@ -2,7 +2,7 @@
 with and without a mask, and references are worth.
 
 `python -m lab benchmark prior PEOPLE --json FILE [--restorer FILE] [--rows "prior,start:*,…"]
-[--presets heavy,light] [--tests 3] [--drawn 3] [--drawn-tests 2] [--masks none,landmarks,FILE]
+[--presets heavy,light] [--tests 2] [--drawn 3] [--drawn-tests 1] [--masks none,landmarks,FILE]
 [--recognizers FILE,FILE] [--others FILE:2,FILE+ADDON:2] [--steps 25] [--guided-steps 8] [--strength 0.01]
 [--seed 0] [--sheet FILE.png] [--sheet-rows …]`
 
@@ -194,9 +194,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--restorer", type=Path, default=PRIOR)
     parser.add_argument("--rows", type=several, default="*")
     parser.add_argument("--presets", type=several, default="heavy,light")
-    parser.add_argument("--tests", type=int, default=3)
+    parser.add_argument("--tests", type=int, default=2)
     parser.add_argument("--drawn", type=int, default=3)
-    parser.add_argument("--drawn-tests", type=int, default=2)
+    parser.add_argument("--drawn-tests", type=int, default=1)
     parser.add_argument("--references", type=int, default=5)
     parser.add_argument("--strangers", type=int, default=10, help="drawn, for `right`")
     learned = [str(path) for path in sorted((ASSETS / "identity_masks").glob("*.safetensors"))]
