@@ -21,7 +21,9 @@ from pfstorer_core.personalization.lora.adapter import LoRAAdapter
 from pfstorer_core.personalization.portrait import portrait_of
 from pfstorer_core.recognition import Recognizer, load_recognizer
 from pfstorer_core.recognition.recognizer import mean_of_units
+from pfstorer_core.restorers.files import save_restorer
 
+from .small import small_restorer
 from .test_cli import run
 from .test_learning import learned
 
@@ -182,3 +184,10 @@ def test_the_command(file: Path, tmp_path: Path) -> None:
     assert face is not None
     assert face.weights == load_recognizer(DLIB).fingerprint
     assert load_identity_adapter(file).header.face is None
+    small, eve = tmp_path / "small.safetensors", tmp_path / "eve.safetensors"
+    save_restorer(small_restorer(), small)
+    given = "personalize", small, eve, PHOTO, "--steps", "1", "--batch", "1"
+    assert "Choose Identity" in run(*given, "--recognizer", DLIB).stdout
+    learned_face = load_identity_adapter(eve).header.face
+    assert learned_face is not None
+    assert learned_face.weights == face.weights

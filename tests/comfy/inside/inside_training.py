@@ -11,12 +11,14 @@ import folder_paths
 import pytest
 import torch
 from comfy_api.latest import io
+from pfstorer.nodes.examples import ExamplePictures
 from pfstorer.nodes.host import notes, photos, training
 from pfstorer.nodes.host.folders import register_model_folders
 from pfstorer.nodes.host.training import training_copy
 from pfstorer.nodes.load import LoadBaseRestorer
 from pfstorer.nodes.train import TrainIdentityAdapter
 from pfstorer.pfstorer_core.imaging.faces import Face
+from pfstorer.pfstorer_core.personalization.registry import load_identity_adapter
 from pfstorer.pfstorer_core.restorers.files import RestorerSource
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -124,9 +126,10 @@ def test_a_list_of_photos_is_one_person_and_what_was_done_is_said(
     given = {"photo_0": [photo(40), photo(25, 33, 1), torch.cat([photo(19, seed=2)])], "photo_2": [photo(60)]}
     with caplog.at_level("INFO"):
         output = learned(given, restorer)
-    saved, *notes = said(output)
+    saved, embedded, *notes = said(output)
     folder = folders / "identity_adapters"
     assert saved == f"Saved as ada.safetensors in {folder}."
+    assert embedded.startswith("No face was found in the photos")
     assert [note.split(":")[0] for note in notes] == ["Photo 1", "Photo 3", "Photo 4"]
     assert ["2 faces" in notes[0], "no face" in notes[1], "3 faces" in notes[2]] == [True] * 3
     assert set(said(output)) <= {record.getMessage() for record in caplog.records}
@@ -139,6 +142,18 @@ def test_a_list_of_photos_is_one_person_and_what_was_done_is_said(
     other = said(learned({"photo_0": [photo(40)]}, restorer))
     assert other[0].startswith("Saved as ada_2.safetensors")
     assert "since ada.safetensors is another person" in other[0]
+
+
+def test_the_file_gets_an_embedding_of_the_face_unless_nobody_wants_it(folders: Path) -> None:
+    shown, restorer = {"photo_0": [ExamplePictures.execute("P007: five photos").args[0][:1]]}, loaded()
+    without = learned(shown, restorer, embed_face=False)
+    assert without.args[0].header.face is None
+    assert len(said(without)) == 1
+    output = learned(shown, restorer)
+    assert "Choose Identity finds the person" in said(output)[1]
+    face = load_identity_adapter(folders / "identity_adapters" / "ada.safetensors").header.face
+    assert face is not None
+    assert (face.recognizer, face.photos) == ("dlib_resnet29", 1)
 
 
 def test_a_deleted_adapter_is_seen(folders: Path) -> None:
