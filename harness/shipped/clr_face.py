@@ -11,7 +11,7 @@ from .untrained import GUIDE
 
 PRIOR = "pfstorer_tiny_clr_face.safetensors"
 """Comes with the pack: first stage, IRN and prior for aligned faces of 256 pixels."""
-MASK = "pfstorer_tiny_clr_face_global.safetensors"
+MASK = "pfstorer_tiny_clr_face_predicted.safetensors"
 """Of models/identity_masks: what was learned for it."""
 SAMPLING = {"upscale": 1.0, "steps": 10}
 PERSON = "P007"

@@ -21,7 +21,7 @@ NEEDED = {
     "assets/pfstorer_tiny.safetensors", "assets/pfstorer_tiny_diffbir.safetensors",
     "assets/identity_adapters/drawn_person.safetensors", "assets/face_recognizers/dlib_resnet29.safetensors",
     "assets/pfstorer_tiny_clr_face.safetensors",
-    "assets/identity_masks/pfstorer_tiny_clr_face_global.safetensors",
+    "assets/identity_masks/pfstorer_tiny_clr_face_predicted.safetensors",
     "assets/identity_adapters/drawn_person_lora.safetensors",
     "assets/identity_adapters/drawn_person_dual_pivot.safetensors",
     "pfstorer_core/models/data/clip_merges.txt.gz", "workflows/Restore and upscale.json",

@@ -43,7 +43,7 @@ PERSON = f"identity_adapters/{DRAWN_PERSON}.safetensors"
 BY_LORA, BY_DUAL_PIVOT = (f"identity_adapters/{name}.safetensors" for name in (LORA, DUAL_PIVOT))
 OWN = "face_recognizers/pfstorer_iresnet.safetensors"
 DLIB = "face_recognizers/dlib_resnet29.safetensors"
-MASKS = f"identity_masks/{MASK}", "identity_masks/pfstorer_tiny_clr_face_predicted.safetensors"
+MASKS = f"identity_masks/{MASK}", "identity_masks/pfstorer_tiny_clr_face_global.safetensors"
 MEGABYTES = {
     "pfstorer_tiny.safetensors": 41, CONTROL: 12, "pfstorer_judges.safetensors": 5, PERSON: 5, BY_LORA: 2,
     BY_DUAL_PIVOT: 3, DLIB: 12, OWN: 2, PRIOR: 20, MASKS[0]: 0.1, MASKS[1]: 0.1,
