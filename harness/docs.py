@@ -33,11 +33,9 @@ from .picture import decode, encode, side_by_side, write_png
 DOCS = ROOT / "docs"
 GROUP_SEED, GROUP = 41, (0, 3, 5)
 """Of the drawing: three people who stand side by side."""
-DRAWN = (
-    "restore_with_diffbir", "restore_and_edit_a_person", "identity_without_training",
-)  # fmt: skip
+DRAWN = ("restore_and_edit_a_person",)
 """Workflows that are shown with the drawn person."""
-AS_THEY_ARE = ("restore_with_clr_face",)
+AS_THEY_ARE = ("restore_with_clr_face", "restore_with_diffbir", "identity_without_training")
 """Workflows that bring their own pictures."""
 ROWS, COLUMNS, STEPS = 2, 8, 40
 """Of the samples without an LQ picture."""
@@ -114,10 +112,7 @@ def drawn_person_by(client: ComfyClient, workflow: str) -> Image.Image:
     """What a shipped workflow saves of the demo's bad picture."""
     prompt = read_api(workflow)
     bad = encode(person.bad_picture(person.case()))
-    first, *photos = of_type(prompt, "LoadImage")
-    first["inputs"]["image"] = client.upload_image(bad, "bad.png")
-    for number, (node, photo) in enumerate(zip(photos, person.case().references, strict=False)):
-        node["inputs"]["image"] = client.upload_image(encode(drawn_image(photo)), f"photo{number}.png")
+    of_type(prompt, "LoadImage")[0]["inputs"]["image"] = client.upload_image(bad, "bad.png")
     for node in of_type(prompt, "TiledSRSampler"):
         node["inputs"]["upscale"] = demo.UPSCALE
     of_type(prompt, "ImageScaleBy")[0]["inputs"]["scale_by"] = demo.UPSCALE

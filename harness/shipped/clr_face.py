@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from .captions import captioned, in_a_row
 from .diffbir import enlarge, restore
-from .parts import CONSENT, Links, Node, Workflow, note
+from .parts import CONSENT, Links, Node, Workflow, bad_picture, good_photos, note
 from .untrained import GUIDE
 
 PRIOR = "pfstorer_tiny_clr_face.safetensors"
@@ -14,7 +14,6 @@ PRIOR = "pfstorer_tiny_clr_face.safetensors"
 MASK = "pfstorer_tiny_clr_face_predicted.safetensors"
 """Of models/identity_masks: what was learned for it."""
 SAMPLING = {"upscale": 1.0, "steps": 10}
-PERSON = "P007"
 ROW = (("large", "bad picture"), ("paste refined", "CLR-Face"), ("paste guided", "photos steer"))
 MODELS = {"refined": "restorer", "guided": "guidance"}
 
@@ -39,7 +38,7 @@ def _branch(n: int, name: str, title: str) -> tuple[Node, ...]:
 
 def _links() -> Links:
     return (
-        *(("bad", "IMAGE", name, "image") for name in ("large", "faces", "crop")),
+        *(("image", "IMAGE", name, "image") for name in ("large", "faces", "crop")),
         ("faces", "bboxes", "crop", "bboxes"),
         *(("restorer", "MODEL", name, "model") for name in ("crop", "guidance")),
         *(("restorer", "VAE", name, "vae") for name in ("guidance", *MODELS)),
@@ -68,10 +67,8 @@ RESTORE_WITH_CLR_FACE = Workflow(
             "Press **Run**. The result shows the bad picture, the refined face, and the one that photos "
             "steer. For a picture of your own put *Load Image* in place of *Example Pictures*.",
         ),
-        Node("bad", "ExamplePictures", (40, 400), (400, 380), "Example Pictures: the bad one",
-             {"example": f"{PERSON}: bad picture"}),
-        Node("photos", "ExamplePictures", (40, 840), (400, 380), "Example Pictures: photos of the person",
-             {"example": f"{PERSON}: five photos"}),
+        bad_picture((40, 400)),
+        good_photos((40, 840)),
         enlarge((40, 1280)),
         prior("restorer", (480, 40)),
         Node("faces", "RestorationFindFaces", (480, 340), (400, 140)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
 
 from .captions import captioned, in_a_row
-from .parts import AT_ITS_BEST, CONSENT, EXAMPLE, Links, Node, Workflow, note
+from .parts import AT_ITS_BEST, CONSENT, EXAMPLE, Links, Node, Workflow, bad_picture, note
 from .person import DRAWN_PERSON, LEARNING, PHOTOS, learning_shown
 
 CONTROL = "pfstorer_tiny_diffbir.safetensors"
@@ -41,13 +41,13 @@ RESTORE_WITH_DIFFBIR = Workflow(
             "welcome", (40, 40), (400, 300), "1 · Start here",
             "**Restores a bad picture by DiffBIR**: a cleaner takes the damage out, then a control network "
             "guides Stable Diffusion by what is left.\n\n"
-            "Choose your picture in *Load Image*, then press **Run**. The result shows, from left to right: "
-            "the bad picture, the restored one, and one that *Restoration Guidance* keeps closer to the bad "
-            "one.\n\n"
+            "Press **Run**, or put *Load Image* with your picture in place of *Example Pictures* first. The "
+            "result shows, from left to right: the bad picture, the restored one, and one that *Restoration "
+            "Guidance* keeps closer to the bad one.\n\n"
             f"`{CONTROL.removesuffix('.safetensors')}` comes with the pack and is small, so that everything "
             "runs at once. For real photographs get DiffBIR's weights.",
         ),
-        Node("image", "LoadImage", (40, 400), (400, 420), "Load Image: the bad picture", {"image": EXAMPLE}),
+        bad_picture((40, 400)),
         enlarge((40, 880)),
         diffbir("restorer", (480, 40)),
         note(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from .captions import captioned, in_a_row
-from .clr_face import MASK, PERSON, prior, refine
+from .clr_face import MASK, prior, refine
 from .diffbir import LEARNED as DUAL_PIVOT
 from .diffbir import diffbir, enlarge, restore
-from .parts import CONSENT, Links, Node, Workflow, note
+from .parts import CONSENT, Links, Node, Workflow, bad_picture, good_photos, note
 from .person import DRAWN_PERSON
 from .untrained import GUIDE
 
@@ -88,8 +88,7 @@ COMPARE_METHODS = Workflow(
             "(Dual-Pivot)*, choose the three adapters, the picture and photos, and press **Run**. The three "
             "that are chosen here are of a drawing, and of no use to the person in the picture.",
         ),
-        Node("image", "ExamplePictures", (40, 460), (400, 380), "Example Pictures: the bad one",
-             {"example": f"{PERSON}: bad picture"}),
+        bad_picture((40, 460)),
         enlarge((40, 900)),
         note("consent", (40, 1060), (400, 170), "Before you use it on people", CONSENT),
         Node("stablesr", "LoadBaseRestorer", (480, 40), (400, 160), "Load Base Restorer: StableSR-like"),
@@ -97,8 +96,7 @@ COMPARE_METHODS = Workflow(
         restore("base", (480, 760), "StableSR without the person"),
         restore("base_diffbir", (480, 1560), "DiffBIR without the person"),
         *(node for n, name in enumerate(METHODS) for node in _method(n, name)),
-        Node("photos", "ExamplePictures", (40, 1280), (400, 380), "Example Pictures: photos of the person",
-             {"example": f"{PERSON}: five photos"}),
+        good_photos((40, 1280)),
         Node("faces", "RestorationFindFaces", (920, 2440), (400, 140)),
         Node("crop", "RestorationCropFace", (920, 2660), (400, 200), "Crop Face: as CLR-Face wants it"),
         prior("prior", (40, 1720)),

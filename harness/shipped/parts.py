@@ -7,6 +7,8 @@ from typing import Any
 
 EXAMPLE = "example.png"
 """The picture that ComfyUI itself brings along, so that a fresh install finds it."""
+PERSON = "P007"
+"""Of the people in *Example Pictures*, who do not exist."""
 NOTE_COLOUR = ["#432", "#653"]
 
 
@@ -30,6 +32,18 @@ class Node:
 
 def note(name: str, pos: tuple[int, int], size: tuple[int, int], title: str, text: str) -> Node:
     return Node(name, "MarkdownNote", pos, size, title, {"text": text}, NOTE_COLOUR)
+
+
+def bad_picture(pos: tuple[int, int], name: str = "image") -> Node:
+    """A bad picture that comes with the pack, in the place of which users put their own."""
+    title, widgets = "Example Pictures: the bad one", {"example": f"{PERSON}: bad picture"}
+    return Node(name, "ExamplePictures", pos, (400, 380), title, widgets)
+
+
+def good_photos(pos: tuple[int, int], name: str = "photos") -> Node:
+    """Photos of the same person: a batch."""
+    title, widgets = "Example Pictures: photos of the person", {"example": f"{PERSON}: five photos"}
+    return Node(name, "ExamplePictures", pos, (400, 380), title, widgets)
 
 
 Links = tuple[tuple[str, str, str, str], ...]

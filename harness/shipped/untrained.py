@@ -6,13 +6,12 @@ from dataclasses import replace
 
 from .captions import captioned, in_a_row
 from .diffbir import enlarge, restore
-from .parts import AT_ITS_BEST, CONSENT, EXAMPLE, Links, Node, Workflow, note
+from .parts import AT_ITS_BEST, CONSENT, Links, Node, Workflow, bad_picture, good_photos, note
 
 GUIDE, JUDGE = "dlib_resnet29.safetensors", "pfstorer_iresnet.safetensors"
 """What guides does not judge."""
 SAMPLING = {**AT_ITS_BEST, "steps": 4}
 """In fewer steps hardly one lies in the window of the guidance."""
-PHOTOS = ("photo0", "photo1")
 ROW = (
     ("large", "bad picture"),
     ("base", "base"),
@@ -23,12 +22,11 @@ MODELS = {"base": "restorer", "looked": "references", "guided": "guidance"}
 
 
 def _links() -> Links:
-    photos = [(photo, "IMAGE", f"photos.photo_{n}") for n, photo in enumerate(PHOTOS)]
     return (
         ("image", "IMAGE", "large", "image"),
         *(("restorer", "MODEL", name, "model") for name in ("references", "guidance")),
         *(("restorer", "VAE", name, "vae") for name in ("references", "guidance", *MODELS)),
-        *((*photo[:2], name, photo[2]) for photo in photos for name in ("references", "guidance", "report")),
+        *(("photos", "IMAGE", name, "photos.photo_0") for name in ("references", "guidance", "report")),
         ("guide", "recognizer", "guidance", "recognizer"),
         ("judge", "recognizer", "report", "recognizer"),
         ("guide", "recognizer", "report", "second"),
@@ -59,15 +57,11 @@ IDENTITY_WITHOUT_TRAINING = Workflow(
             "**Restores a bad picture as a person, from photos alone.** Two ways, and nothing is learned:\n\n"
             "- *Reference Attention*: the restorer looks at the photos while it draws.\n"
             "- *Face Identity Guidance*: a face recogniser says in which direction the person is.\n\n"
-            "Choose the bad picture and good photos of the person (add *Load Image* nodes for more), and "
-            "press **Run**. *Likeness Report* says how much each looks like the person.",
+            "Press **Run**, or put *Load Image* with the bad picture and with good photos in place of the "
+            "two *Example Pictures* first. *Likeness Report* says how much each looks like the person.",
         ),
-        Node("image", "LoadImage", (40, 420), (400, 380), "Load Image: the bad picture", {"image": EXAMPLE}),
-        *(
-            Node(photo, "LoadImage", (40, 880 + 440 * n), (400, 380), f"Load Image: photo {n + 1}",
-                 {"image": EXAMPLE})
-            for n, photo in enumerate(PHOTOS)
-        ),
+        bad_picture((40, 420)),
+        good_photos((40, 880)),
         Node("restorer", "LoadBaseRestorer", (480, 40), (400, 160)),
         *(
             Node(name, "LoadFaceRecognizer", (480, 340 + 150 * n), (400, 80), title, {"name": file})
@@ -85,7 +79,7 @@ IDENTITY_WITHOUT_TRAINING = Workflow(
             "Attention* is for ReF-LDM's weights, and changes little here.",
         ),
         note("consent", (480, 1760), (400, 170), "Before you use it on people", CONSENT),
-        enlarge((40, 1780)),
+        enlarge((40, 1340)),
         *(_sampler(n, name, title) for n, (name, title) in enumerate(ROW[1:])),
         *captioned(ROW, 1360, 40),
         Node("report", "LikenessReport", (1360, 1400), (400, 220)),

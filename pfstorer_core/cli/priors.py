@@ -11,6 +11,7 @@ import typer
 from ..models import SwinIR
 from ..restorers.clr_face.start import new_prior, open_prior_start
 from ..restorers.clr_face.train import PRIORS, prior_training
+from ..restorers.clr_face.variants import REFLDM
 from ..restorers.convert import DTYPES, check_output
 from ..restorers.diffbir.cleaner import Cleaner, load_cleaner
 from ..restorers.first_stage.train import load_autoencoder
@@ -67,6 +68,8 @@ def run_prior(folder: Path, output: Path, run: PriorRun, on_progress: OnProgress
     start_at = 1.0 if run.sampling_start == "noise" and run.start_at is None else run.start_at
     given = {"start": run.sampling_start, "start_at": start_at, "aligned": run.aligned}
     header = replace(start.restorer.header, **{k: value for k, value in given.items() if value is not None})
+    if run.references and header.variant == REFLDM:  # here photos are encoded one by one
+        header = replace(header, variant=f"from_{header.variant}")
     start = replace(start, restorer=replace(start.restorer, header=header))
     settings = prior_training(start.restorer.unet.config, run.null_lq, run.p_hq, run.shift, run.checkpointing)
     settings = replace(settings, references=run.references, no_reference=run.no_reference)

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pfstorer_core import load_restorer
+from pfstorer_core import load_restorer, save_restorer
 from pfstorer_core.cli.priors import PriorRun, run_prior
 from pfstorer_core.cli.settings import Changes, Data
 from pfstorer_core.models import Autoencoder
 from pfstorer_core.personalization.reference_attention.references import References, ReferenceSettings
 from pfstorer_core.restorers.changes import evaluated
 from pfstorer_core.restorers.clr_face.train import prior_training
+from pfstorer_core.restorers.registry import note_of
 from pfstorer_core.restorers.stablesr.train import BaseTraining, DenoisingLoss
 from pfstorer_core.restorers.trainable import TrainableRestorer
 from pfstorer_core.training.data import Crops, find_pictures
@@ -184,3 +185,17 @@ def test_what_does_not_go_together_is_said(tmp_path: Path, people: Path) -> None
     with pytest.raises(ValueError, match="no_reference must be from 0 to 1"):
         replace(prior_training(PLAIN), no_reference=1.5)
     assert np.isfinite(Crops(pictures, range(6), 32)[0]["image"].numpy()).all()
+
+
+def test_what_began_as_ref_ldm_s_weights_is_read_as_it_was_trained(tmp_path: Path, people: Path) -> None:
+    """One by one here; without photos to look at it stays what it was."""
+    save_restorer(small_prior(variant="refldm", start="noise", start_at=1.0), tmp_path / "refldm.safetensors")
+    for photos, variant in ((1, "from_refldm"), (0, "refldm")):
+        run = PriorRun(
+            tmp_path / "refldm.safetensors", data=Data([people], 32), loop=SHORT, references=photos
+        )
+        run_prior(tmp_path / variant, tmp_path / "out.safetensors", run)
+        header = load_restorer(tmp_path / "out.safetensors").header
+        assert header.variant == variant
+        assert "non-commercial research" in note_of(header)
+        assert ReferenceSettings().suited(0, header.variant).side_by_side == (not photos)

@@ -15,6 +15,7 @@ from ...imaging.faces import Box
 from ...models import UNet, UNetConfig
 from ...restorers.base import Restorer
 from ...restorers.changes import Changes
+from ...restorers.clr_face.variants import REFLDM
 from ...restorers.fingerprint import same_base
 from ...restorers.reading import Projections, read_photos
 from ...restorers.shared_attention import Moments, SharedTokens
@@ -24,8 +25,6 @@ from ..references import as_seen, check_reference_timestep
 from ..weights import factor_at, feature_scale
 
 LARGEST_CFG = 10.0
-REFLDM = "refldm"
-"""The variant whose weights learned to look at photos as they were published."""
 
 
 @dataclass(frozen=True)

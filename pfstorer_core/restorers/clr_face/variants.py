@@ -27,8 +27,10 @@ CLR_FACE = RestorerHeader(
 """A prior that starts from the cleaned picture, half way; its betas are ReF-LDM's."""
 GENERATOR = replace(CLR_FACE, condition="none", image_size=256, beta_end=0.0195)
 
+REFLDM = "refldm"
+"""The one that learned to look at photos as it was published: all encoded as one wide picture."""
 VARIANTS = {
-    "refldm": replace(CLR_FACE, variant="refldm", start="noise", start_at=1.0),
+    REFLDM: replace(CLR_FACE, variant=REFLDM, start="noise", start_at=1.0),
     "ffhq256": replace(GENERATOR, variant="ffhq256"),
     "celeba256": replace(GENERATOR, variant="celeba256"),
     "bsr_sr": replace(
@@ -56,6 +58,7 @@ NOTES = {
     "refldm": "ReF-LDM's weights are for non-commercial research only.",
     "ffhq256": f"{UNSEEN} It {LEARNED['ffhq256']}",
     "celeba256": f"{UNSEEN} It {LEARNED['celeba256']}",
+    "from_refldm": "It began as ReF-LDM's weights, which are for non-commercial research only.",
     "from_ffhq256": f"It began as a network that {LEARNED['ffhq256']}",
     "from_celeba256": f"It began as a network that {LEARNED['celeba256']}",
     "bsr_sr": "It enlarges pictures of all kinds by 4; for faces take another one. Its authors give its "
