@@ -35,10 +35,8 @@ def read_person(
     stop = mm.throw_exception_if_processing_interrupted
     header, width = restorer.header, restorer.sizes.context_dim
     crops = face_crops(person.photos, person.boxes, aligned_side(header), stop)
-    squares, chosen = (
-        resized([crop for crop, _ in crops], header.image_size),
-        settings.suited(width, header.variant),
-    )
+    squares = resized([crop for crop, _ in crops], header.image_size)
+    chosen = settings.suited(width, header.variant)
 
     def encoded(pictures: Tensor) -> Tensor:
         stop()

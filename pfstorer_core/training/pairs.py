@@ -84,9 +84,7 @@ class LatentPairs:
         }
         if self.references:
             others = [each for each in self._known[index] if each != index]
-            sample["reference"] = self.hq[
-                [others[n] for n in drawn(len(others), self.references, rng)]
-            ].float()
+            sample["reference"] = self.hq[drawn(others, self.references, rng)].float()
         return sample
 
 

@@ -32,10 +32,11 @@ class People:
         """So many pictures of the person of picture `index`, never that one; some of them more than once
         where there are fewer."""
         known = [each for each in self.of.get(self.pictures.folder(index), []) if each != index]
-        return [known[k] for k in drawn(len(known), count, rng)]
+        return drawn(known, count, rng)
 
 
-def drawn(of: int, count: int, rng: np.random.Generator) -> list[int]:
-    """Numbers below `of`, each once before any comes again."""
-    rounds = -(-count // of) if of else 0
-    return np.concatenate([rng.permutation(of) for _ in range(rounds)] or [np.empty(0, int)])[:count].tolist()
+def drawn(known: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
+    """So many of these numbers, each once before any comes again; none of none."""
+    rounds = -(-count // len(known)) if known else 0
+    places = [int(place) for _ in range(rounds) for place in rng.permutation(len(known))]
+    return [known[place] for place in places[:count]]

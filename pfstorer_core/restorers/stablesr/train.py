@@ -125,10 +125,11 @@ class DenoisingLoss(Objective):
         self.register_buffer("null_context", self.start.null_context, persistent=False)
         self.some_idle = 0 < settings.no_lq < 1
         self.unet.checkpoint_gradients(settings.checkpointing)
-        at_once = settings.compiled and settings.train != "unet" and not settings.references
-        self.evaluate: Evaluate | None = torch.compile(evaluated, dynamic=False) if at_once else None
+        self.evaluate: Evaluate | None = None
         if settings.references:
             self.evaluate = evaluated
+        elif settings.compiled and settings.train != "unet":
+            self.evaluate = torch.compile(evaluated, dynamic=False)
 
     @property
     def restorer(self) -> Restorer:
@@ -165,12 +166,10 @@ class DenoisingLoss(Objective):
 
     def _attention(self, batch: Batch, rows: Tensor) -> SelfAttention:
         """By which these rows, bool [B], look at the photos of their persons (ReF-LDM's CacheKV)."""
-        photos = batch["reference"]
-        if "hq" not in batch:
-            pictures = rearrange(photos, "b r c h w -> (b r) c h w").float() / 255
-            photos = rearrange(moments(self.autoencoder, pictures), "(b r) c h w -> b r c h w", b=len(photos))
-        latents = self._mode(rearrange(photos, "b r c h w -> (b r) c h w"))
-        return looking_at(self.unet, rearrange(latents, "(b r) c h w -> b r c h w", b=len(rows)), rows)
+        photos = rearrange(batch["reference"], "b r c h w -> (b r) c h w")
+        photos = photos if "hq" in batch else moments(self.autoencoder, photos.float() / 255)
+        latents = rearrange(self._mode(photos), "(b r) c h w -> b r c h w", b=len(rows))
+        return looking_at(self.unet, latents, rows)
 
     def matrices(self) -> list[torch.nn.Parameter]:
         """All of the U-Net's but those next to latents and the zero convolutions of a control network."""
