@@ -237,8 +237,9 @@ class Pairs:
 
     def latents(self, hq: Tensor, lq: Tensor) -> dict[str, Tensor]:
         """What a sample has of a picture [1, 3, S, S] and its bad copy, which is cleaned first where the
-        restorer does that."""
-        good, bad = encoded(self.restorer, torch.cat([hq, self.restorer.clean(lq)])).cpu()
+        restorer sees it so."""
+        seen = self.restorer.clean(lq) if self.restorer.header.sees_cleaned else lq
+        good, bad = encoded(self.restorer, torch.cat([hq, seen])).cpu()
         return {"hq": good, "lq": bad}
 
 
