@@ -41,7 +41,7 @@ class LoadBaseRestorer(io.ComfyNode):
                     "checkpoint",
                     options=restorer_names(),
                     tooltip="A file of models/restorers or models/checkpoints. pfstorer_tiny comes with the "
-                    "pack, to try things out: for real photographs get StableSR's weights (docs/restorers.md).",
+                    "pack, to try things out: for real photographs get StableSR's weights (README).",
                 ),
                 io.Combo.Input(
                     "restorer_weights",
