@@ -29,6 +29,7 @@ class LoadIdentityAdapter(io.ComfyNode):
             display_name="Load Identity Adapter",
             category="PFStorer",
             description="Loads a person that was learned, by whatever method.",
+            search_aliases=["person", "face model", "lora person", "likeness", "load face", "pfstorer"],
             inputs=[
                 io.Combo.Input(
                     "name",
@@ -38,7 +39,12 @@ class LoadIdentityAdapter(io.ComfyNode):
                     "the key R.",
                 )
             ],
-            outputs=[IdentityAdapterType.Output(display_name="identity_adapter")],
+            outputs=[
+                IdentityAdapterType.Output(
+                    display_name="identity_adapter",
+                    tooltip="The person: for Apply Personalization, Choose Identity or Gamma Sheet.",
+                )
+            ],
         )
 
     @classmethod
@@ -65,7 +71,16 @@ class SaveIdentityAdapter(io.ComfyNode):
             category="PFStorer",
             description="Saves a copy of an adapter under another name. It is biometric data: whoever has it "
             "can see the face.",
-            search_aliases=["person", "portrait", "cover", "thumbnail", "face embedding", "pfstorer"],
+            search_aliases=[
+                "person",
+                "face model",
+                "save face",
+                "portrait",
+                "cover",
+                "thumbnail",
+                "face embedding",
+                "pfstorer",
+            ],
             is_input_list=True,  # a list of photos is one person
             inputs=[
                 IdentityAdapterType.Input("identity_adapter", tooltip="Of a node that learned a person."),

@@ -29,7 +29,8 @@ class ApplyPersonalization(io.ComfyNode):
             display_name="Apply Personalization",
             category="PFStorer",
             description="Lets a restorer know a person. Several in a row add up.",
-            search_aliases=["identity", "face", "pfstorer", "adapter"],
+            search_aliases=["identity", "face", "adapter", "likeness", "lora person", "same person",
+                            "consistent face", "ip-adapter", "faceid", "instantid", "pfstorer"],
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer: the base that the adapter learned on."),
                 IdentityAdapterType.Input("identity_adapter",
@@ -47,7 +48,8 @@ class ApplyPersonalization(io.ComfyNode):
                 percent("start_percent", 0.0, "begins"),
                 percent("end_percent", 1.0, "ends"),
             ],
-            outputs=[io.Model.Output()],
+            outputs=[io.Model.Output(tooltip="The MODEL that knows the person: for a sampler, or for another "
+                                     "person's Apply Personalization.")],
         )  # fmt: skip
 
     @classmethod

@@ -31,7 +31,7 @@ class CheckPhotos(io.ComfyNode):
             description="Says of each photo whether it is fit to learn the person from, and passes on the "
             "faces of those that are.",
             search_aliases=["photo quality", "blurry", "sharpness", "duplicate", "face crop", "dataset",
-                            "pfstorer"],
+                            "training images", "pfstorer"],
             is_output_node=True,
             is_input_list=True,  # a list of photos is one person
             inputs=[

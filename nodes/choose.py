@@ -29,7 +29,7 @@ class ChooseIdentity(io.ComfyNode):
             description="Gives each face in a picture or film to the one of several people whose adapter it "
             "belongs to, or to nobody.",
             search_aliases=["who is it", "face recognition", "identify", "face match", "group photo", "video",
-                            "reactor", "pfstorer"],
+                            "who", "person", "pfstorer"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture, several, or the frames of a film, in which a "
                                "face is followed."),

@@ -18,7 +18,14 @@ class RestorationColorFix(io.ComfyNode):
             display_name="Restoration Color Fix",
             category="PFStorer",
             description="Gives a restored picture the colours of another one, usually of its bad original.",
-            search_aliases=["color match", "color transfer", "wavelet", "adain"],
+            search_aliases=[
+                "color match",
+                "color transfer",
+                "color correction",
+                "wavelet",
+                "adain",
+                "pfstorer",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="The picture whose colours are off."),
                 io.Image.Input("reference", tooltip="The picture with the right colours, of any size."),
@@ -29,7 +36,7 @@ class RestorationColorFix(io.ComfyNode):
                     "adain: takes the mean and spread of each channel. A grey reference makes it grey.",
                 ),
             ],
-            outputs=[io.Image.Output()],
+            outputs=[io.Image.Output(tooltip="The picture in the reference's colours; its size stays.")],
         )
 
     @classmethod

@@ -24,6 +24,15 @@ class RestorationConditioning(io.ComfyNode):
             display_name="Restoration Conditioning",
             category="PFStorer",
             description="Prepares a bad picture for any native sampler, at denoise 1 (CLR-Face priors: 0.5).",
+            search_aliases=[
+                "stablesr",
+                "diffbir",
+                "ksampler",
+                "face restore",
+                "blurry",
+                "img2img",
+                "pfstorer",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer."),
                 io.Vae.Input("vae", tooltip="Of LoadBaseRestorer."),
@@ -46,8 +55,15 @@ class RestorationConditioning(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                io.Conditioning.Output(
+                    display_name="positive",
+                    tooltip="The prompt with the bad picture in it. Connect both this and negative to the "
+                    "sampler.",
+                ),
+                io.Conditioning.Output(
+                    display_name="negative",
+                    tooltip="The same for negative: it holds the bad picture, too, at a cfg of 1 as well.",
+                ),
                 io.Latent.Output(tooltip="Where the sampler starts; its size is the result's."),
             ],
         )

@@ -19,7 +19,17 @@ class DegradeImage(io.ComfyNode):
             display_name="Degrade Image",
             category="PFStorer",
             description="Makes a bad picture of a good one, to try a workflow or to compare settings.",
-            search_aliases=["degradation", "downsample", "jpeg", "noise", "blur", "low quality"],
+            search_aliases=[
+                "degradation",
+                "downsample",
+                "jpeg",
+                "noise",
+                "blur",
+                "blurry",
+                "low quality",
+                "old photo",
+                "pfstorer",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="The good picture."),
                 io.Combo.Input(
@@ -45,7 +55,7 @@ class DegradeImage(io.ComfyNode):
                     "may be another size for every picture of a batch: give a list then.",
                 ),
             ],
-            outputs=[io.Image.Output()],
+            outputs=[io.Image.Output(tooltip="The bad picture; smaller where keep_size is off.")],
         )
 
     @classmethod

@@ -42,7 +42,8 @@ class RestorationFindFaces(io.ComfyNode):
             display_name="Find Faces",
             category="PFStorer",
             description="Finds the faces in each picture, from left to right.",
-            search_aliases=["face detection", "blazeface", "yunet", "bbox", "pfstorer"],
+            search_aliases=["face detection", "detect face", "face detailer", "blazeface", "yunet", "bbox",
+                            "pfstorer"],
             inputs=[
                 io.Image.Input("image", tooltip="One picture, or a batch of them: each is looked through."),
                 io.Combo.Input("detector", options=face_detectors(),
@@ -92,7 +93,8 @@ class RestorationCropFace(io.ComfyNode):
             display_name="Crop Face",
             category="PFStorer",
             description="Cuts a face out of a picture, with what is around it; in a film, where it is.",
-            search_aliases=["face", "crop", "align", "FFHQ", "group photo", "video", "pfstorer"],
+            search_aliases=["face", "crop", "align", "FFHQ", "face detailer", "group photo", "video",
+                            "pfstorer"],
             inputs=[
                 io.Image.Input("image", tooltip="The whole picture, or the frames of a film."),
                 io.Int.Input("face", default=1, min=1, max=1000,
@@ -116,7 +118,8 @@ class RestorationCropFace(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(tooltip="All of one size. Frames without the face are left out."),
-                FaceCropType.Output(display_name="face_crop"),
+                FaceCropType.Output(display_name="face_crop",
+                                    tooltip="Where each face was cut out: for Paste Face."),
             ],
         )  # fmt: skip
 
@@ -143,7 +146,8 @@ class RestorationPasteFace(io.ComfyNode):
             display_name="Paste Face",
             category="PFStorer",
             description="Puts a restored face back; the rest of the picture stays as it is.",
-            search_aliases=["face", "uncrop", "group photo", "video", "pfstorer"],
+            search_aliases=["face", "uncrop", "paste back", "stitch", "face detailer", "group photo", "video",
+                            "pfstorer"],
             is_input_list=True,  # the faces of several people go into one picture
             inputs=[
                 io.Image.Input("image", tooltip="The whole picture, or an enlarged copy of it; alpha stays."),

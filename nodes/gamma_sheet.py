@@ -36,7 +36,8 @@ class GammaSheet(io.ComfyNode):
             category="PFStorer",
             description="Restores a picture as a person at several strengths, with all else the same: to "
             "choose gamma by eye.",
-            search_aliases=["strength", "compare", "grid", "xy plot", "contact sheet", "pfstorer"],
+            search_aliases=["strength", "lora strength", "compare", "grid", "xy plot", "contact sheet",
+                            "likeness", "pfstorer"],
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer, without the person."),
                 IdentityAdapterType.Input("identity_adapter",

@@ -21,7 +21,8 @@ class RestorationGuidance(io.ComfyNode):
             display_name="Restoration Guidance",
             category="PFStorer",
             description="Keeps a restoration close to its bad picture: less invention, less sharpness.",
-            search_aliases=["diffbir", "guidance", "fidelity", "latent image guidance", "pfstorer"],
+            search_aliases=["diffbir", "guidance", "fidelity", "faithful", "hallucination",
+                            "latent image guidance", "pfstorer"],
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer, also after ApplyPersonalization."),
                 io.Float.Input("scale", default=0.5, min=0.0, max=10000.0, step=0.05,
@@ -40,7 +41,7 @@ class RestorationGuidance(io.ComfyNode):
                 percent("start_percent", 0.0, "begins"),
                 percent("end_percent", 1.0, "ends"),
             ],
-            outputs=[io.Model.Output()],
+            outputs=[io.Model.Output(tooltip="The MODEL with the guidance: for a sampler.")],
         )  # fmt: skip
 
     @classmethod

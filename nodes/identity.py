@@ -37,7 +37,8 @@ class FaceIdentityGuidance(io.ComfyNode):
             category="PFStorer",
             description="Steers a restoration so that a face recogniser finds the person in it. Needs no "
             "training; every guided step decodes the face.",
-            search_aliases=["clr-face", "identity", "arcface", "guidance", "likeness", "pfstorer"],
+            search_aliases=["clr-face", "identity", "arcface", "guidance", "likeness", "same person",
+                            "face similarity", "pfstorer"],
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer, also after ApplyPersonalization."),
                 io.Vae.Input("vae", tooltip="Of the same LoadBaseRestorer."),
@@ -60,7 +61,8 @@ class FaceIdentityGuidance(io.ComfyNode):
                 io.Int.Input("every", default=1, min=1, max=100, optional=True, advanced=True,
                              tooltip="Guides only each so many-th step: faster, and weaker."),
             ],
-            outputs=[io.Model.Output()],
+            outputs=[io.Model.Output(tooltip="The guided MODEL: for a sampler, and then for Identity "
+                                     "Guidance Report.")],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
 
@@ -103,7 +105,7 @@ class IdentityGuidanceReport(io.ComfyNode):
             display_name="Identity Guidance Report",
             category="PFStorer",
             description="Whether Face Identity Guidance acted: the likeness in each guided step.",
-            search_aliases=["clr-face", "likeness", "loss", "pfstorer"],
+            search_aliases=["clr-face", "likeness", "face similarity", "loss", "pfstorer"],
             inputs=[
                 io.Model.Input("model", tooltip="Of Face Identity Guidance: the one that was sampled with."),
                 io.Latent.Input("samples", tooltip="What the sampler made with it."),
@@ -111,7 +113,7 @@ class IdentityGuidanceReport(io.ComfyNode):
             outputs=[
                 io.Custom("LOSS_MAP").Output(display_name="loss", tooltip="1 - likeness before each guided "
                                              "step, and after the last: for Plot Loss Graph."),
-                io.String.Output(display_name="report"),
+                io.String.Output(display_name="report", tooltip="The same in words."),
             ],
         )  # fmt: skip
 

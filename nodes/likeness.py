@@ -26,7 +26,8 @@ class LikenessReport(io.ComfyNode):
             category="PFStorer",
             description="How like the person a result is, beside what the person's own photos and strangers "
             "have.",
-            search_aliases=["likeness", "identity", "similarity", "arcface", "face distance", "pfstorer"],
+            search_aliases=["likeness", "identity", "face similarity", "same person", "compare faces",
+                            "arcface", "face distance", "pfstorer"],
             is_output_node=True,
             inputs=[
                 FaceRecognizerType.Input("recognizer", tooltip="Of LoadFaceRecognizer; not the one that the "
@@ -42,7 +43,8 @@ class LikenessReport(io.ComfyNode):
                                "one of the recognisers guided it."),
             ],
             outputs=[
-                io.String.Output(display_name="report"),
+                io.String.Output(display_name="report",
+                                 tooltip="The numbers as text; the node shows it, too."),
                 io.Image.Output(display_name="sheet", tooltip="All faces with their numbers."),
             ],
             hidden=[io.Hidden.unique_id],

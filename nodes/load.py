@@ -35,7 +35,17 @@ class LoadBaseRestorer(io.ComfyNode):
             display_name="Load Base Restorer",
             category="PFStorer",
             description="Loads a StableSR-like, DiffBIR or CLR-Face restorer as native MODEL, CLIP and VAE.",
-            search_aliases=["stablesr", "diffbir", "face restoration", "restorer", "super resolution"],
+            search_aliases=[
+                "stablesr",
+                "diffbir",
+                "clr-face",
+                "ref-ldm",
+                "face restoration",
+                "face restore",
+                "restorer",
+                "super resolution",
+                "pfstorer",
+            ],
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
@@ -91,7 +101,7 @@ class LoadBaseRestorer(io.ComfyNode):
             outputs=[
                 io.Model.Output(tooltip="For TiledSRSampler, KSampler, LoRA loaders, …"),
                 io.Clip.Output(tooltip="For prompts of your own; most restorations need none."),
-                io.Vae.Output(),
+                io.Vae.Output(tooltip="Of this restorer: it reads the bad picture and decodes the result."),
             ],
             hidden=[io.Hidden.unique_id],
         )

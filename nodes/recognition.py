@@ -26,7 +26,12 @@ class LoadFaceRecognizer(io.ComfyNode):
                     "insightface's recognisers load as state dicts (backbone.pth).",
                 )
             ],
-            outputs=[FaceRecognizerType.Output(display_name="recognizer")],
+            outputs=[
+                FaceRecognizerType.Output(
+                    display_name="recognizer",
+                    tooltip="For Face Identity Guidance, Likeness Report, Check Photos or Choose Identity.",
+                )
+            ],
             hidden=[io.Hidden.unique_id],
         )
 

@@ -31,7 +31,8 @@ class ReferenceAttention(io.ComfyNode):
             display_name="Reference Attention",
             category="PFStorer",
             description="Lets a restorer look at photos of a person, without training.",
-            search_aliases=["reference", "identity", "cachekv", "ref-ldm", "stylealigned", "pfstorer"],
+            search_aliases=["reference", "reference only", "identity", "likeness", "same person", "zero shot",
+                            "ip-adapter", "instantid", "cachekv", "ref-ldm", "stylealigned", "pfstorer"],
             is_input_list=True,  # a list of photos is one person
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer, also after ApplyPersonalization."),
@@ -57,7 +58,7 @@ class ReferenceAttention(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[
-                io.Model.Output(),
+                io.Model.Output(tooltip="The MODEL that looks at the photos: for a sampler."),
                 io.Image.Output(display_name="references", tooltip="The faces that it looks at."),
             ],
         )  # fmt: skip

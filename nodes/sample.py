@@ -36,7 +36,10 @@ class TiledSRSampler(io.ComfyNode):
             display_name="Tiled SR Sampler",
             category="PFStorer",
             description="Restores and enlarges a bad picture, tile by tile.",
-            search_aliases=["upscale", "super resolution", "restore", "tiled diffusion"],
+            search_aliases=["upscale", "super resolution", "restore", "tiled diffusion", "face restore",
+                            "face restoration", "upscale face", "enhance", "gfpgan", "codeformer",
+                            "restoreformer", "blurry", "deblur", "unblur", "old photo", "denoise", "stablesr",
+                            "diffbir", "pfstorer", "人脸修复", "老照片修复", "去模糊", "顔 復元", "高画質化"],
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer."),
                 io.Vae.Input("vae", tooltip="Of LoadBaseRestorer."),
@@ -91,7 +94,7 @@ class TiledSRSampler(io.ComfyNode):
                                  "is decoded, as published. Off shows small changes that this would hide."),
             ],
             outputs=[
-                io.Image.Output(),
+                io.Image.Output(tooltip="The restored picture, upscale times as large."),
                 io.Latent.Output(tooltip="What was sampled. It may be larger than the picture: small ones "
                                  "are restored at the restorer's own size, and sides are padded."),
                 io.Mask.Output(tooltip="The mask at the size of the result; all of it without one."),

@@ -20,7 +20,8 @@ class RestorationTiling(io.ComfyNode):
             display_name="Tiled Diffusion",
             category="PFStorer",
             description="Lets any sampler work on large latents, tile by tile.",
-            search_aliases=["tile", "mixture of diffusers", "multidiffusion", "pfstorer"],
+            search_aliases=["tile", "tiled ksampler", "large image", "mixture of diffusers", "multidiffusion",
+                            "pfstorer"],
             inputs=[
                 io.Model.Input("model", tooltip="Of LoadBaseRestorer, or any other diffusion U-Net."),
                 io.Int.Input("tile", default=0, min=0, max=8192, step=8,
@@ -30,7 +31,7 @@ class RestorationTiling(io.ComfyNode):
                 io.Int.Input("tile_batch", default=4, min=1, max=64, advanced=True, optional=True,
                              tooltip="Tiles at once: more is faster and takes more memory."),
             ],
-            outputs=[io.Model.Output()],
+            outputs=[io.Model.Output(tooltip="The MODEL that works tile by tile: for any sampler.")],
         )  # fmt: skip
 
     @classmethod

@@ -41,7 +41,8 @@ class TrainIdentityAdapter(io.ComfyNode):
             display_name="Train Identity Adapter",
             category="PFStorer",
             description="Learns a person from a few good photos, once: a second run finds the file.",
-            search_aliases=["identity", "train face", "personalization", "pfstorer"],
+            search_aliases=["identity", "train face", "personalization", "likeness", "lora person",
+                            "face lora", "train lora", "dreambooth", "pfstorer"],
             is_output_node=True,
             is_input_list=True,  # a list of photos is one person
             inputs=[

@@ -45,7 +45,8 @@ class TrainDualPivot(io.ComfyNode):
             category="PFStorer",
             description="Learns a person for DiffBIR in two pivots: Stable Diffusion learns them under a "
             "word, then the control network learns to guide it. A second run finds the file.",
-            search_aliases=["dual pivot", "dreambooth", "diffbir", "identity", "train face", "pfstorer"],
+            search_aliases=["dual pivot", "dreambooth", "diffbir", "identity", "likeness", "train face",
+                            "lora person", "face lora", "pfstorer"],
             is_output_node=True,
             is_input_list=True,  # a list of photos is one person
             inputs=[

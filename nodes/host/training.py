@@ -73,8 +73,13 @@ def settings_of(method: str, given: Mapping[str, Any]) -> PersonTraining[Any]:
 def learned_outputs() -> list[Any]:
     """Of a node that learns a person."""
     return [
-        IdentityAdapterType.Output(display_name="identity_adapter"),
-        io.Custom("LOSS_MAP").Output(display_name="loss"),
+        IdentityAdapterType.Output(
+            display_name="identity_adapter",
+            tooltip="The person. The file is in models/identity_adapters already.",
+        ),
+        io.Custom("LOSS_MAP").Output(
+            display_name="loss", tooltip="The loss of each step: for Plot Loss Graph."
+        ),
         io.Image.Output(
             display_name="preview",
             tooltip="The crops that are learned from (framed in orange where no face was found), and below "
