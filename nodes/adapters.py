@@ -83,8 +83,12 @@ class SaveIdentityAdapter(io.ComfyNode):
             ],
             is_input_list=True,  # a list of photos is one person
             inputs=[
-                IdentityAdapterType.Input("identity_adapter", tooltip="Of a node that learned a person."),
-                io.String.Input("name", default="person", tooltip="Of the file in models/identity_adapters."),
+                IdentityAdapterType.Input(
+                    "identity_adapter", tooltip="From Load Identity Adapter, or a node that learned a person."
+                ),
+                io.String.Input(
+                    "name", default="person", tooltip="Name of the file in models/identity_adapters."
+                ),
                 io.Image.Input(
                     "portrait",
                     optional=True,
@@ -101,7 +105,7 @@ class SaveIdentityAdapter(io.ComfyNode):
                 FaceRecognizerType.Input(
                     "recognizer",
                     optional=True,
-                    tooltip="By which photos are embedded. Unconnected: dlib's, which comes with the pack.",
+                    tooltip="What embeds the photos. Unconnected: dlib's, which comes with the pack.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],

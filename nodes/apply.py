@@ -32,10 +32,11 @@ class ApplyPersonalization(io.ComfyNode):
             search_aliases=["identity", "face", "adapter", "likeness", "lora person", "same person",
                             "consistent face", "ip-adapter", "faceid", "instantid", "pfstorer"],
             inputs=[
-                io.Model.Input("model", tooltip="Of LoadBaseRestorer: the base that the adapter learned on."),
+                io.Model.Input("model",
+                               tooltip="From Load Base Restorer: the base that the adapter learned on."),
                 IdentityAdapterType.Input("identity_adapter",
-                                          tooltip="Of LoadIdentityAdapter, of the node that learned it, or"
-                                          " of ChooseIdentity, whose nobody leaves the MODEL as it is."),
+                                          tooltip="From Load Identity Adapter, the node that learned it, or "
+                                          "Choose Identity, whose nobody leaves the MODEL alone."),
                 io.Float.Input("gamma", default=1.0, min=0.0, max=MAX_GAMMA, step=0.05,
                                tooltip="Strength. 0 is the base restorer, bit for bit; above 1 exaggerates."),
                 io.Mask.Input("mask", optional=True,

@@ -38,10 +38,11 @@ class ChooseIdentity(io.ComfyNode):
                                tooltip="Likeness that a face needs to be a person's: 0 is as strangers are, "
                                "1 as like as can be. Higher leaves more faces to nobody."),
                 io.BoundingBox.Input("bboxes", optional=True, force_input=True,
-                                     tooltip="Of Find Faces: only these faces. Unconnected: all that the "
+                                     tooltip="From Find Faces: only these faces. Unconnected: all that the "
                                      "built-in detector finds."),
-                FaceRecognizerType.Input("recognizer", optional=True, tooltip="That the adapters' faces were "
-                                         "made by. Unconnected: dlib's, which comes with the pack."),
+                FaceRecognizerType.Input("recognizer", optional=True, tooltip="The one that the "
+                                         "adapters' faces were embedded by. Unconnected: dlib's, which "
+                                         "comes with the pack."),
                 io.Combo.Input("others", options=[LEAVE, BASE], default=LEAVE, optional=True,
                                tooltip="What becomes of faces that are nobody's: they stay untouched, or the "
                                "restorer draws them without a person."),
@@ -50,9 +51,10 @@ class ChooseIdentity(io.ComfyNode):
                 IdentityAdapterType.Output(display_name="identity_adapter", is_output_list=True,
                                            tooltip="A list: of each person who is there."),
                 io.BoundingBox.Output(display_name="bboxes", is_output_list=True,
-                                      tooltip="A list in that order: where the person is, for Crop Face."),
+                                      tooltip="A list in the same order: where the person is, for Crop "
+                                      "Face."),
                 io.String.Output(display_name="report", tooltip="A line for each face: who, and how near."),
-                io.Image.Output(display_name="sheet", tooltip="The faces under whose they are."),
+                io.Image.Output(display_name="sheet", tooltip="The faces, each under its person."),
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip

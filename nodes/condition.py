@@ -34,8 +34,8 @@ class RestorationConditioning(io.ComfyNode):
                 "pfstorer",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="Of LoadBaseRestorer."),
-                io.Vae.Input("vae", tooltip="Of LoadBaseRestorer."),
+                io.Model.Input("model", tooltip="From Load Base Restorer."),
+                io.Vae.Input("vae", tooltip="From Load Base Restorer."),
                 io.Image.Input(
                     "image",
                     tooltip="The bad picture, already enlarged to the size of the result. Sides that are no "

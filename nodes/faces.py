@@ -53,9 +53,10 @@ class RestorationFindFaces(io.ComfyNode):
                 limit("largest", "largest"),
             ],
             outputs=[
-                io.BoundingBox.Output(display_name="bboxes", tooltip="A list for each picture."),
-                io.Mask.Output(display_name="masks", tooltip="Of one picture, one of each face. Of a batch, "
-                               "one of each picture, with all of its faces."),
+                io.BoundingBox.Output(display_name="bboxes",
+                                      tooltip="The faces' boxes, a list for each picture."),
+                io.Mask.Output(display_name="masks", tooltip="Of one picture, a mask of each face. Of a "
+                               "batch, a mask of each picture, with all of its faces."),
             ],
         )  # fmt: skip
 
@@ -104,7 +105,7 @@ class RestorationCropFace(io.ComfyNode):
                                tooltip="What is added around the face, as a part of its size; aligned faces "
                                "have FFHQ's."),
                 io.BoundingBox.Input("bboxes", optional=True, force_input=True,
-                                     tooltip="Of Find Faces, or of the MediaPipe face landmarker: a list for "
+                                     tooltip="From Find Faces, or the MediaPipe face landmarker: a list for "
                                      "each picture, or one for all."),
                 io.Mask.Input("masks", optional=True,
                               tooltip="Or masks, of any size: one of each face. As many masks as pictures "
@@ -153,8 +154,8 @@ class RestorationPasteFace(io.ComfyNode):
                 io.Image.Input("image", tooltip="The whole picture, or an enlarged copy of it; alpha stays."),
                 io.Image.Input("face", tooltip="The restored face, of any size: one for all, or as many as "
                                "Crop Face gave. A list of several people's faces goes into one picture."),
-                FaceCropType.Input("face_crop", tooltip="Of Crop Face. It knows which frame each face is of; "
-                                   "frames without one stay as they are."),
+                FaceCropType.Input("face_crop", tooltip="From Crop Face. It knows which frame each face is "
+                                   "of; frames without one stay as they are."),
                 io.Float.Input("feather", default=0.1, min=0.0, max=0.5, step=0.01,
                                tooltip="Width of the soft border, as a part of the face's window."),
                 io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.05, optional=True,

@@ -39,9 +39,9 @@ class GammaSheet(io.ComfyNode):
             search_aliases=["strength", "lora strength", "compare", "grid", "xy plot", "contact sheet",
                             "likeness", "pfstorer"],
             inputs=[
-                io.Model.Input("model", tooltip="Of LoadBaseRestorer, without the person."),
+                io.Model.Input("model", tooltip="From Load Base Restorer, without the person."),
                 IdentityAdapterType.Input("identity_adapter",
-                                          tooltip="Of LoadIdentityAdapter, or of the node that learned it."),
+                                          tooltip="From Load Identity Adapter, or the node that learned it."),
                 io.String.Input("gammas", default="0, 0.5, 1, 1.5",
                                 tooltip="Strengths, with commas between: 0 is the base restorer, 1 what was "
                                 f"learned, {MAX_GAMMA:g} the most."),

@@ -24,18 +24,18 @@ class RestorationGuidance(io.ComfyNode):
             search_aliases=["diffbir", "guidance", "fidelity", "faithful", "hallucination",
                             "latent image guidance", "pfstorer"],
             inputs=[
-                io.Model.Input("model", tooltip="Of LoadBaseRestorer, also after ApplyPersonalization."),
+                io.Model.Input("model", tooltip="From Load Base Restorer, also after Apply Personalization."),
                 io.Float.Input("scale", default=0.5, min=0.0, max=10000.0, step=0.05,
                                tooltip="Strength. 0 is the MODEL as it is, bit for bit; too much overshoots. "
                                "Small pictures need less, rgb and rule v1 more."),
                 io.Combo.Input("space", options=list(SPACES), default="latent",
                                tooltip="Where predicted and bad picture are compared. latent: fast. rgb: "
                                "through the VAE, which decodes in every step and costs time and memory."),
-                io.Vae.Input("vae", optional=True, tooltip="Of LoadBaseRestorer; needed for rgb alone."),
+                io.Vae.Input("vae", optional=True, tooltip="From Load Base Restorer; needed for rgb alone."),
                 io.Combo.Input("loss", options=list(LOSSES), default="mse", optional=True, advanced=True,
                                tooltip="w_mse, for rgb: flat areas count more than edges."),
                 io.Combo.Input("rule", options=list(RULES), default="v2", optional=True, advanced=True,
-                               tooltip="DiffBIR's: of v2, or v1's latent image guidance."),
+                               tooltip="Which of DiffBIR's: v2's, or v1's latent image guidance."),
                 io.Int.Input("repeats", default=1, min=1, max=20, optional=True, advanced=True,
                              tooltip="Gradient steps in each step of the sampler."),
                 percent("start_percent", 0.0, "begins"),

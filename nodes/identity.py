@@ -40,10 +40,10 @@ class FaceIdentityGuidance(io.ComfyNode):
             search_aliases=["clr-face", "identity", "arcface", "guidance", "likeness", "same person",
                             "face similarity", "pfstorer"],
             inputs=[
-                io.Model.Input("model", tooltip="Of LoadBaseRestorer, also after ApplyPersonalization."),
-                io.Vae.Input("vae", tooltip="Of the same LoadBaseRestorer."),
-                FaceRecognizerType.Input("recognizer", tooltip="Of LoadFaceRecognizer. Judge the result by "
-                                         "another one: this one will always find it good."),
+                io.Model.Input("model", tooltip="From Load Base Restorer, also after Apply Personalization."),
+                io.Vae.Input("vae", tooltip="From the same Load Base Restorer."),
+                FaceRecognizerType.Input("recognizer", tooltip="From Load Face Recognizer. Judge the result "
+                                         "by another one: this one will always find it good."),
                 io.Float.Input("strength", default=0.01, min=0.0, max=2.0, step=0.005, round=0.001,
                                tooltip="Length of a step, as a part of the latent's spread. 0 is the MODEL "
                                "as it is, bit for bit; 0.05 and more shows as noise."),
@@ -59,7 +59,7 @@ class FaceIdentityGuidance(io.ComfyNode):
                 percent("start_percent", 0.4, "begins"),
                 percent("end_percent", 1.0, "ends"),
                 io.Int.Input("every", default=1, min=1, max=100, optional=True, advanced=True,
-                             tooltip="Guides only each so many-th step: faster, and weaker."),
+                             tooltip="Guides only every n-th step: faster, and weaker."),
             ],
             outputs=[io.Model.Output(tooltip="The guided MODEL: for a sampler, and then for Identity "
                                      "Guidance Report.")],
@@ -107,7 +107,8 @@ class IdentityGuidanceReport(io.ComfyNode):
             description="Whether Face Identity Guidance acted: the likeness in each guided step.",
             search_aliases=["clr-face", "likeness", "face similarity", "loss", "pfstorer"],
             inputs=[
-                io.Model.Input("model", tooltip="Of Face Identity Guidance: the one that was sampled with."),
+                io.Model.Input("model",
+                               tooltip="From Face Identity Guidance: the one that was sampled with."),
                 io.Latent.Input("samples", tooltip="What the sampler made with it."),
             ],
             outputs=[

@@ -30,8 +30,8 @@ class LikenessReport(io.ComfyNode):
                             "arcface", "face distance", "pfstorer"],
             is_output_node=True,
             inputs=[
-                FaceRecognizerType.Input("recognizer", tooltip="Of LoadFaceRecognizer; not the one that the "
-                                         "result was guided by."),
+                FaceRecognizerType.Input("recognizer", tooltip="From Load Face Recognizer; not the one that "
+                                         "the result was guided by."),
                 io.Image.Input("result", tooltip="What was restored. Of a batch, the mean is reported."),
                 photos_input(),
                 io.Image.Input("base", optional=True, tooltip="The same without the person: restored by the "
@@ -39,8 +39,8 @@ class LikenessReport(io.ComfyNode):
                 io.Image.Input("bad", optional=True, tooltip="The bad picture, of any size."),
                 FaceRecognizerType.Input("second", optional=True, tooltip="Another recogniser, such as the "
                                          "one that guided: both are reported."),
-                io.Model.Input("model", optional=True, tooltip="That the result was sampled with: says so if "
-                               "one of the recognisers guided it."),
+                io.Model.Input("model", optional=True, tooltip="The one that the result was sampled with: "
+                               "the report says so if one of the recognisers guided it."),
             ],
             outputs=[
                 io.String.Output(display_name="report",

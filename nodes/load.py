@@ -99,7 +99,7 @@ class LoadBaseRestorer(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(tooltip="For TiledSRSampler, KSampler, LoRA loaders, …"),
+                io.Model.Output(tooltip="For Tiled SR Sampler, KSampler, LoRA loaders, …"),
                 io.Clip.Output(tooltip="For prompts of your own; most restorations need none."),
                 io.Vae.Output(tooltip="Of this restorer: it reads the bad picture and decodes the result."),
             ],

@@ -35,8 +35,8 @@ class ReferenceAttention(io.ComfyNode):
                             "ip-adapter", "instantid", "cachekv", "ref-ldm", "stylealigned", "pfstorer"],
             is_input_list=True,  # a list of photos is one person
             inputs=[
-                io.Model.Input("model", tooltip="Of LoadBaseRestorer, also after ApplyPersonalization."),
-                io.Vae.Input("vae", tooltip="Of the same LoadBaseRestorer."),
+                io.Model.Input("model", tooltip="From Load Base Restorer, also after Apply Personalization."),
+                io.Vae.Input("vae", tooltip="From the same Load Base Restorer."),
                 photos_input(),
                 io.Float.Input("strength", default=1.0, min=0.0, max=MAX_GAMMA, step=0.05,
                                tooltip="How often the photos count: 0 is the MODEL as it is, bit for bit, 1 "

@@ -41,8 +41,8 @@ class TiledSRSampler(io.ComfyNode):
                             "restoreformer", "blurry", "deblur", "unblur", "old photo", "denoise", "stablesr",
                             "diffbir", "pfstorer", "人脸修复", "老照片修复", "去模糊", "顔 復元", "高画質化"],
             inputs=[
-                io.Model.Input("model", tooltip="Of LoadBaseRestorer."),
-                io.Vae.Input("vae", tooltip="Of LoadBaseRestorer."),
+                io.Model.Input("model", tooltip="From Load Base Restorer."),
+                io.Vae.Input("vae", tooltip="From Load Base Restorer."),
                 io.Image.Input("image", tooltip="The bad picture, at its own size."),
                 io.Float.Input("upscale", default=4.0, min=1.0, max=MAX_UPSCALE, step=0.25,
                                tooltip="The result is this many times as wide and as high. A restorer of "

@@ -23,7 +23,7 @@ class RestorationTiling(io.ComfyNode):
             search_aliases=["tile", "tiled ksampler", "large image", "mixture of diffusers", "multidiffusion",
                             "pfstorer"],
             inputs=[
-                io.Model.Input("model", tooltip="Of LoadBaseRestorer, or any other diffusion U-Net."),
+                io.Model.Input("model", tooltip="From Load Base Restorer, or any other diffusion U-Net."),
                 io.Int.Input("tile", default=0, min=0, max=8192, step=8,
                              tooltip="Side of a tile in pixels. 0: what the restorer was trained on."),
                 io.Int.Input("overlap", default=-1, min=-1, max=4096,

@@ -61,7 +61,7 @@ class TrainIdentityAdapter(io.ComfyNode):
                 fine_number("lambda_gen", DEFAULTS.lambda_gen, "Weight of the loss without the bad picture: "
                             "more helps very bad pictures and harms good ones.", 10.0, 0.01),
                 fine_number("lambda_pers", DEFAULTS.lambda_pers, "Weight of the loss that ties the word to "
-                            "them."),
+                            "the person."),
                 fine_number("p_hq", DEFAULTS.p_hq, "Share of samples whose picture is good already."),
                 io.Combo.Input("null_lq", options=list(NULL_LQ), default="drop", optional=True, advanced=True,
                                tooltip="What stands for no bad picture: no SFT, a zero latent, or gray."),
@@ -76,7 +76,7 @@ class TrainIdentityAdapter(io.ComfyNode):
                                tooltip="What is learned: PFStorer's blocks, or a LoRA to compare them with. "
                                "Dual-Pivot has a node of its own, Train Dual-Pivot (TrainDualPivot)."),
                 io.Int.Input("rank", default=RANK, min=1, max=1024, optional=True, advanced=True,
-                             tooltip="Of a LoRA: more learns more, and makes a larger file."),
+                             tooltip="Rank of a LoRA: more learns more, and makes a larger file."),
                 face_input(),
             ],
             hidden=[io.Hidden.unique_id],

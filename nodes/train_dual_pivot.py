@@ -57,9 +57,9 @@ class TrainDualPivot(io.ComfyNode):
                                 tooltip="What the person is: man, woman, girl, … The rest of their class is "
                                 "drawn by the base first, so that it stays what it was."),
                 count("text_steps", DEFAULTS.text_steps("both"), 50_000,
-                      "Of the text pivot; 2500 as published."),
+                      "Training steps of the text pivot; 2500 as published."),
                 count("model_steps", DEFAULTS.steps - DEFAULTS.text_steps("both"), 50_000,
-                      "Of the model pivot; 800 as published."),
+                      "Training steps of the model pivot; 800 as published."),
                 seed_input(),
                 cleaner_input("The one that cleans bad pictures when you restore (Load Upscale Model). "
                               "Unconnected: the one in the checkpoint, if there is one."),
@@ -71,8 +71,8 @@ class TrainDualPivot(io.ComfyNode):
                        "and more, and a file of 1.7 GB."),
                 choice("model_weights", MODEL_WEIGHTS, DEFAULTS.model_weights, "What the model pivot trains "
                        "of the control network. first150: its first tensors, as published."),
-                count("rank", DEFAULTS.rank, 1024, "Of what is lora: more learns more, and makes a larger "
-                      "file.", **advanced),
+                count("rank", DEFAULTS.rank, 1024, "Rank of what is lora: more learns more, and makes a "
+                      "larger file.", **advanced),
                 io.String.Input("token", default=DEFAULTS.token, **advanced,
                                 tooltip="The word that comes to mean the person: one that says nothing by "
                                 "itself."),

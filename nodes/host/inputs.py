@@ -25,9 +25,9 @@ def fine_number(name: str, default: float, tooltip: str, most: float = 1.0, step
 def base_inputs() -> list[Any]:
     """Of a node that learns on a base restorer."""
     return [
-        io.Model.Input("model", tooltip="Of LoadBaseRestorer."),
-        io.Clip.Input("clip", tooltip="Of the same LoadBaseRestorer."),
-        io.Vae.Input("vae", tooltip="Of the same LoadBaseRestorer."),
+        io.Model.Input("model", tooltip="From Load Base Restorer."),
+        io.Clip.Input("clip", tooltip="From the same Load Base Restorer."),
+        io.Vae.Input("vae", tooltip="From the same Load Base Restorer."),
     ]
 
 
@@ -62,7 +62,7 @@ def _growing(name: str, of: Any, least: int, optional: bool = False) -> Any:
 
 
 def name_input() -> Any:
-    return io.String.Input("name", default="person", tooltip="Of the file in models/identity_adapters.")
+    return io.String.Input("name", default="person", tooltip="Name of the file in models/identity_adapters.")
 
 
 def seed_input() -> Any:

@@ -66,5 +66,10 @@ def test_every_input_has_a_tooltip(ours: Schemas) -> None:
     assert [name for name, options in given.items() if not options.get("tooltip")] == []
 
 
+def test_every_output_has_a_tooltip(ours: Schemas) -> None:
+    given = {name: zip(s["output_name"], s["output_tooltips"], strict=True) for name, s in ours.items()}
+    assert [f"{name}.{output}" for name, tips in given.items() for output, tip in tips if not tip] == []
+
+
 def test_help_pages_exist_for_every_node(ours: Schemas) -> None:
     assert [name for name in ours if not Path(ROOT, "web", "docs", f"{name}.md").is_file()] == []
