@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io
-from torch import Tensor
 
-from ..pfstorer_core.personalization.base import Adapter
 from ..pfstorer_core.recognition.identification import THRESHOLD
 from .host.adapters import IdentityAdapterType
-from .host.choosing import BASE, LEAVE, choose, faces_in, faces_known
+from .host.choosing import BASE, LEAVE, Choosing
 from .host.folders import DLIB, recognizer_path
-from .host.images import from_image, to_image
+from .host.images import to_image
 from .host.inputs import adapters_input
 from .host.notes import show_notes
+from .host.photos import as_list
 from .host.recognition import FaceRecognizerType, HostedRecognizer
 
 
@@ -30,9 +29,10 @@ class ChooseIdentity(io.ComfyNode):
             "belongs to, or to nobody.",
             search_aliases=["who is it", "face recognition", "identify", "face match", "group photo", "video",
                             "who", "person", "pfstorer"],
+            is_input_list=True,  # so that each face of a list of pictures goes back into its own
             inputs=[
                 io.Image.Input("image", tooltip="One picture, several, or the frames of a film, in which a "
-                               "face is followed."),
+                               "face is followed. A list, as of a folder, is one picture after another."),
                 adapters_input(),
                 io.Float.Input("threshold", default=THRESHOLD, min=0.0, max=1.0, step=0.01,
                                tooltip="Likeness that a face needs to be a person's: 0 is as strangers are, "
@@ -55,20 +55,23 @@ class ChooseIdentity(io.ComfyNode):
                                       "Face."),
                 io.String.Output(display_name="report", tooltip="A line for each face: who, and how near."),
                 io.Image.Output(display_name="sheet", tooltip="The faces, each under its person."),
+                io.Image.Output(display_name="images", is_output_list=True,
+                                tooltip="A list in the same order: the picture with the person in it, for "
+                                "Crop Face where image is a list of pictures."),
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, image: Tensor, identity_adapters: Mapping[str, Adapter], threshold: float, bboxes: Any = None,
-        recognizer: HostedRecognizer | None = None, others: str = LEAVE,
+        cls, image: Any, identity_adapters: Mapping[str, Any], threshold: Any, bboxes: Any = None,
+        recognizer: Any = None, others: Any = LEAVE,
     ) -> io.NodeOutput:  # fmt: skip
-        pictures = from_image(image).cpu().clamp(0, 1)
-        recognizer = recognizer or HostedRecognizer.load(recognizer_path(DLIB))
-        known = faces_known(identity_adapters, recognizer)
-        faces, people = faces_in(pictures, bboxes), list(identity_adapters.values())
-        chosen = choose(pictures, faces, people, known, recognizer, threshold, others)
+        given = [as_list(values) for values in (image, bboxes, threshold, others)]
+        by: HostedRecognizer = as_list(recognizer)[0] or HostedRecognizer.load(recognizer_path(DLIB))
+        people = {name: as_list(adapters) for name, adapters in identity_adapters.items()}
+        rounds = [[values[min(n, len(values) - 1)] for values in given] for n in range(max(map(len, given)))]
+        chosen = Choosing.among(people, by).choose(rounds)
         shown = show_notes(cls.hidden.unique_id, chosen.lines) if cls.hidden else {}
-        report = "\n".join(chosen.lines)
-        return io.NodeOutput(chosen.adapters, chosen.boxes, report, to_image(chosen.sheet), ui=shown)
+        report, sheet = "\n".join(chosen.lines), to_image(chosen.sheet)
+        return io.NodeOutput(chosen.adapters, chosen.boxes, report, sheet, chosen.images, ui=shown)

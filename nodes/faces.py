@@ -18,9 +18,10 @@ from .host.face_crops import (
     aligned,
     cut_out,
     pasted,
+    pasted_in_list,
     side_of_aligned,
 )
-from .host.faces import chosen_face, host_boxes, masks_of_faces
+from .host.faces import chosen_face, host_boxes, masks_of_faces, picture_of
 from .host.folders import face_detector, face_detectors, stamp
 from .host.images import from_image, to_image
 from .host.photos import as_list
@@ -136,7 +137,7 @@ class RestorationCropFace(io.ComfyNode):
         if side := side_of_aligned(align, model):
             windows = aligned(pictures, faces, side, mm.throw_exception_if_processing_interrupted)
         crops = [cut_out(p, window) for p, window in zip(pictures.split(1), windows, strict=True) if window]
-        return io.NodeOutput(to_image(torch.cat(crops)), FaceCrop(windows))
+        return io.NodeOutput(to_image(torch.cat(crops)), FaceCrop(windows, picture_of(bboxes)))
 
 
 class RestorationPasteFace(io.ComfyNode):
@@ -174,11 +175,11 @@ class RestorationPasteFace(io.ComfyNode):
         cls, image: Any, face: Any, face_crop: Any, feather: Any, strength: Any = 1.0, keep: Any = None
     ) -> io.NodeOutput:
         given = [as_list(values) for values in (image, face, face_crop, feather, strength, keep)]
-        rounds = [[values[min(n, len(values) - 1)] for values in given] for n in range(max(map(len, given)))]
-        pictures, crops = given[0], given[2]
-        if len(pictures) > 1 or len(crops) == 1:
+        pictures, crops, kept = given[0], given[2], given[5]
+        if in_list := any(crop.picture is not None for crop in crops):
+            given[5] = [kept[min(crop.picture or 0, len(kept) - 1)] for crop in crops]
+        count = max(map(len, given[1:] if in_list else given))
+        rounds = [[values[min(n, len(values) - 1)] for values in given] for n in range(count)]
+        if not in_list and (len(pictures) > 1 or len(crops) == 1):
             return io.NodeOutput([pasted(*values) for values in rounds])
-        [picture] = pictures
-        for _, *values in rounds:
-            picture = pasted(picture, *values)
-        return io.NodeOutput([picture])
+        return io.NodeOutput(pasted_in_list(pictures, [values[1:] for values in rounds]))

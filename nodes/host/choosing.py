@@ -16,7 +16,8 @@ from ...pfstorer_core.personalization.base import Adapter
 from ...pfstorer_core.personalization.face import PersonFace
 from ...pfstorer_core.recognition.identification import Gallery, Track, identify, tracks_of
 from ...pfstorer_core.recognition.shown import Shown
-from .faces import KNOWN, faces_of, host_boxes
+from .faces import KNOWN, PICTURE, faces_of, host_boxes
+from .images import from_image
 from .recognition import HostedRecognizer
 
 LEAVE, BASE = "leave as they are", "restore by the base"
@@ -34,14 +35,22 @@ class Chosen:
     Attributes:
         adapters: of each person who is to be restored; None: nobody's, for the base.
         boxes: of each of them, the host's boxes for each picture, none or one.
+        images: of each of them, the IMAGE with the person in it.
         lines: who is who, in words.
-        sheet: the same as a picture [1, 3, H, W] in [0, 1].
+        panels: the same as faces [1, 3, CELL, CELL] in [0, 1] with captions.
     """
 
     adapters: list[Adapter | None] = field(default_factory=list)
     boxes: list[list[list[dict[str, Any]]]] = field(default_factory=list)
+    images: list[Tensor] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
-    sheet: Tensor = field(default_factory=lambda: torch.zeros(1, 3, CELL, CELL))
+    panels: list[tuple[str, Tensor]] = field(default_factory=list)
+
+    @property
+    def sheet(self) -> Tensor:
+        """[1, 3, H, W] in [0, 1]."""
+        shown = self.panels[:MOST_SHOWN]
+        return sheet_of(shown, CELL, min(COLUMNS, len(shown)))
 
 
 def faces_known(adapters: Mapping[str, Adapter | None], recognizer: HostedRecognizer) -> Tensor:
@@ -93,56 +102,92 @@ def shown_at(face: Face, picture: Tensor) -> Shown:
     return Shown(cut(picture[None], window), None)
 
 
-def choose(
-    pictures: Tensor, faces: Sequence[Sequence[Face]], adapters: Sequence[Adapter], known: Tensor,
-    recognizer: HostedRecognizer, threshold: float, others: str,
-) -> Chosen:  # fmt: skip
-    """Give each face to its person.
+@dataclass(frozen=True, eq=False)
+class Choosing:
+    """Whom faces may belong to, and by what they are recognised."""
 
-    Args:
-        pictures: [B, 3, H, W] in [0, 1]: one, several, or the frames of a film.
-        faces: of each.
-        known: mean faces [P, D] of the adapters.
-        others: whether faces of nobody are restored by the base.
-    Raises:
-        ValueError: there is no face, or nobody's face is to be restored.
-    """
-    if not any(faces):
-        where = "the picture" if len(faces) == 1 else f"any of the {len(faces)} pictures"
-        raise ValueError(
-            f"No face was found in {where}, so that nobody can be recognised: connect bboxes of Find Faces "
-            "with another detector, or apply the person's adapter without this node."
+    adapters: Sequence[Adapter]
+    gallery: Gallery
+    recognizer: HostedRecognizer
+
+    @classmethod
+    def among(cls, adapters: Mapping[str, Sequence[Adapter]], recognizer: HostedRecognizer) -> Choosing:
+        """People by the inputs' names; raises what `faces_known` does."""
+        people = {
+            name if len(of) == 1 else f"{name}, number {n}": adapter
+            for name, of in adapters.items()
+            for n, adapter in enumerate(of, start=1)
+        }
+        known = faces_known(people, recognizer)
+        return cls([*people.values()], Gallery.of(recognizer.loaded().embed, known), recognizer)
+
+    def choose(self, rounds: Sequence[Sequence[Any]]) -> Chosen:
+        """Give each face to its person.
+
+        Args:
+            rounds: IMAGE [B, H, W, C] in [0, 1] (one picture, several, or the frames of a film), boxes or
+                None, the threshold, and what becomes of others; of each of a list of pictures.
+        Raises:
+            ValueError: there is no face, or nobody's face is to be restored.
+        """
+        chosen, looked_at, several = Chosen(), 0, len(rounds) > 1
+        for number, (image, bboxes, threshold, others) in enumerate(rounds):
+            pictures = from_image(image).cpu().clamp(0, 1)
+            faces, looked_at = faces_in(pictures, bboxes), looked_at + len(pictures)
+            found = self._among(pictures, faces, threshold, others) if any(faces) else Chosen()
+            lines = [f"Picture {number + 1}: {line}" for line in found.lines or ["no face."]]
+            chosen.adapters += found.adapters
+            chosen.boxes += [numbered(boxes, number) if several else boxes for boxes in found.boxes]
+            chosen.images += [image] * len(found.adapters)
+            chosen.lines += lines if several else found.lines
+            chosen.panels += found.panels
+        if not chosen.panels:
+            where = "the picture" if looked_at == 1 else f"any of the {looked_at} pictures"
+            raise ValueError(
+                f"No face was found in {where}, so that nobody can be recognised: connect bboxes of Find "
+                "Faces with another detector, or apply the person's adapter without this node."
+            )
+        if not chosen.adapters:
+            raise ValueError(
+                f"Nobody's face is near enough ({rounds[0][2]:g}) to a person, so that nothing would be "
+                f"restored: {' '.join(chosen.lines)} Lower the threshold, or set others to “{BASE}”."
+            )
+        return chosen
+
+    def _among(
+        self, pictures: Tensor, faces: Sequence[Sequence[Face]], threshold: float, others: str
+    ) -> Chosen:
+        """Of pictures [B, 3, H, W] with so many faces each."""
+        embed = self.recognizer.loaded().embed
+        shown = [[shown_at(f, picture) for f in of] for of, picture in zip(faces, pictures, strict=True)]
+        directions = list[Tensor]()
+        for of in shown:
+            mm.throw_exception_if_processing_interrupted()
+            raw = [one.embedded(embed) for one in of]
+            none = self.gallery.people.new_empty(0)
+            directions.append(self.gallery.directions(torch.cat(raw).cpu()) if raw else none)
+        boxes: list[list[Box]] = [[face.box for face in of] for of in faces]
+        tracks = tracks_of(boxes, directions)
+        table = self.gallery.likenesses(torch.stack([track.direction for track in tracks]))
+        people = identify(tracks, table, threshold)
+        chosen = Chosen(
+            lines=told(tracks, people, table, len(pictures)), panels=panels(tracks, people, table, shown)
         )
-    embed = recognizer.loaded().embed
-    gallery = Gallery.of(embed, known)
-    shown = [[shown_at(face, picture) for face in of] for of, picture in zip(faces, pictures, strict=True)]
-    directions = list[Tensor]()
-    for of in shown:
-        mm.throw_exception_if_processing_interrupted()
-        raw = [one.embedded(embed) for one in of]
-        directions.append(gallery.directions(torch.cat(raw).cpu()) if raw else known.new_empty(0))
-    boxes: list[list[Box]] = [[face.box for face in of] for of in faces]
-    tracks = tracks_of(boxes, directions)
-    table = gallery.likenesses(torch.stack([track.direction for track in tracks]))
-    people = identify(tracks, table, threshold)
-    chosen = Chosen(
-        lines=told(tracks, people, table, len(pictures)), sheet=sheet(tracks, people, table, shown)
-    )
-    for person, adapter in enumerate(adapters):
-        own = [track for track, who in zip(tracks, people, strict=True) if who == person]
-        if own:
-            chosen.adapters.append(adapter)
-            chosen.boxes.append(boxes_by_picture(own, faces))
-    for track, who in zip(tracks, people, strict=True):
-        if who is None and others == BASE:
-            chosen.adapters.append(None)
-            chosen.boxes.append(boxes_by_picture([track], faces))
-    if not chosen.adapters:
-        raise ValueError(
-            f"Nobody's face is near enough ({threshold:g}) to a person, so that nothing would be restored: "
-            f"{' '.join(chosen.lines)} Lower the threshold, or set others to “{BASE}”."
-        )
-    return chosen
+        for person, adapter in enumerate(self.adapters):
+            own = [track for track, who in zip(tracks, people, strict=True) if who == person]
+            if own:
+                chosen.adapters.append(adapter)
+                chosen.boxes.append(boxes_by_picture(own, faces))
+        for track, who in zip(tracks, people, strict=True):
+            if who is None and others == BASE:
+                chosen.adapters.append(None)
+                chosen.boxes.append(boxes_by_picture([track], faces))
+        return chosen
+
+
+def numbered(boxes: list[list[dict[str, Any]]], picture: int) -> list[list[dict[str, Any]]]:
+    """Boxes that say which picture of a list they are in, for Paste Face."""
+    return [[{**box, PICTURE: picture} for box in of] for of in boxes]
 
 
 def boxes_by_picture(tracks: Sequence[Track], faces: Sequence[Sequence[Face]]) -> list[list[dict[str, Any]]]:
@@ -169,13 +214,13 @@ def named(who: int | None) -> str:
     return "nobody" if who is None else f"person {who + 1}"
 
 
-def sheet(
+def panels(
     tracks: Sequence[Track], people: Sequence[int | None], table: Tensor, shown: Sequence[Sequence[Shown]]
-) -> Tensor:
-    """Each face as it is first seen, under whose it is: [1, 3, H, W] in [0, 1]."""
-    panels = []
+) -> list[tuple[str, Tensor]]:
+    """Each face as it is first seen, under whose it is."""
+    found = []
     for track, who, row in list(zip(tracks, people, table, strict=True))[:MOST_SHOWN]:
         picture, number = next(iter(track.places.items()))
         near = float(row.max() if who is None else row[who])
-        panels.append((f"{named(who)} {near:.2f}", shown[picture][number].cut(CELL)))
-    return sheet_of(panels, CELL, min(COLUMNS, len(panels)))
+        found.append((f"{named(who)} {near:.2f}", shown[picture][number].cut(CELL)))
+    return found

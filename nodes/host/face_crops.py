@@ -27,10 +27,15 @@ Places = tuple[Window | Alignment | None, ...]
 
 @dataclass(frozen=True)
 class FaceCrop:
-    """Where faces were cut out: a window, or how it was aligned, for each picture of a batch; None where
-    there was no face."""
+    """Where faces were cut out.
+
+    Attributes:
+        windows: a window, or how it was aligned, for each picture of a batch; None where there was no face.
+        picture: which of a list of pictures that was, from 0; None: there is only one, or nobody knows.
+    """
 
     windows: Places
+    picture: int | None = None
 
 
 ASPECT_TOLERANCE = 0.05
@@ -153,3 +158,24 @@ def pasted(
         result[n] = put_back(pictures[n : n + 1], part[None], window, feather, strength, kept[n])[0]
     alpha = image[..., 3:].to(result).movedim(-1, 1)
     return torch.cat([result, alpha], 1).movedim(1, -1)
+
+
+def pasted_in_list(pictures: Sequence[Tensor], rounds: Sequence[Sequence[Any]]) -> list[Tensor]:
+    """IMAGEs, each with all faces that were cut from it; those from which none was stay as they are.
+
+    Args:
+        pictures: one, or as many as the faces came from.
+        rounds: of each face what `pasted` takes beside the picture.
+    Raises:
+        ValueError: there is no such picture; see `pasted`, too.
+    """
+    results = list(pictures)
+    for face, crop, *how in rounds:
+        number = crop.picture or 0
+        if number >= len(results):
+            raise ValueError(
+                f"A face was cut from picture {number + 1} of a list, and the input image holds "
+                f"{len(results)}: connect the same pictures, or enlarged copies of them."
+            )
+        results[number] = pasted(results[number], face, crop, *how)
+    return results

@@ -43,6 +43,14 @@ def faces_of(bboxes: Any, frames: int) -> list[list[Face]]:
     return found * frames if len(found) == 1 else found
 
 
+def picture_of(bboxes: Any) -> int | None:
+    """Which picture of a list the boxes are in, where Choose Identity wrote it into them."""
+    if isinstance(bboxes, Mapping):
+        return bboxes.get(PICTURE)
+    given = bboxes if isinstance(bboxes, list | tuple) else []
+    return next((number for one in given if (number := picture_of(one)) is not None), None)
+
+
 def _listed(boxes: Any) -> Sequence[Any]:
     if boxes is None:
         return []
@@ -78,6 +86,8 @@ def _landmarks(given: Any) -> Tensor:
 
 LANDMARKS, KNOWN = "landmarks", 4
 """Key of a box for eyes, nose and mouth, which all detectors tell: a list of (x, y)."""
+PICTURE = "picture"
+"""Key of a box for the number of its picture in a list of pictures, from 0."""
 UNKNOWN = torch.full((6, 2), math.nan)
 
 

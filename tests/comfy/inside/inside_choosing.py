@@ -1,5 +1,6 @@
 """Choose Identity in the host: who is who in pictures and films, what becomes of nobody, and its way back."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -143,6 +144,45 @@ def test_a_film_keeps_each_face_with_its_person(adapters: dict[str, Adapter]) ->
     assert len(crops) == 5
     [back] = RestorationPasteFace.execute(frames.movedim(1, -1), crops, place, 0.0).result[0]
     assert back.shape == (6, 260, 900, 3)
+
+
+def test_each_face_of_a_folder_goes_back_into_its_picture(adapters: dict[str, Adapter]) -> None:
+    """Pictures of several sizes, of several people or none, in which a face that is nobody's stays."""
+    group, alone = example("group: bad picture")[1], example("P008: bad picture")[1]
+    pictures = [alone, torch.full((1, 80, 90, 3), 0.5), group]
+    two = {name: [adapters[name]] for name in ("identity_adapter_1", "identity_adapter_2")}
+    chosen = ChooseIdentity.execute(pictures, two, [0.4], others=[LEAVE])
+    people, boxes, report, _, images = chosen.args
+    assert [[*adapters.values()].index(person) for person in people] == [2, 1, 2]
+    assert [image is picture for image, picture in zip(images, (alone, group, group), strict=True)] == [
+        True
+    ] * 3
+    assert report.splitlines()[1] == "Picture 2: no face."
+    assert report.splitlines()[0].startswith("Picture 1: Face 1: person 2.")
+    assert report.splitlines()[-1].startswith("Picture 3: Face 3: nobody.")
+    cut = [RestorationCropFace.execute(i, 1, 0.3, b).result for i, b in zip(images, boxes, strict=True)]
+    crops, places = [1 - c for c, _ in cut], [p for _, p in cut]
+    keep = [torch.zeros(1, 8, 8), torch.zeros(1, 8, 8), torch.ones(1, 8, 8)]
+    for kept in (None, keep):
+        results = RestorationPasteFace.execute(pictures, crops, places, [0.0], [0.5], kept or [None]).result[
+            0
+        ]
+        assert [result.shape for result in results] == [picture.shape for picture in pictures]
+        changed = [bool((a != b).any()) for a, b in zip(results, pictures, strict=True)]
+        assert changed == [True, False, kept is None]
+        nobody = RestorationFindFaces.execute(group, "blazeface").result[0][0][2]
+        left, right = int(nobody["x"]), int(nobody["x"] + nobody["width"])
+        assert torch.equal(results[2][:, :, left:right], group[:, :, left:right]), "byte for byte"
+    [once] = RestorationPasteFace.execute(alone, crops[0], replace(places[0], picture=None), 0.0, 0.5).result[
+        0
+    ]
+    assert torch.equal(results[0], once), "pasted once, however many pictures there are"
+    with pytest.raises(ValueError, match="from picture 3 of a list, and the input image holds 2"):
+        RestorationPasteFace.execute(pictures[:2], crops, places, [0.0])
+    with pytest.raises(ValueError, match="No face was found in any of the 2 pictures"):
+        ChooseIdentity.execute([pictures[1]] * 2, two, [0.4])
+    with pytest.raises(ValueError, match="of identity_adapter_1, number 2 holds no face"):
+        ChooseIdentity.execute(group, {"identity_adapter_1": [people[0], people[0].with_face(None)]}, 0.4)
 
 
 def test_what_does_not_fit_is_said(adapters: dict[str, Adapter], plain: Adapter) -> None:
