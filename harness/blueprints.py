@@ -49,7 +49,7 @@ PUBLISH = """async ({title, names, description, search_aliases, exposed, outputs
     await run("Comfy.Subgraph.SetDescription", {description});
     await run("Comfy.Subgraph.SetSearchAliases", {aliases: search_aliases});
     app.canvas.setGraph(graph);
-    node.setSize(node.computeSize());
+    node.setSize([Math.max(300, node.computeSize()[0]), node.computeSize()[1]]);
     app.canvas.select(node);
     await run("Comfy.PublishSubgraph", {name: title});
 }"""

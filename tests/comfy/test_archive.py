@@ -29,7 +29,7 @@ NEEDED = {
     "web/docs/LoadBaseRestorer.md", "pfstorer_core/imaging/faces/data/blazeface.safetensors",
     "pfstorer_core/imaging/faces/data/blazeface.LICENSE.txt",
     "pfstorer_core/models/data/clip_merges.LICENSE.txt", "assets/examples/P007_bad.png",
-    "assets/examples/LICENSE.txt",
+    "assets/examples/LICENSE.txt", "subgraphs/Restore Faces.json",
 }  # fmt: skip
 UNWANTED = (
     "tests/*", "harness/*", "lab/*", ".*", "assets/*judges*", "docs/*.png", "docs/*.json",
