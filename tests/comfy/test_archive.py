@@ -26,7 +26,7 @@ NEEDED = {
     "assets/identity_adapters/drawn_person_dual_pivot.safetensors",
     "pfstorer_core/models/data/clip_merges.txt.gz", "workflows/Restore and upscale.json",
     "workflows/Restore and upscale.jpg", "workflows/api/restore_and_upscale.json",
-    "web/docs/LoadBaseRestorer.md", "pfstorer_core/imaging/faces/data/blazeface.safetensors",
+    "web/docs/LoadBaseRestorer.md", "locales/zh/nodeDefs.json", "pfstorer_core/imaging/faces/data/blazeface.safetensors",
     "pfstorer_core/imaging/faces/data/blazeface.LICENSE.txt",
     "pfstorer_core/models/data/clip_merges.LICENSE.txt", "assets/examples/P007_bad.png",
     "assets/examples/LICENSE.txt", "subgraphs/Restore Faces.json",
