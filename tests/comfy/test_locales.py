@@ -72,7 +72,8 @@ def test_everything_is_translated_and_nothing_else(ours: Mapping[str, Schema], l
         for place, text in found.items():
             assert text.strip() == text != "", (name, place)
             assert not SPECIAL.search(text), (name, place)
-            kept = {found.get(f"inputs.{word}.name", word) for word in KEPT.findall(english[place])}
+            kept: list[str] = KEPT.findall(english[place])
+            kept = [found.get(f"inputs.{word}.name", word) for word in kept]
             words = KEPT.findall(text)
             lost = [word for word in kept if word not in (words if word.isascii() else text)]
             assert not lost, f"{name}, {place}: {lost} of the English text are not in: {text}"
@@ -86,3 +87,14 @@ def test_sockets_of_growing_inputs_have_their_tooltip_in_english(ours: Mapping[s
         for name, schema in ours.items()
     }
     assert read("en") == {name: entry for name, entry in wanted.items() if entry["inputs"]}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_help_pages_are_of_nodes_and_name_the_files_of_the_english_ones(language: str) -> None:
+    """`docs/<node>/<language>.md`; where there is none the canvas shows `docs/<node>.md`, never an en.md."""
+    pages = [*(ROOT / "web" / "docs").glob(f"*/{language}.md")]
+    assert pages
+    for page in pages:
+        text, english = (path.read_text(encoding="utf-8") for path in (page, page.parent.with_suffix(".md")))
+        assert text.startswith(f"# {read(language)[page.parent.name]['display_name']}\n")
+        assert [code for code in re.findall(r"`[^`]+`", text) if code not in english] == [], page
