@@ -19,7 +19,7 @@ class AttentionBlock(Layer):
 
     def __init__(self, channels: int, heads: int, backend: Backend) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.out_channels = heads, channels
         self.attention = backend.attention
         self.norm = backend.group_norm(channels)
         self.qkv = backend.conv1d(channels, 3 * channels)

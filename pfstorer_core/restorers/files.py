@@ -204,13 +204,14 @@ def load_restorer(
 
     Args:
         path, addons, prediction_type, variant: see `open_restorer`.
-        text: also load the text tower, for prompts other than the empty one.
+        text: also load the text tower, for prompts other than the empty one, where the U-Net reads any.
     Raises:
         FileNotFoundError, PermissionError, CheckpointError: see `open_restorer`; also where there is
             neither a null context nor a text tower to make it.
     """
     file = open_restorer(path, addons, prediction_type, variant)
     context = file_context(file, Path(path).name)
+    text = text and bool(file.unet_config.context_dim)
     if text and not file.text:
         raise CheckpointError(
             f"{Path(path).name} has no text tower, so it cannot read prompts, nor learn a person."

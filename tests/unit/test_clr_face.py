@@ -57,8 +57,7 @@ def test_saved_and_loaded_it_is_the_same(prior: Restorer, tmp_path: Path) -> Non
     assert torch.equal(restore(loaded, LQ, steps=2), restore(prior, LQ, steps=2))
     with pytest.raises(ValueError, match="reads no prompts"):
         restore(loaded, LQ, steps=1, prompt="a face")
-    with pytest.raises(CheckpointError, match="no text tower"):
-        load_restorer(tmp_path / "a.safetensors", text=True)
+    assert load_restorer(tmp_path / "a.safetensors", text=True).text is None  # there is none to ask for
 
 
 @pytest.mark.parametrize("wrapped", [True, False])

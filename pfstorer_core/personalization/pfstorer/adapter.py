@@ -62,10 +62,10 @@ class IdentityAdapter(Adapter):
             if site in known and len(block.gamma) != (width := site_size(unet, site)[0])
         ]
         channels, *sides = self.references.shape[1:]
-        if channels != unet.config.in_channels or max(sides) > image_size:
+        if channels != unet.config.out_channels or max(sides) > image_size:
             faults.append(
                 f"its references are {list(self.references.shape)}, but {name} has latents of "
-                f"{unet.config.in_channels} channels, and pictures of {image_size} pixels"
+                f"{unet.config.out_channels} channels, and pictures of {image_size} pixels"
             )
         faults += context_faults(self.context, unet, name)
         if faults:

@@ -106,4 +106,5 @@ class BoundBlocks:
             if (strength := self.strength(site))
         }
         share = min(max(map(self.strength, self.adapter.blocks), default=self.gamma), 1.0)
-        return Changes(sites, context=self.adapter.context if share else None, context_share=share)
+        named = share > 0 and self.adapter.context.numel() > 0
+        return Changes(sites, context=self.adapter.context if named else None, context_share=share)

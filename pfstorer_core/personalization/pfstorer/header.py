@@ -51,7 +51,8 @@ class PFStorerHeader(AdapterHeader):
     Attributes:
         sites: layers of the decoder with a block.
         heads: attention heads of each, in their order.
-        person, end: positions of S* and of the end-of-text token in `prompt`.
+        person, end: positions of S* and of the end-of-text token in `prompt`, which is empty where the
+            restorer reads no text.
         null_lq, reference_timestep: see `AdapterTraining`.
     """
 
@@ -79,12 +80,14 @@ class PFStorerHeader(AdapterHeader):
         ]
 
 
+REFERENCES = "refs.latents"
 LATENTS = {
     "token.embedding": ("[1, D]", (1, 0)),
     "context.main": ("[1, L, D]", (1, LONGEST_CONTEXT, 0)),
-    "refs.latents": ("[R, C, h, w]", (MOST_REFERENCES, 64, LONGEST_SIDE, LONGEST_SIDE)),
+    REFERENCES: ("[R, C, h, w]", (MOST_REFERENCES, 64, LONGEST_SIDE, LONGEST_SIDE)),
 }
-"""An adapter's tensors beside its blocks: shape in words, and its largest sizes, of which 0 is any."""
+"""An adapter's tensors beside its blocks: shape in words, and its largest sizes, of which 0 is any. D is 0
+where the restorer reads no text."""
 
 
 def check_tensors(header: PFStorerHeader, tensors: StateDict, what: str) -> None:
@@ -106,7 +109,7 @@ def check_tensors(header: PFStorerHeader, tensors: StateDict, what: str) -> None
         fits = len(found) == len(largest) and all(
             n <= most or not most for n, most in zip(found, largest, strict=True)
         )
-        if not fits or not all(found[1:]):
+        if not fits or not all(found[1:] if name == REFERENCES else found[1:-1]):
             refuse(
                 f"{name} has the shape {list(found)}, expected {shape}, {list(largest)} at the most (0: any)"
             )
@@ -116,7 +119,8 @@ def check_tensors(header: PFStorerHeader, tensors: StateDict, what: str) -> None
     tokens, width = tensors["context.main"].shape[1:]
     if tensors["token.embedding"].shape[0] != 1 or tensors["token.embedding"].shape[1] != width:
         refuse(f"its token is {tensors['token.embedding'].shape[1]} wide, its context {width}")
-    if len(tensors["context.main"]) != 1 or not header.person < header.end < tokens:
+    names = not width or header.person < header.end < tokens
+    if len(tensors["context.main"]) != 1 or not names:
         refuse(f"its prompt has {tokens} tokens, but person and end are at {header.person} and {header.end}")
     for prefix, heads in zip(prefixes, header.heads, strict=True):
         gamma = tensors.get(f"{prefix}gamma")

@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 
 from ...models import UNet
-from ...models.blocks import ResBlock, Upsample
+from ...models.blocks import Upsample
+from ...models.transformer import SpatialTransformer
 from ...models.unet import Block
 from .block import PersonalizationBlock
 
@@ -16,15 +17,18 @@ from .block import PersonalizationBlock
 def default_sites(unet: UNet) -> list[str]:
     """ViCo's choice, every second transformer of the decoder: in Stable Diffusion output_blocks.4.1, .6.1,
     .8.1 and .10.1. Where the finest level has no transformers, as in the embedded restorer, the last one and
-    all residual blocks after it: a face of few pixels is drawn there (docs/personalization.md)."""
+    all residual blocks after it: a face of few pixels is drawn there (docs/personalization.md). Of a U-Net
+    that reads no text all but those of the finest features, which are too many to attend to."""
     sites = decoder_sites(unet)
     reading = [number for number, site in enumerate(sites) if text_attention_of(unet, site)]
+    if not reading:
+        return [site for site in sites if site_factor(unet, site) > 1]
     finest_reads = reading[-1] == len(sites) - 1
     return sites[reading[0] + 1 :: 2] if finest_reads else sites[reading[-1] :]
 
 
 def decoder_sites(unet: UNet) -> list[str]:
-    """Where an identity can act: each decoder block's transformer, or its residual block if it has none."""
+    """Where an identity can act: each decoder block's attention, or its residual block if it has none."""
     blocks = (cast(Block, block) for block in unet.output_blocks)
     return [
         f"{block.name}.{max(k for k, layer in enumerate(block) if not isinstance(layer, Upsample))}"
@@ -73,6 +77,6 @@ def block_number(site: str) -> int:
 
 
 def text_attention_of(unet: UNet, site: str) -> Any:
-    """The frozen attention to the text at a site; None at a residual block."""
+    """The frozen attention to the text at a site; None at a residual block, or where no text is read."""
     layer: Any = unet.get_submodule(site)
-    return None if isinstance(layer, ResBlock) else layer.transformer_blocks[0].attn2
+    return layer.transformer_blocks[0].attn2 if isinstance(layer, SpatialTransformer) else None

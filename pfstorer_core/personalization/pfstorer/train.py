@@ -85,11 +85,11 @@ class IdentityLoss(PersonObjective[IdentityAdapter]):
 
     def __init__(self, restorer: Restorer, photos: Photos, settings: AdapterTraining) -> None:
         super().__init__()
-        if restorer.text is None:
+        if restorer.text is None and restorer.null_context.numel():
             raise ValueError("Training an identity needs the restorer's text tower: load it with text=True.")
         self.restorer, self.settings = restorer, settings
         self.unet = restorer.unet.requires_grad_(False)
-        self.tower = restorer.text.requires_grad_(False)
+        self.tower = restorer.text.requires_grad_(False) if restorer.text else None
         self.sites = list(settings.sites) or default_sites(self.unet)
         blocks = new_blocks(self.unet, self.sites, settings.seed)
         self.blocks = nn.ModuleDict({_key(site): block for site, block in blocks.items()})
@@ -98,9 +98,12 @@ class IdentityLoss(PersonObjective[IdentityAdapter]):
                 block.gamma.requires_grad_(False).fill_(float(settings.blocks))
         if not settings.blocks:
             self.blocks.requires_grad_(False)
-        word = self.tower.model.token_embedding.weight[word_id(settings.init_word)]
-        self.token = nn.Parameter(word.detach().float().clone())
-        self.prompts = person_prompts(PROMPTS, self.tower.config.context_length)
+        if self.tower:
+            word = self.tower.model.token_embedding.weight[word_id(settings.init_word)].detach()
+            self.prompts = person_prompts(PROMPTS, self.tower.config.context_length)
+        else:  # nobody is called by a name where no text is read
+            word, self.prompts = torch.zeros(0), None
+        self.token = nn.Parameter(word.float().clone())
         self.references: Tensor
         self.register_buffer("references", photos.latents, persistent=False)
 
@@ -113,7 +116,11 @@ class IdentityLoss(PersonObjective[IdentityAdapter]):
         groups = [
             {"params": weights, "scale": 1.0, "weight_decay": settings.weight_decay},
             {"params": gammas, "scale": gamma_rate / rate, "weight_decay": 0.0},
-            {"params": [self.token], "scale": self.settings.token_lr / rate, "weight_decay": 0.0},
+            {
+                "params": [self.token] if self.token.numel() else [],
+                "scale": self.settings.token_lr / rate,
+                "weight_decay": 0.0,
+            },
         ]
         return [group for group in groups if group["params"]]
 
@@ -124,9 +131,7 @@ class IdentityLoss(PersonObjective[IdentityAdapter]):
         rows = torch.tensor([int(rng.integers(len(PROMPTS))) for rng in rngs], device=hq.device)
         noise, s = normal(hq, rngs), self.settings
 
-        prompts = self.prompts.to(hq.device)
-        context = prompts.context(self.tower, self.token, rows)
-        words = prompts.person[rows], prompts.end[rows]
+        context, words = self._called(rows)
         sites, loss_pers = self._personalization(batch["reference"], t, context, words)
         seen, hooks = context, NO_HOOKS
         if s.gradients == "truncated":
@@ -162,6 +167,14 @@ class IdentityLoss(PersonObjective[IdentityAdapter]):
             sites[site] = [Influence(block, reference)]
         return sites if s.blocks else {}, loss
 
+    def _called(self, rows: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Contexts [B, L, D] of the prompts `rows` [B], and where in them S* and the end-of-text token are,
+        which nobody asks for where no text is read."""
+        if self.tower is None or self.prompts is None:
+            return self.restorer.null_context.expand(len(rows), -1, -1), (rows, rows)
+        prompts = self.prompts.to(rows.device)
+        return prompts.context(self.tower, self.token, rows), (prompts.person[rows], prompts.end[rows])
+
     def _null(self, lq: Tensor) -> Condition:
         """Of L_Gen, which has no LQ picture."""
         if self.settings.null_lq == "drop":
@@ -187,9 +200,9 @@ class IdentityLoss(PersonObjective[IdentityAdapter]):
             sites=self.sites,
             heads=[block.attn1.heads for block in blocks.values()],
             prediction_type=self.restorer.header.prediction_type,
-            prompt=MAIN,
-            person=int(self.prompts.person[0]),
-            end=int(self.prompts.end[0]),
+            prompt=MAIN if self.prompts else "",
+            person=int(self.prompts.person[0]) if self.prompts else 0,
+            end=int(self.prompts.end[0]) if self.prompts else 1,
             init_word=s.init_word,
             null_lq=s.null_lq,
             reference_timestep=s.reference_timestep,
@@ -200,7 +213,7 @@ class IdentityLoss(PersonObjective[IdentityAdapter]):
         )
         main = torch.zeros(1, dtype=torch.int64, device=self.token.device)
         with torch.no_grad():
-            context = self.prompts.to(main.device).context(self.tower, self.token, main)
+            context, _ = self._called(main)
         made = IdentityAdapter(header, blocks, self.token.detach()[None], context, self.references)
         return made.to("cpu", torch.float32)
 
