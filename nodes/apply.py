@@ -62,7 +62,7 @@ class ApplyPersonalization(io.ComfyNode):
         if not isinstance(model.model, RestorerModel):
             raise ValueError(
                 f"This MODEL is a {type(model.model).__name__}, which knows no identities: connect the MODEL "
-                "of LoadBaseRestorer."
+                "of Load Base Restorer."
             )
         if identity_adapter is None:  # nobody's face, of ChooseIdentity
             return io.NodeOutput(model.clone())

@@ -54,7 +54,7 @@ class RestorationGuidance(io.ComfyNode):
         if space == "rgb" and vae is None:
             raise ValueError(
                 "The space rgb compares pictures, and needs the VAE that decodes them: connect the VAE of "
-                "LoadBaseRestorer, or take the space latent."
+                "Load Base Restorer, or take the space latent."
             )
         restorer_of(model, vae if space == "rgb" else None)
         if not scale:

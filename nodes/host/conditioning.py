@@ -26,7 +26,7 @@ def restorer_of(model: ModelPatcher, vae: Any) -> RestorerModel:
     if not isinstance(model.model, RestorerModel):
         raise ValueError(
             f"This MODEL is a {type(model.model).__name__}, which cannot restore: "
-            "connect the MODEL of LoadBaseRestorer."
+            "connect the MODEL of Load Base Restorer."
         )
     latents = model.model.latent_format
     wanted = (latents.spacial_downscale_ratio, latents.latent_channels)
@@ -34,7 +34,7 @@ def restorer_of(model: ModelPatcher, vae: Any) -> RestorerModel:
     if found != wanted:
         raise ValueError(
             f"This VAE does not belong to the MODEL: factor and channels of its latents are {found}, the "
-            f"MODEL's {wanted}. Connect the VAE of the same LoadBaseRestorer."
+            f"MODEL's {wanted}. Connect the VAE of the same Load Base Restorer."
         )
     return model.model
 
@@ -54,7 +54,7 @@ def prompts_for(restorer: RestorerModel, *prompts: Conditioning | None) -> list[
         if prompt and prompt[0][0].shape[-1] != width:
             raise ValueError(
                 f"A prompt has {prompt[0][0].shape[-1]} channels, this restorer reads {width}: "
-                "encode it with the CLIP of LoadBaseRestorer."
+                "encode it with the CLIP of Load Base Restorer."
             )
         for tokens, _ in prompt or ():
             finite(tokens, "positive or negative", "prompt")
@@ -67,8 +67,8 @@ def check_size(header: RestorerHeader, pixels: Tensor) -> None:
     if header.size_rule == "fixed" and shorter != wanted:
         raise ValueError(
             f"This restorer restores pictures whose shorter side has {wanted} pixels, and this one has "
-            f"{shorter}: it would draw a face of its own. Scale the image so, or take TiledSRSampler, which "
-            "does, or Crop Face with align FFHQ."
+            f"{shorter}: it would draw a face of its own. Scale the image to that, or take Tiled SR Sampler, "
+            "which does, or Crop Face with align FFHQ."
         )
 
 

@@ -73,8 +73,8 @@ class GradientDecoder:
         if vae.patcher.cached_patcher_init is None:
             raise ValueError(
                 f"{what[0].upper()}{what[1:]} needs the weights of the VAE once more, and how this "
-                f"{type(vae).__name__} was loaded is not known: connect the VAE of LoadBaseRestorer, "
-                f"VAELoader or CheckpointLoaderSimple, or {instead}."
+                f"{type(vae).__name__} was loaded is not known: connect the VAE of Load Base Restorer, "
+                f"Load VAE or Load Checkpoint, or {instead}."
             )
         self.what, self.instead = what, instead
         with torch.inference_mode(False), torch.no_grad():
@@ -206,7 +206,7 @@ def target_latent(args: dict[str, Any]) -> Tensor:
     if not shares.any():
         raise ValueError(
             "Guidance goes by the picture in the conditioning, and there is none: connect positive and "
-            "negative of RestorationConditioning to the sampler, or take TiledSRSampler."
+            "negative of Restoration Conditioning to the sampler, or take Tiled SR Sampler."
         )
     return torch.where(shares > 0, blended, args["denoised"])
 

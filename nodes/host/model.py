@@ -214,7 +214,7 @@ def check_cut(x: Tensor, conds: dict[str, Any]) -> None:
                 raise ValueError(
                     f"The model was given {len(x)} x {list(x.shape[-2:])} latent cells, and {rows} x {size} "
                     f"of {name}: another node cuts the latent, and not the picture that it is restored from. "
-                    "For tiles take RestorationTiling or TiledSRSampler."
+                    "For tiles take Tiled Diffusion or Tiled SR Sampler."
                 )
 
 

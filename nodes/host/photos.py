@@ -107,7 +107,7 @@ def _masked(mask: Tensor, image: Tensor, name: str, number: int) -> Box:
     if found is None:
         raise ValueError(
             f"The mask {name} (its number {number + 1}) is empty, so that it shows no face: paint the face "
-            "in it, or leave it out. (LoadImage gives an empty one for a picture without transparency.)"
+            "in it, or leave it out. (Load Image gives an empty one for a picture without transparency.)"
         )
     tall, wide = image.shape[-2] / mask.shape[-2], image.shape[-1] / mask.shape[-1]
     left, top, right, bottom = found

@@ -27,7 +27,7 @@ def check_fidelity(vae: Any, fidelity: float) -> None:
     elif fidelity:
         raise ValueError(
             f"Fidelity {fidelity:g} needs a VAE with CFW, and this one is ComfyUI's own: connect the VAE of "
-            "LoadBaseRestorer, or set fidelity to 0."
+            "Load Base Restorer, or set fidelity to 0."
         )
 
 

@@ -82,7 +82,7 @@ def check_latent(latent: Tensor, channels: int, name: str) -> None:
     if latent.ndim != 4 or latent.shape[1] != channels:
         raise ValueError(
             f"The {name} is of another restorer: its shape is {list(latent.shape)}, this MODEL's latents are "
-            f"[B, {channels}, height, width]. Connect MODEL and VAE of the same LoadBaseRestorer everywhere."
+            f"[B, {channels}, height, width]. Connect MODEL and VAE of one Load Base Restorer everywhere."
         )
     finite(latent, name, "latent")
 
@@ -105,14 +105,14 @@ def placement_of(lq: Tensor, rows: int, size: tuple[int, int], start: Tensor | N
     if rows % total:
         raise ValueError(
             f"The LATENT holds {rows} pictures, its conditioning {total}, and which belongs to which cannot "
-            "be told. Give one picture, or as many; to take many a few at a time, put RebatchImages before "
-            "RestorationConditioning."
+            "be told. Give one picture, or as many; to take many a few at a time, put Rebatch Images before "
+            "Restoration Conditioning."
         )
     if size != whole and not (_enlarged(size, whole) or (empty and _enlarged(whole, size))):
         raise ValueError(
             f"The LATENT has {size[1]} x {size[0]} cells, the picture in its conditioning {whole[1]} x "
             f"{whole[0]}, and which part it shows cannot be told. Crop and resize the picture before "
-            "RestorationConditioning; a LATENT may only be enlarged, with the same aspect."
+            "Restoration Conditioning; a LATENT may only be enlarged, with the same aspect."
         )
     return Placement([row % total for row in range(rows)], total, size)
 

@@ -118,7 +118,7 @@ def check_samples(samples: Tensor, model: ModelPatcher, sampler_name: str, sched
     name = str(model.model.get_dtype_inference()).removeprefix("torch.")
     cure = f"choose another sampler than {sampler_name}, another scheduler than {scheduler}, or a lower cfg"
     if name == "float16":
-        cure = f"in fp16 attention can overflow: choose dtype bf16 or fp32 in LoadBaseRestorer, or {cure}"
+        cure = f"in fp16 attention can overflow: choose dtype bf16 or fp32 in Load Base Restorer, or {cure}"
     raise ValueError(
         "Sampling came to values that are not numbers, which would be a black picture. The model computes in "
         f"{name}: {cure}."

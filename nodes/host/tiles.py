@@ -100,7 +100,7 @@ class Tiles:
             of = f" of {pictures} pictures at once: give fewer of them," if pictures > 1 else ":"
             raise mm.OOM_EXCEPTION(
                 f"The memory is too small for one tile of {width} x {height} latent cells{of} choose a "
-                "smaller tile, dtype bf16 or fp16 in LoadBaseRestorer, or start ComfyUI with --lowvram."
+                "smaller tile, dtype bf16 or fp16 in Load Base Restorer, or start ComfyUI with --lowvram."
             ) from error
         self.batch = max(1, min(self.batch, len(grid)) // 2)
         logging.getLogger(__name__).warning(

@@ -142,7 +142,7 @@ def training_copy(model: ModelPatcher, cleaner: Any = None) -> Restorer:
     if not same_base(fingerprint(open_restorer(*source).unet), model.model.fingerprint):
         raise ValueError(
             f"{Path(source.path).name} is not the file any more that this MODEL was loaded from, and what is "
-            "learned on the one does not fit the other: queue again, so that LoadBaseRestorer loads it anew."
+            "learned on one does not fit the other: queue again, so that Load Base Restorer loads it anew."
         )
     mm.unload_all_models()
     mm.soft_empty_cache()

@@ -377,7 +377,7 @@ def test_the_vae_takes_smaller_tiles_where_memory_is_short_and_keeps_the_fidelit
 def test_a_vae_of_the_host_s_own_has_no_fidelity() -> None:
     vae = SimpleNamespace(first_stage_model=object())
     pixels.check_fidelity(vae, 0.0)
-    with pytest.raises(ValueError, match=r"Fidelity 0.5 needs a VAE with CFW.*VAE of LoadBaseRestorer"):
+    with pytest.raises(ValueError, match=r"Fidelity 0.5 needs a VAE with CFW.*VAE of Load Base Restorer"):
         pixels.check_fidelity(vae, 0.5)
 
 

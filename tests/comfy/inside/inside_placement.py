@@ -58,7 +58,9 @@ def test_chosen_frames_are_restored_as_themselves(model: Any, rows: list[int], c
 def test_frames_that_cannot_be_told_are_refused(model: Any, shape: tuple[int, int, int]) -> None:
     rows, *size = shape
     for latent in (torch.randn(rows, 4, *size), torch.zeros(rows, 4, *size)):
-        with pytest.raises(ValueError, match=rf"LATENT holds {rows} pictures.*conditioning 3.*RebatchImages"):
+        with pytest.raises(
+            ValueError, match=rf"LATENT holds {rows} pictures.*conditioning 3.*Rebatch Images"
+        ):
             sampled(model, FRAMES, latent)
 
 
@@ -111,7 +113,7 @@ def test_area_prompts_crop_it_as_before(model: Any) -> None:
 def test_what_others_cut_without_the_picture_is_refused(model: Any) -> None:
     x, t = torch.randn(2, 4, 8, 8), torch.ones(2)
     for name in ("lq_latent", "identity_area_0"):
-        with pytest.raises(ValueError, match=r"2 x \[8, 8\] latent cells.*RestorationTiling"):
+        with pytest.raises(ValueError, match=r"2 x \[8, 8\] latent cells.*Tiled Diffusion"):
             model.model.apply_model(x, t, None, None, None, {}, **{name: torch.randn(2, 4, 16, 16)})
         with pytest.raises(ValueError, match="cuts the latent"):
             model.model.apply_model(x, t, None, None, None, {}, **{name: torch.randn(3, 4, 8, 8)})
