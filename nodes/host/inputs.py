@@ -12,8 +12,9 @@ from .adapters import IdentityAdapterType
 
 def percent(name: str, default: float, what: str) -> Any:
     """How far sampling is, 0…1, when a node begins or ends to act."""
+    tooltip = f"How far sampling is when this {what}: 0 its start, 1 its end."
     return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, optional=True,
-                          advanced=True, tooltip=f"How far sampling is when it {what}.")  # fmt: skip
+                          advanced=True, tooltip=tooltip)  # fmt: skip
 
 
 def fine_number(name: str, default: float, tooltip: str, most: float = 1.0, step: float = 0.0001) -> Any:
@@ -42,7 +43,7 @@ def photos_input(
 
 def faces_input() -> Any:
     mask = io.Mask.Input(
-        "face", optional=True, tooltip="The face in the photo of this number, where it is small."
+        "face", optional=True, tooltip="Where the face is in the photo of the same number, if it is small."
     )
     return _growing("faces", mask, 0)
 
@@ -71,7 +72,7 @@ def seed_input() -> Any:
 
 
 def resume_input() -> Any:
-    tooltip = "auto: go on with what was stopped, and take what is finished."
+    tooltip = "auto: go on with what was stopped, take what is finished. restart: learn anew."
     return io.Combo.Input(
         "resume", options=["auto", "restart"], default="auto", optional=True, tooltip=tooltip
     )
