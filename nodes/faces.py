@@ -21,7 +21,7 @@ from .host.face_crops import (
     pasted_in_list,
     side_of_aligned,
 )
-from .host.faces import chosen_face, host_boxes, masks_of_faces, picture_of
+from .host.faces import chosen_face, host_boxes, masks_of_faces, others_of, picture_of
 from .host.folders import face_detector, face_detectors, stamp
 from .host.images import from_image, to_image
 from .host.photos import as_list
@@ -137,7 +137,9 @@ class RestorationCropFace(io.ComfyNode):
         if side := side_of_aligned(align, model):
             windows = aligned(pictures, faces, side, mm.throw_exception_if_processing_interrupted)
         crops = [cut_out(p, window) for p, window in zip(pictures.split(1), windows, strict=True) if window]
-        return io.NodeOutput(to_image(torch.cat(crops)), FaceCrop(windows, picture_of(bboxes)))
+        others = others_of(None if masks is not None else bboxes, len(pictures), face)
+        boxes = tuple((one and one.box, beside) for one, beside in zip(faces, others, strict=True))
+        return io.NodeOutput(to_image(torch.cat(crops)), FaceCrop(windows, boxes, picture_of(bboxes)))
 
 
 class RestorationPasteFace(io.ComfyNode):

@@ -16,7 +16,7 @@ from ...pfstorer_core.personalization.base import Adapter
 from ...pfstorer_core.personalization.face import PersonFace
 from ...pfstorer_core.recognition.identification import Gallery, Track, identify, tracks_of
 from ...pfstorer_core.recognition.shown import Shown
-from .faces import KNOWN, PICTURE, faces_of, host_boxes
+from .faces import KNOWN, OTHERS, PICTURE, faces_of, host_boxes
 from .images import from_image
 from .recognition import HostedRecognizer
 
@@ -49,8 +49,7 @@ class Chosen:
     @property
     def sheet(self) -> Tensor:
         """[1, 3, H, W] in [0, 1]."""
-        shown = self.panels[:MOST_SHOWN]
-        return sheet_of(shown, CELL, min(COLUMNS, len(shown)))
+        return sheet_of(self.panels, CELL, min(COLUMNS, len(self.panels)))
 
 
 def faces_known(adapters: Mapping[str, Adapter | None], recognizer: HostedRecognizer) -> Tensor:
@@ -140,7 +139,7 @@ class Choosing:
             chosen.boxes += [numbered(boxes, number) if several else boxes for boxes in found.boxes]
             chosen.images += [image] * len(found.adapters)
             chosen.lines += lines if several else found.lines
-            chosen.panels += found.panels
+            chosen.panels += found.panels[: MOST_SHOWN - len(chosen.panels)]
         if not chosen.panels:
             where = "the picture" if looked_at == 1 else f"any of the {looked_at} pictures"
             raise ValueError(
@@ -195,7 +194,8 @@ def boxes_by_picture(tracks: Sequence[Track], faces: Sequence[Sequence[Face]]) -
     found = list[list[dict[str, Any]]]([[] for _ in faces])
     for track in tracks:
         for picture, number in track.places.items():
-            found[picture] = host_boxes([faces[picture][number]])
+            others = [list(face.box) for k, face in enumerate(faces[picture]) if k != number]
+            found[picture] = [{**host_boxes([faces[picture][number]])[0], OTHERS: others}]
     return found
 
 

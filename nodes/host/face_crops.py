@@ -18,7 +18,8 @@ from ...pfstorer_core.imaging.alignment import (
     paste_aligned,
     steady,
 )
-from ...pfstorer_core.imaging.faces import Face, Window, cut, face_in, paste
+from ...pfstorer_core.imaging.faces import Box, Face, Window, cut, face_in, mask_of_others, paste
+from ...pfstorer_core.imaging.resizing import resize
 from .faces import KNOWN
 from .images import from_image, from_mask
 
@@ -31,11 +32,18 @@ class FaceCrop:
 
     Attributes:
         windows: a window, or how it was aligned, for each picture of a batch; None where there was no face.
+        boxes: of the face in each picture, None where there is none, and of the other faces in it.
         picture: which of a list of pictures that was, from 0; None: there is only one, or nobody knows.
     """
 
     windows: Places
+    boxes: tuple[tuple[Box | None, tuple[Box, ...]], ...] = ()
     picture: int | None = None
+
+    def of_each(self, pictures: int) -> FaceCrop:
+        """What is of one picture, for several versions of it."""
+        times = pictures if len(self.windows) == 1 else 1
+        return replace(self, windows=self.windows * times, boxes=self.boxes * times)
 
 
 ASPECT_TOLERANCE = 0.05
@@ -139,6 +147,20 @@ def kept_masks(keep: Any, pictures: int) -> list[Tensor | None]:
     return list(masks.expand(pictures, -1, -1, -1).split(1))
 
 
+def with_others(
+    keep: Tensor | None, crop: FaceCrop, number: int, size: tuple[int, int], feather: float
+) -> Tensor | None:
+    """What is to be kept [1, 1, h, w] of a picture of that size, and the other faces in it."""
+    (own, others), window = crop.boxes[number] if crop.boxes else (None, ()), crop.windows[number]
+    if own is None or window is None or not others:
+        return keep
+    tall, wide = size[0] / window.size[0], size[1] / window.size[1]
+    scaled = [(box[0] * wide, box[1] * tall, box[2] * wide, box[3] * tall) for box in (own, *others)]
+    soft = feather * max(scaled[0][2] - scaled[0][0], scaled[0][3] - scaled[0][1])
+    mask = mask_of_others(scaled[0], scaled[1:], size, soft)
+    return mask if keep is None else torch.maximum(mask, resize(keep.to(mask), size))
+
+
 def pasted(
     image: Tensor, face: Tensor, face_crop: FaceCrop, feather: float, strength: float, keep: Tensor | None
 ) -> Tensor:
@@ -148,14 +170,15 @@ def pasted(
         ValueError: see `check_fit` and `kept_masks`.
     """
     pictures, parts = from_image(image), from_image(face, "face")
-    windows = face_crop.windows * (len(pictures) if len(face_crop.windows) == 1 else 1)
-    check_fit(pictures, parts, windows)
+    crop = face_crop.of_each(len(pictures))
+    check_fit(pictures, parts, crop.windows)
     kept = kept_masks(keep, len(pictures))
-    there = [(n, window) for n, window in enumerate(windows) if window]
+    there = [(n, window) for n, window in enumerate(crop.windows) if window]
     result = pictures.clone()
     for part, (n, window) in zip(parts.expand(len(there), -1, -1, -1), there, strict=True):
         mm.throw_exception_if_processing_interrupted()
-        result[n] = put_back(pictures[n : n + 1], part[None], window, feather, strength, kept[n])[0]
+        keep = with_others(kept[n], crop, n, (pictures.shape[-2], pictures.shape[-1]), feather)
+        result[n] = put_back(pictures[n : n + 1], part[None], window, feather, strength, keep)[0]
     alpha = image[..., 3:].to(result).movedim(-1, 1)
     return torch.cat([result, alpha], 1).movedim(1, -1)
 

@@ -86,6 +86,8 @@ def _landmarks(given: Any) -> Tensor:
 
 LANDMARKS, KNOWN = "landmarks", 4
 """Key of a box for eyes, nose and mouth, which all detectors tell: a list of (x, y)."""
+OTHERS = "others"
+"""Key of a box for the boxes (left, top, right, bottom) of the other faces in the picture."""
 PICTURE = "picture"
 """Key of a box for the number of its picture in a list of pictures, from 0."""
 UNKNOWN = torch.full((6, 2), math.nan)
@@ -111,6 +113,21 @@ def chosen_face(
             "choose a smaller number."
         )
     return chosen
+
+
+def others_of(bboxes: Any, frames: int, number: int) -> list[tuple[Box, ...]]:
+    """Boxes of the faces in each picture that are not the face of that number."""
+    if bboxes is None:
+        return [()] * frames
+    given = list(_listed(bboxes))
+    several = given if any(not isinstance(one, Mapping) for one in given) else [given]
+    several *= frames if len(several) == 1 else 1
+    found = list[tuple[Box, ...]]()
+    for faces, boxes in zip(faces_of(bboxes, frames), several, strict=True):
+        beside = [face.box for face in faces[: number - 1] + faces[number:]]
+        written = [box for one in _listed(boxes) if isinstance(one, Mapping) for box in one.get(OTHERS, ())]
+        found.append((*beside, *map(tuple, written)))
+    return found
 
 
 def boxes_of_masks(masks: Any, frames: int, size: tuple[int, int], face: int) -> list[Box | None]:

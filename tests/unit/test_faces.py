@@ -16,6 +16,7 @@ from pfstorer_core.imaging.faces import (  # fmt: skip
     cut,
     face_windows,
     find_faces,
+    mask_of_others,
     masks_of_boxes,
     paste,
 )
@@ -126,3 +127,19 @@ def test_faces_go_back_into_enlarged_copies() -> None:
     large = paste(torch.zeros(1, 3, 120, 180), torch.ones(1, 3, 80, 80), window, 0.0)
     assert large.sum() == 3 * 40 * 40
     assert large[..., 40:80, 60:100].min() == 1
+
+
+def test_other_faces_are_kept_beside_one_that_is_put_back() -> None:
+    own, others = (10.0, 10.0, 20.0, 20.0), [(18.0, 12.0, 30.0, 22.0), (-4.0, 30.0, 3.0, 36.0)]
+    mask = mask_of_others(own, others, (40, 50), 3)[0, 0]
+    assert not mask[10:20, 10:20].any(), "its own face goes on"
+    assert (mask[12:22, 21:30] == 1).all()
+    assert (mask[30:36, :3] == 1).all()
+    assert 0 < mask[33, 4] < 1, "softly"
+    assert not mask[:5].any()
+    assert not mask[33, 7:].any()
+    picture, face = torch.zeros(1, 3, 40, 50), torch.ones(1, 3, 8, 8)
+    window = Window(5, 5, 25, 25, (40, 50))
+    kept = paste(picture, face, window, 0, keep=mask[None, None])
+    assert not kept[0, 0, 12:22, 21:30].any()
+    assert (kept[0, 0, 10:20, 10:18] == 1).all()

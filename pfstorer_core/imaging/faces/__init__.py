@@ -2,7 +2,16 @@
 
 from .face import Box, Face
 from .find import face_finder, face_in, find_faces, largest_face, whole_pixels
-from .windows import Window, box_of_mask, cut, face_square, face_windows, masks_of_boxes, paste
+from .windows import (
+    Window,
+    box_of_mask,
+    cut,
+    face_square,
+    face_windows,
+    mask_of_others,
+    masks_of_boxes,
+    paste,
+)
 
 __all__ = [
     "Box",
@@ -16,6 +25,7 @@ __all__ = [
     "face_windows",
     "find_faces",
     "largest_face",
+    "mask_of_others",
     "masks_of_boxes",
     "paste",
     "whole_pixels",

@@ -54,6 +54,41 @@ def masks_of_boxes(boxes: Sequence[Box], size: tuple[int, int]) -> Tensor:
     return masks
 
 
+def mask_of_others(own: Box, others: Sequence[Box], size: tuple[int, int], soft: float) -> Tensor:
+    """Where other faces are, to be kept as they are while one is put back beside them.
+
+    Args:
+        own: of that face: where another box lies in it, this one's face goes on.
+        size: height and width of the picture.
+        soft: pixels over which a box's surroundings, too, are kept, less and less.
+    Returns:
+        [1, 1, H, W]: 1 in the other boxes, 0 in its own.
+    """
+    mask = torch.zeros(1, 1, *size)
+    for box in others:
+        left, top = (max(0, math.floor(low - soft)) for low in box[:2])
+        right, bottom = (
+            min(math.ceil(high + soft), end) for high, end in zip(box[2:], size[::-1], strict=True)
+        )
+        if left < right and top < bottom:
+            away, from_own = (_distances(one, (left, top, right, bottom)) for one in (box, own))
+            near = smooth_step(1 - away / max(soft, 1)) * smooth_step(from_own / max(soft, 1))
+            near = near.masked_fill((away == 0) & (from_own > 0), 1).masked_fill(from_own == 0, 0)
+            part = mask[0, 0, top:bottom, left:right]
+            part.copy_(torch.maximum(part, near))
+    return mask
+
+
+def _distances(box: Box, region: tuple[int, int, int, int]) -> Tensor:
+    """Of each pixel of a region, as far as it has to go to touch a box; [h, w]."""
+    x, y = (torch.arange(region[k], region[k + 2], dtype=torch.float32) for k in (0, 1))
+    outside = [
+        torch.maximum(low - at - 1, at - high).clamp_min(0)
+        for at, low, high in ((x, box[0], box[2]), (y, box[1], box[3]))
+    ]
+    return torch.hypot(outside[0][None], outside[1][:, None])
+
+
 def face_square(box: Box | None, size: tuple[int, int], context: float = 0.6) -> Window:
     """As `face_windows`, but a square also where the picture is less high or wide than that: it is smaller
     then. Without a box, the middle of the picture."""

@@ -1,6 +1,7 @@
 """Choose Identity in the host: who is who in pictures and films, what becomes of nobody, and its way back."""
 
 from dataclasses import replace
+from math import ceil, floor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,10 @@ from pfstorer.nodes.host import notes
 from pfstorer.nodes.host.choosing import BASE, LEAVE
 from pfstorer.nodes.host.embedding import squares_embedded, with_face
 from pfstorer.nodes.host.folders import ASSETS
-from pfstorer.nodes.host.images import from_image
+from pfstorer.nodes.host.images import from_image, to_image
 from pfstorer.nodes.host.recognition import HostedRecognizer
 from pfstorer.nodes.recognition import LoadFaceRecognizer
+from pfstorer.pfstorer_core.imaging.resizing import resize
 from pfstorer.pfstorer_core.personalization.base import Adapter
 from pfstorer.pfstorer_core.personalization.registry import load_identity_adapter
 
@@ -144,6 +146,39 @@ def test_a_film_keeps_each_face_with_its_person(adapters: dict[str, Adapter]) ->
     assert len(crops) == 5
     [back] = RestorationPasteFace.execute(frames.movedim(1, -1), crops, place, 0.0).result[0]
     assert back.shape == (6, 260, 900, 3)
+
+
+def test_neighbours_stand_so_close_that_windows_overlap(adapters: dict[str, Adapter]) -> None:
+    """Twelve faces of 30 pixels: three are somebody's, and all others stay as they are, byte for byte."""
+    faces = [from_image(example(f"{person}: bad picture")[1])[..., 40:-40, 40:-40] for person in PEOPLE]
+    crowd = torch.cat(
+        [torch.cat([resize(faces[(r + c) % 3], (40, 40)) for c in range(4)], -1) for r in range(3)], -2
+    )
+    crowd = to_image(crowd.clamp(0, 1))
+    [found] = RestorationFindFaces.execute(crowd, "blazeface").result[0]
+    assert len(found) == 12
+    chosen = ChooseIdentity.execute(crowd, adapters, 0.3).args
+    assert people_of(chosen, adapters) == [0, 1, 2]
+    assert len(chosen[2].splitlines()) == 12
+    known, unknown = torch.zeros(2, *crowd.shape[1:3], dtype=torch.bool)
+    of_people = [boxes[0][0]["x"] for boxes in chosen[1]]
+    for box in found:
+        x, y, wide, tall = (box[name] for name in ("x", "y", "width", "height"))
+        if x in of_people:
+            known[max(0, floor(y)) : ceil(y + tall), max(0, floor(x)) : ceil(x + wide)] = True
+        else:
+            unknown[max(0, ceil(y)) : floor(y + tall), max(0, ceil(x)) : floor(x + wide)] = True
+    for align in ("none", "FFHQ"):
+        cut = [RestorationCropFace.execute(crowd, 1, 0.6, boxes, align=align).result for boxes in chosen[1]]
+        crops, places = [1 - crop for crop, _ in cut], [place for _, place in cut]
+        [result] = RestorationPasteFace.execute([crowd], crops, places, [0.1]).result[0]
+        changed = (result != crowd).any(-1)[0]
+        assert changed[known].float().mean() > 0.9
+        assert not changed[unknown & ~known].any(), align
+        assert changed[~known & ~unknown].any(), "windows are larger than boxes"
+        alone = [replace(place, boxes=()) for place in places]
+        [without] = RestorationPasteFace.execute([crowd], crops, alone, [0.1]).result[0]
+        assert (without != crowd).any(-1)[0][unknown & ~known].any(), "and reach to the neighbours"
 
 
 def test_each_face_of_a_folder_goes_back_into_its_picture(adapters: dict[str, Adapter]) -> None:
