@@ -49,8 +49,9 @@ class TrainIdentityAdapter(io.ComfyNode):
                 *base_inputs(),
                 photos_input(),
                 name_input(),
-                io.Int.Input("steps", default=DEFAULTS.steps, min=1, max=100_000,
-                             tooltip="Training steps; the paper takes 500."),
+                io.Int.Input("steps", default=DEFAULTS.steps, min=0, max=100_000,
+                             tooltip="Training steps; the paper takes 500. 0: photos are only looked at, "
+                             "where the restorer has a start for adapters beside it."),
                 seed_input(),
                 resume_input(),
                 batch_input(DEFAULTS.batch),

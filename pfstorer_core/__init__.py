@@ -12,7 +12,7 @@ from .checkpoints.errors import CheckpointError
 from .checkpoints.header import RestorerHeader
 from .personalization.identity import Identity
 from .personalization.pfstorer.adapter import IdentityAdapter
-from .personalization.pfstorer.train import AdapterTraining
+from .personalization.pfstorer.settings import AdapterTraining
 from .personalization.reference_attention.references import References, ReferenceSettings
 from .personalization.registry import load_identity_adapter
 from .personalization.training import train_identity_adapter

@@ -18,8 +18,9 @@ from pfstorer_core.personalization.identity import Identity
 from pfstorer_core.personalization.lora.train import LoRATraining, trained_layers
 from pfstorer_core.personalization.objective import PersonTraining
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
+from pfstorer_core.personalization.pfstorer.settings import AdapterTraining
 from pfstorer_core.personalization.pfstorer.sites import default_sites, new_blocks
-from pfstorer_core.personalization.pfstorer.train import AdapterTraining
+from pfstorer_core.personalization.pfstorer.start import AdapterStart
 from pfstorer_core.personalization.photos import Photos
 from pfstorer_core.personalization.reference_attention.references import References, ReferenceSettings
 from pfstorer_core.personalization.registry import load_identity_adapter
@@ -39,6 +40,9 @@ LOOKS = {
 }
 """Rows of photos that are looked at."""
 
+STARTED = ("start", "pfstorer_start")
+"""Rows of adapters that begin with a start: of it and the photos alone, and learned from there."""
+
 Whose = Callable[[Case], Case]
 """Whose adapter is taken for a case's pictures."""
 
@@ -57,6 +61,8 @@ class Learned:
     pivots: DualPivotTraining = field(default_factory=DualPivotTraining)
     find: Callable[[int, str], Case] | None = None
     """Person of a number, under a preset; None draws them."""
+    start: AdapterStart | None = None
+    """What the adapters of `STARTED` begin with."""
 
     def case(self, person: int, preset: str) -> Case:
         return self.find(person, preset) if self.find else draw_case(self.cases, person, preset)
@@ -81,8 +87,10 @@ class Learned:
                 photos = list(case.references)
                 restorer = self.base_of(settings.method)
                 # Pictures of the class are the same for everybody.
-                shared = self.folder
-                train_identity_adapter(restorer, photos, settings, folder=work, shared=shared).save(path)
+                shared, start = self.folder, self.start if name in STARTED else None
+                train_identity_adapter(
+                    restorer, photos, settings, folder=work, shared=shared, start=start
+                ).save(path)
         return load_identity_adapter(path)
 
     def restored(
@@ -152,21 +160,24 @@ def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
             "dual_pivot": replace(learned.pivots, pivots="both"),
         }
 
+    if learned.start:
+        variants |= {"start": replace(own, steps=0), "pfstorer_start": own}
+
     def personal(name: str, whose: Whose, case: Case) -> Tensor:
         return learned.restored(case, learned.adapter(name, variants[name], whose(case)), gamma)
 
-    def wrong_refs(case: Case) -> Tensor:
+    def wrong_refs(name: str, case: Case) -> Tensor:
         """Another person's photos as references of the person's own blocks."""
         other = learned.case(case.person + 1000, case.preset)
         latents = Photos.of(learned.restorer, list(other.references)).latents
-        return learned.restored(case, replace(own_adapter(case), references=latents), gamma)
+        return learned.restored(case, replace(own_adapter(name, case), references=latents), gamma)
 
-    def no_refs(case: Case) -> Tensor:
-        adapter = own_adapter(case)
+    def no_refs(name: str, case: Case) -> Tensor:
+        adapter = own_adapter(name, case)
         return learned.restored(case, replace(adapter, references=adapter.references[:0]), gamma)
 
-    def own_adapter(case: Case) -> IdentityAdapter:
-        adapter = learned.adapter("pfstorer", own, case)
+    def own_adapter(name: str, case: Case) -> IdentityAdapter:
+        adapter = learned.adapter(name, variants[name], case)
         assert isinstance(adapter, IdentityAdapter)
         return adapter
 
@@ -175,7 +186,11 @@ def methods_of(learned: Learned, gamma: float) -> dict[str, Method]:
         references = References.of(base, list(whose(case).references), settings=settings)
         return learned.restored(case, references, gamma, base)
 
-    rows: dict[str, Method] = {"wrong_refs": wrong_refs, "no_refs": no_refs}
+    rows: dict[str, Method] = {}
+    for name in ("pfstorer", *(STARTED if learned.start else ())):
+        prefix = "" if name == "pfstorer" else f"{name}_"
+        rows[f"{prefix}wrong_refs"] = partial(wrong_refs, name)
+        rows[f"{prefix}no_refs"] = partial(no_refs, name)
     bases = {"": learned.restorer} | ({"diffbir_": learned.diffbir} if learned.diffbir else {})
     for prefix, whose in (("", itself), ("other:", learned.neighbour)):
         rows |= {f"{prefix}{name}": partial(personal, name, whose) for name in variants}

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
-from pfstorer_core.personalization.pfstorer.train import AdapterTraining
+from pfstorer_core.personalization.pfstorer.settings import AdapterTraining
 from pfstorer_core.restorers.files import load_restorer
 
 from ..evaluation import CaseSettings, EvaluationSettings, draw_case, evaluate, load_judges

@@ -30,8 +30,9 @@ from pfstorer_core.models.text import TextTowerConfig
 from pfstorer_core.personalization.base import BoundAdapter
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from pfstorer_core.personalization.pfstorer.apply import read_references
+from pfstorer_core.personalization.pfstorer.settings import AdapterTraining
 from pfstorer_core.personalization.pfstorer.sites import site_factor
-from pfstorer_core.personalization.pfstorer.train import AdapterTraining, IdentityLoss
+from pfstorer_core.personalization.pfstorer.train import IdentityLoss
 from pfstorer_core.personalization.photos import Photos
 from pfstorer_core.restorers.base import Restorer
 from pfstorer_core.restorers.changes import sites_of

@@ -2,7 +2,7 @@
 
 `python -m lab benchmark photographs PEOPLE --json FILE [--restorer FILE] [--control FILE] [--size 256]
 [--methods input,base,…] [--references 5] [--tests 8] [--preset heavy] [--sampling-steps 2] [--seed 0]
-[--sheet FILE.png]`
+[--start FILE.start.safetensors] [--sheet FILE.png]`
 
 Of each person, by file name, the first photos with a face are learned from; the next are cut to the face,
 degraded and restored. Rows are those of `benchmark personalization`, and `truth`. `own` is the distance of
@@ -31,7 +31,8 @@ from pfstorer_core.imaging.faces import cut, face_in, face_square, largest_face
 from pfstorer_core.imaging.pictures import read_picture
 from pfstorer_core.imaging.resizing import resize
 from pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
-from pfstorer_core.personalization.pfstorer.train import AdapterTraining
+from pfstorer_core.personalization.pfstorer.settings import AdapterTraining
+from pfstorer_core.personalization.pfstorer.start import load_start, start_beside
 from pfstorer_core.restorers.files import load_restorer
 from pfstorer_core.training.data import SUFFIXES
 from pfstorer_core.training.degradation import random_degradation
@@ -155,6 +156,7 @@ def main() -> None:
     parser.add_argument("--gamma", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--start", type=Path, help="for rows of adapters that begin with one")
     options = parser.parse_args()
     photographs = Photographs(options.references, options.tests, options.size, options.preset, options.seed)
     cases = photographs.cases(options.people)
@@ -164,15 +166,18 @@ def main() -> None:
     pivots = DualPivotTraining(
         steps=options.pivot_steps, class_pictures=options.class_pictures, seed=options.seed, preview_every=0
     )
+    beside = options.start or start_beside(options.restorer)
+    start = load_start(beside) if options.start or beside.exists() else None
     people = [path.name for path in sorted(options.people.iterdir()) if path.is_dir()]
     bases = [base.fingerprint for base in (restorer, diffbir) if base]
     what = f"{bases} {settings} {pivots} {photographs} {people}"
+    what += f" {start.fingerprint}" if start else ""
     folder = options.json.with_suffix("") / hashlib.sha256(what.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     drawn = CaseSettings(options.tests, options.references, size=options.size, seed=options.seed)
     learned = Learned(
         restorer, drawn, settings, folder, options.sampling_steps, diffbir, pivots,
-        lambda person, _: cases[person % len(cases)],
+        lambda person, _: cases[person % len(cases)], start,
     )  # fmt: skip
     methods = {
         name: (lambda case: case.hq) if name == "truth" else method_named(learned, name, options.gamma)

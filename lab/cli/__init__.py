@@ -10,6 +10,7 @@ from . import (  # noqa: F401 - they register their verbs
     drawing,
     evaluating,
     examples,
+    mixing,
     recognising,
 )
 from .app import app

@@ -23,7 +23,8 @@ from ...pfstorer_core.personalization.dual_pivot.settings import DualPivotTraini
 from ...pfstorer_core.personalization.learn import learn
 from ...pfstorer_core.personalization.lora.train import LoRATraining
 from ...pfstorer_core.personalization.objective import STAGE, PersonTraining
-from ...pfstorer_core.personalization.pfstorer.train import AdapterTraining
+from ...pfstorer_core.personalization.pfstorer.settings import AdapterTraining
+from ...pfstorer_core.personalization.pfstorer.start import find_start
 from ...pfstorer_core.personalization.photos import aligned_side
 from ...pfstorer_core.personalization.registry import methods
 from ...pfstorer_core.personalization.training import default_settings
@@ -103,7 +104,8 @@ def learn_person(
     model = given["model"]
     restorer, file = restorer_of(model, given["vae"]), adapter_file(given["name"])
     person = gather_photos(photos, faces or {})
-    bar = ProgressBar(chosen.steps)
+    source, bar = model.model.source, ProgressBar(chosen.steps)
+    found = find_start(() if source is None else (source.path, *source.addons), restorer.fingerprint, chosen)
 
     def show(progress: Progress) -> None:
         show_text(node, time_left(progress))
@@ -118,8 +120,9 @@ def learn_person(
             [picture.clone() for picture in person.photos], chosen, person.boxes, file,
             given.get("resume") == "restart", show, mm.throw_exception_if_processing_interrupted,
             aligned_side(restorer.header), squares_embedded if given.get("embed_face", True) else None,
+            found.start,
         )  # fmt: skip
-    notes = show_notes(node, [*learned.notes, *person.notes])
+    notes = show_notes(node, [*learned.notes, *found.notes, *person.notes])
     return io.NodeOutput(learned.adapter, loss_map(learned.adapter), to_image(learned.sheet), ui=notes)
 
 

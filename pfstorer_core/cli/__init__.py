@@ -14,6 +14,7 @@ from . import (  # noqa: F401 - they register their verbs
     personalizing,
     priors,
     restoring,
+    starting,
     training,
     verifying,
 )

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..checkpoints.words import bytes_in_words, plain
+from ..personalization.pfstorer.start import is_start, load_start
 from ..personalization.registry import is_adapter, load_identity_adapter, method_named
 from ..restorers.convert import convert
 from ..restorers.inspection import Inspection, inspect_checkpoint
@@ -25,9 +26,12 @@ def _inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Tell what a checkpoint is: networks, sizes, number formats, prediction type, what is missing; or of an
-    identity adapter how it was learned."""
+    identity adapter, or of a start for them, how it was learned."""
     if is_adapter(file):
         _show_adapter(file, as_json)
+        return
+    if is_start(file):
+        _show_start(file, as_json)
         return
     found = inspect_checkpoint(file)
     if as_json:
@@ -53,6 +57,21 @@ def _show_adapter(file: Path, as_json: bool) -> None:
     for line in header.details():
         console.print(line)
     console.print(header.notice)
+
+
+def _show_start(file: Path, as_json: bool) -> None:
+    start = load_start(file)
+    header, kind = start.header, "a start for identity adapters"
+    if as_json:
+        known = {"path": str(file), "kind": kind, "fingerprint": start.fingerprint, **asdict(header)}
+        sys.stdout.write(json.dumps(known, indent=2) + "\n")
+        return
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{plain(file, 300)} ({bytes_in_words(file.stat().st_size)}): {kind}")
+    console.print(
+        f"{start.fingerprint}, {header.steps} steps over {header.people} people on the base {header.base}"
+    )
+    console.print(f"sites {', '.join(header.sites)}, reference time step {header.reference_timestep}")
 
 
 def _show(found: Inspection) -> None:

@@ -15,6 +15,7 @@ from ..imaging.pictures import read_picture
 from ..personalization.face import face_of
 from ..personalization.folder import write_face
 from ..personalization.learn import learn
+from ..personalization.pfstorer.start import SUFFIX, find_start
 from ..personalization.photos import aligned_side
 from ..personalization.registry import methods
 from ..personalization.training import default_settings, settings_of
@@ -31,7 +32,11 @@ def _personalize(
     output: Annotated[Path, typer.Argument(help="The identity adapter to write (.safetensors).")],
     photos: Annotated[list[Path], typer.Argument(help="1 to 10 good photos of the person.")],
     steps: Annotated[
-        int | None, typer.Option(help="Training steps; by itself what suits the method.", show_default=False)
+        int | None,
+        typer.Option(
+            help="Training steps; by itself what suits the method. 0, with a start: photos are looked at.",
+            show_default=False,
+        ),
     ] = None,
     batch: Annotated[
         int | None, typer.Option(help="Samples a step; by itself what suits the method.", show_default=False)
@@ -75,6 +80,12 @@ def _personalize(
     device: Device = "cpu",
     bf16: Annotated[bool, typer.Option(help="Frozen weights and arithmetic in bf16.")] = True,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was stopped or finished.")] = False,
+    no_start: Annotated[
+        bool,
+        typer.Option(
+            "--no-start", help=f"Of pfstorer: begin as in the paper, though RESTORER{SUFFIX} lies beside it."
+        ),
+    ] = False,
     addon: Addons = None,
     prediction_type: Prediction = None,
     variant: Variant = None,
@@ -113,15 +124,17 @@ def _personalize(
         variant=variant,
         text=True,
     )
+    files = () if no_start else (restorer, *(addon or ()))
+    found = find_start(files, model.fingerprint, settings)
     with bars() as show:
         learned = learn(
             lambda: model, model.fingerprint, good, settings, boxes, output, restart, show,
-            aligned=aligned_side(model.header), embed_face=embed,
+            aligned=aligned_side(model.header), embed_face=embed, start=found.start,
         )  # fmt: skip
     for number, box in enumerate(boxes, 1):
         if box is None:
             typer.echo(f"Photo {number}: no face was found, so the square in its middle was learned.")
-    for note in learned.notes:
+    for note in (*learned.notes, *found.notes):
         typer.echo(note)
 
 

@@ -167,7 +167,7 @@ def run_stage(
                 on_progress,
                 start.restorer.cleaner,
             )
-        hq, lq, captions, people = encoded
+        hq, lq, captions, people, shown = encoded
         pairs = LatentPairs(
             hq,
             lq,
@@ -177,6 +177,7 @@ def run_stage(
             seed=samples.seed,
             people=people,
             references=settings.references,
+            pictures=shown,
         )
     header = train_base(start, pairs, settings, folder, on_progress, held=held)
     return replace(header, image_size=size)

@@ -17,10 +17,10 @@ from ..training.progress import OnTick, Progress, never, silent
 from .base import Adapter, AdapterT
 from .face import PersonFace
 from .folder import UNFINISHED, adapters_like, clean, find_path, saved_as, write_face
-from .objective import PersonTraining
+from .objective import PersonTraining, Start
 from .photos import as_they_lie, face_crops
 from .previews import preview_path, read_preview, with_crops, write_preview
-from .training import run_key, train_identity_adapter
+from .training import check_steps, run_key, train_identity_adapter
 
 FACE_KNOWN = "The file holds an embedding of the face: Choose Identity finds the person in pictures by it."
 NO_FACE = (
@@ -57,6 +57,7 @@ def learn(
     on_tick: OnTick = never,
     aligned: int = 0,
     embed_face: Callable[[Sequence[Tensor]], PersonFace | None] | None = None,
+    start: Start | None = None,
 ) -> Learned[AdapterT]:
     """`train_identity_adapter` into a file, unless an adapter of this run key lies there already.
 
@@ -71,12 +72,14 @@ def learn(
         aligned: how the restorer that `load` gives knows faces, see `aligned_side`.
         embed_face: makes the face by which the person is found later of the squares that are learned from,
             see `face_of`; an adapter that was learned before without one gets it. None: it has none.
+        start: see `train_identity_adapter`.
     Raises:
         ValueError: see `train_identity_adapter`; what is wrong with the photos before `load` is called; or
             the same is being learned already.
     """
+    check_steps(settings, start)
     seen = face_crops(photos, boxes, aligned, on_tick)
-    key = run_key(base, photos, settings, boxes)
+    key = run_key(base, photos, settings, boxes, start)
     path, done = find_path(file, key)
     unfinished = file.parent / UNFINISHED / key
     clean(file, keep=key if done is None else "")
@@ -104,10 +107,10 @@ def learn(
         with locked(unfinished.with_suffix(".lock")):
             if restart:
                 shutil.rmtree(unfinished, ignore_errors=True)
-            begun: Any = None if restart else _shorter(file, base, photos, settings, boxes)
+            begun: Any = None if restart else _shorter(file, base, photos, settings, boxes, start)
             adapter = train_identity_adapter(
                 load(), photos, settings, boxes=boxes, folder=unfinished, on_progress=listen, key=key,
-                on_tick=on_tick, begun=begun, shared=file.parent / UNFINISHED,
+                on_tick=on_tick, begun=begun, shared=file.parent / UNFINISHED, start=start,
             )  # fmt: skip
             adapter = adapter.with_face(face)
             path, _ = find_path(file, key)  # another may have been saved meanwhile
@@ -134,6 +137,7 @@ def _shorter(
     photos: Sequence[Tensor],
     settings: PersonTraining,
     boxes: Sequence[Box | None] | None,
+    start: Start | None,
 ) -> Adapter | None:
     """The longest of the adapters of that name that the same training has come to in fewer steps."""
     found = [
@@ -141,6 +145,6 @@ def _shorter(
     ]
     for adapter in sorted(found, key=lambda adapter: -adapter.header.steps):
         steps = adapter.header.steps
-        if adapter.header.run_key == run_key(base, photos, replace(settings, steps=steps), boxes):
+        if adapter.header.run_key == run_key(base, photos, replace(settings, steps=steps), boxes, start):
             return adapter
     return None

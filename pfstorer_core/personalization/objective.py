@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar, Generic, Protocol
 
 import torch
 from torch import Tensor
@@ -32,11 +32,21 @@ MOST_STEPS = 100_000
 """Of a training, whose losses go into the adapter's header."""
 
 
+class Start(Protocol):
+    """What a method's adapters may begin with: learned of many people, before any of them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells it from others."""
+        ...
+
+
 @dataclass(frozen=True)
 class PersonTraining(Generic[AdapterT]):
     """How to learn a person, as far as all methods share it.
 
     Attributes:
+        least_steps: 0 of a method whose adapters may be what they began with.
         lr: peak learning rate; None for what suits the restorer.
         p_hq: share of samples whose LQ picture is HQ as it is.
         degradation: a preset's name; "" for what suits the restorer's size.
@@ -45,6 +55,7 @@ class PersonTraining(Generic[AdapterT]):
     """
 
     method: ClassVar[str]
+    least_steps: ClassVar[int] = 1
 
     steps: int = 500
     batch: int = 4
@@ -63,8 +74,8 @@ class PersonTraining(Generic[AdapterT]):
             raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}.")
         check_shares(p_hq=self.p_hq)
         random_degradation(self.degradation, 0)
-        if not 1 <= self.steps <= MOST_STEPS:
-            raise ValueError(f"steps must be from 1 to {MOST_STEPS:,}, got {self.steps}.")
+        if not self.least_steps <= self.steps <= MOST_STEPS:
+            raise ValueError(f"steps must be from {self.least_steps} to {MOST_STEPS:,}, got {self.steps}.")
         if self.pool < 1:
             raise ValueError(f"pool must be 1 or more, got {self.pool}.")
 
@@ -133,6 +144,10 @@ class PersonObjective(Objective, Generic[AdapterT]):
     @abstractmethod
     def take(self, begun: AdapterT) -> None:
         """Go on from what an adapter of this method, of fewer steps, has learned."""
+
+    def take_start(self, start: Any) -> None:
+        """Begin with a start of this method; raises ValueError where it does not fit, or there are none."""
+        raise ValueError(f"Adapters of the method {self.settings.method} have no start: leave it out.")
 
     @torch.no_grad()
     def sheet(self, batch: Batch) -> Tensor:

@@ -24,7 +24,7 @@ from ..training.progress import OnTick, Progress, never, silent
 from ..training.state import STATE, kept_losses
 from .base import AdapterT
 from .header import FIRST_METHOD
-from .objective import PersonObjective, PersonTraining
+from .objective import PersonObjective, PersonTraining, Start
 from .photos import Pairs, Photos, aligned_side, digest_of, face_crops, in_order, paired
 from .registry import method_named
 
@@ -47,6 +47,7 @@ def train_identity_adapter(
     on_tick: OnTick = never,
     begun: AdapterT | None = None,
     shared: Path | None = None,
+    start: Start | None = None,
 ) -> AdapterT:
     """Learn a person.
 
@@ -63,24 +64,38 @@ def train_identity_adapter(
         on_tick: called in between, a few times a second; raise in it to stop, as in `on_progress`.
         begun: what the same training has come to in fewer steps, to go on from where `folder` has no state.
         shared: folder for what other trainings can use, too, such as pictures of a class; None for `folder`.
+        start: what to begin with in place of what the method's paper says, see `pfstorer.start.find_start`.
+            Then 0 steps make an adapter of it and of the photos.
     Raises:
         ValueError: no photo, too many, one that shows nothing; a setting out of range; or a restorer without
             a text tower.
     """
     settings = settings or default_settings()
+    check_steps(settings, start)
     if folder is None:
         with TemporaryDirectory() as temporary:
             return train_identity_adapter(
                 restorer, photos, settings, boxes=boxes, folder=temporary, on_progress=on_progress, key=key,
-                on_tick=on_tick, begun=begun, shared=shared,
+                on_tick=on_tick, begun=begun, shared=shared, start=start,
             )  # fmt: skip
     networks = (restorer.unet, restorer.autoencoder, *([restorer.text] if restorer.text else []))
-    key = key or run_key(restorer.fingerprint, photos, settings, boxes)
+    key = key or run_key(restorer.fingerprint, photos, settings, boxes, start)
     # Before they are put in order: errors number them as they were given.
     crops = face_crops(photos, boxes, aligned_side(restorer.header), on_tick)
     crops = [crops[n][0] for n in in_order(photos, boxes)]
     with asking(on_tick, *networks):
-        return _train(restorer, crops, settings, Path(folder), shared, on_progress, key, on_tick, begun)
+        return _train(
+            restorer, crops, settings, Path(folder), shared, on_progress, key, on_tick, begun, start
+        )
+
+
+def check_steps(settings: PersonTraining[Any], start: Start | None) -> None:
+    """Raise ValueError where there is nothing to learn and nothing to begin with."""
+    if not settings.steps and start is None:
+        raise ValueError(
+            "0 steps learn nothing: choose 1 or more. Photos are only looked at where a start for adapters "
+            "(train-start) lies beside the restorer's file and fits, and here is none."
+        )
 
 
 def default_settings(method: str = FIRST_METHOD) -> PersonTraining[Any]:
@@ -110,12 +125,17 @@ def _train(
     key: str,
     on_tick: OnTick,
     begun: AdapterT | None,
+    start: Start | None,
 ) -> AdapterT:
     """One stage after the other, each of which goes on with the steps and losses of those before."""
     seen = Photos.of_squares(restorer, crops, on_tick)
     make = method_named(settings.method, "The training").objective
     assert make is not None
     objective: PersonObjective[AdapterT] = make(restorer, seen, settings)
+    if start is not None:
+        objective.take_start(start)
+    if not settings.steps:
+        return objective.adapter(key, 0, [])
     losses, done = list[float](), len(written_losses(folder)) or len(begun.header.losses if begun else ())
     while True:
         objective.to(restorer.device)
@@ -191,14 +211,16 @@ def run_key(
     photos: Sequence[Tensor],
     settings: PersonTraining[Any],
     boxes: Sequence[Box | None] | None = None,
+    start: Start | None = None,
 ) -> str:
-    """Names a training: the same photos, in any order, base (its fingerprint) and settings have the same
-    key."""
+    """Names a training: the same photos, in any order, base (its fingerprint), settings and start have the
+    same key."""
     pairs = paired(photos, boxes)
     pairs = [pairs[n] for n in in_order(photos, boxes)]
     what: Mapping[str, Any] = {
         **{key: value for key, value in asdict(settings).items() if key not in FREE},
         **({} if settings.method == FIRST_METHOD else {"method": settings.method}),
+        **({} if start is None else {"start": start.fingerprint}),
         "base": base,
         "boxes": [list(box) if box else None for _, box in pairs],
     }

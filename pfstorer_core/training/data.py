@@ -196,7 +196,7 @@ class Others(Protocol):
 
 @dataclass
 class Crops:
-    """`Samples`: square crops of random place and scale, brought to one size, half of them mirrored
+    """`Samples`: square crops of random place and scale, brought to one size, half of them mirrored or none
     (alignment-free, PFStorer section 3.4).
 
     Every picture comes once an epoch, in another order each time. One that cannot be used, because it is
@@ -207,7 +207,8 @@ class Crops:
         size: side of the crops in pixels.
         mix: makes another picture of one (of this number) before it is cropped; None leaves all as they are.
         others: draws pictures of the same person, which are cropped as well: "reference" of a sample, uint8
-            [R, 3, size, size], and "person", a name; None: no such pictures.
+            [R, 3, size, size], and "person" and "picture", names; None: no such pictures.
+        mirrored: whether half of them are.
     """
 
     pictures: Pictures
@@ -216,6 +217,7 @@ class Crops:
     seed: int = 0
     mix: Callable[[Image.Image, int, np.random.Generator], Image.Image] | None = None
     others: Others | None = None
+    mirrored: bool = True
 
     def __post_init__(self) -> None:
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
@@ -244,7 +246,8 @@ class Crops:
             }
             if self.others:
                 reference = rearrange(torch.from_numpy(np.stack(shown)), "r h w c -> r c h w")
-                sample |= {"reference": reference, "person": self.pictures.folder(index)}
+                person, picture = self.pictures.folder(index), self.pictures.name(index)
+                sample |= {"reference": reference, "person": person, "picture": picture}
             return sample
         raise ValueError(
             f"{TRIES} pictures in a row cannot be used; the first is {broken[0][0]}: {broken[0][1]}."
@@ -252,7 +255,8 @@ class Crops:
 
     def _crop(self, index: int, rng: np.random.Generator) -> np.ndarray:
         picture = self.pictures.read(index)
-        return random_crop(self.mix(picture, index, rng) if self.mix else picture, self.size, rng)
+        picture = self.mix(picture, index, rng) if self.mix else picture
+        return random_crop(picture, self.size, rng, self.mirrored)
 
     def _others(self, index: int, rng: np.random.Generator) -> list[int]:
         return self.others(index, rng=rng) if self.others else []
@@ -264,8 +268,9 @@ class Crops:
         return int(self._order[1][place])
 
 
-def random_crop(image: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [size, size, 3] of a random square; raises ValueError where the picture is smaller."""
+def random_crop(image: Image.Image, size: int, rng: np.random.Generator, mirrored: bool = True) -> np.ndarray:
+    """uint8 [size, size, 3] of a random square, half of the time mirrored where that may be; raises
+    ValueError where the picture is smaller."""
     short = min(image.size)
     if short < size:
         raise ValueError(f"it has {image.width} × {image.height} pixels, too few for crops of {size}")
@@ -273,4 +278,4 @@ def random_crop(image: Image.Image, size: int, rng: np.random.Generator) -> np.n
     left, top = (int(rng.integers(length - side + 1)) for length in image.size)
     crop = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
     pixels = np.array(crop)
-    return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
+    return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 and mirrored else pixels

@@ -38,6 +38,7 @@ class LatentPairs:
         people: whom each shows; where `references` are wanted.
         references: so many whole latents of other pictures of the same person are "reference"
             [R, 2·C, h, w]; those of whom there is but one picture have no part in it.
+        pictures: which each is a crop of, where one may be of several crops; empty: each of its own.
 
     Raises:
         ValueError: there are no two pictures of anybody.
@@ -54,12 +55,17 @@ class LatentPairs:
     _usable: Sequence[int] = field(default=(), init=False, repr=False)
     people: Sequence[str] = ()
     references: int = 0
+    pictures: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         known: dict[str, list[int]] = {}
         for index, person in enumerate(self.people):
             known.setdefault(person, []).append(index)
-        rows = {index: rows for rows in known.values() if len(rows) > 1 for index in rows}
+        own = self.pictures or range(len(self.hq))
+        rows: dict[int, list[int]] = {}
+        for index, person in enumerate(self.people):
+            if others := [each for each in known[person] if own[each] != own[index]]:
+                rows[index] = others
         if self.references and not rows:
             raise ValueError("Among these pairs are no two of the same person: encode more of them.")
         object.__setattr__(self, "_known", rows)
@@ -83,18 +89,19 @@ class LatentPairs:
             "broken": [],
         }
         if self.references:
-            others = [each for each in self._known[index] if each != index]
-            sample["reference"] = self.hq[drawn(others, self.references, rng)].float()
+            sample["reference"] = self.hq[drawn(self._known[index], self.references, rng)].float()
         return sample
 
 
 class EncodedPairs(NamedTuple):
-    """`hq`, `lq`: [N, 2·C, h, w] in fp16. `people`: whom each shows, where crops tell; else empty."""
+    """`hq`, `lq`: [N, 2·C, h, w] in fp16. `people`, `pictures`: whom each shows, and what it is a crop of,
+    where crops tell; else empty."""
 
     hq: Tensor
     lq: Tensor
     captions: list[str]
     people: list[str]
+    pictures: list[str]
 
 
 @torch.no_grad()
@@ -137,7 +144,9 @@ def latent_pairs(
     if crops.mix is not None:
         settings.append(["mix", getattr(crops.mix, "share", None)])
     if crops.others is not None:
-        settings.append("people")
+        settings.append("people and pictures")
+    if not crops.mirrored:
+        settings.append("not mirrored")
     if cleaner is not None:
         first = cleaner(crops[0]["image"][None].float() / 255)
         settings.append(round(first.double().abs().sum().item(), 2))
@@ -145,22 +154,26 @@ def latent_pairs(
     metadata = read_checkpoint(path)[1] if path.exists() else {}
     if metadata.get("key") != key:
         found: dict[str, list[Tensor]] = {"hq": [], "lq": []}
-        captions, people = list[str](), list[str]()
+        like = next(autoencoder.encoder.parameters())
+        captions, people, pictures = list[str](), list[str](), list[str]()
         for k in range(count):
             sample = crops[k]
             rng = np.random.default_rng(int(sample["seed"]))
-            pair = degradation(sample["image"][None].float() / 255, [rng], p_hq)
+            hq, lq = degradation(sample["image"][None].float() / 255, [rng], p_hq)
+            pair = hq.to(like), lq.to(like)
             for name, latents in zip(found, pair_moments(autoencoder, *pair, cleaner), strict=True):
                 found[name].append(latents[0].half())
             captions.append(sample["caption"])
             people += [sample["person"]] if crops.others else []
+            pictures += [sample["picture"]] if crops.others else []
             on_progress(Progress("latents", k + 1, count))
         stacked = {name: torch.stack(latents) for name, latents in found.items()}
-        said = {"captions": json.dumps(captions), "people": json.dumps(people)}
-        write_safetensors(path, stacked, {"key": key, **said})
+        said = {"captions": captions, "people": people, "pictures": pictures}
+        texts = {name: json.dumps(value) for name, value in said.items()}
+        write_safetensors(path, stacked, {"key": key, **texts})
     tensors, metadata = read_checkpoint(path)
-    captions, people = (json.loads(metadata.get(name, "[]")) for name in ("captions", "people"))
-    return EncodedPairs(tensors["hq"], tensors["lq"], captions, people)
+    told = (json.loads(metadata.get(name, "[]")) for name in ("captions", "people", "pictures"))
+    return EncodedPairs(tensors["hq"], tensors["lq"], *told)
 
 
 def _key(autoencoder: Autoencoder, crops: Crops, settings: list[Any]) -> str:

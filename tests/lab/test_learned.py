@@ -10,7 +10,7 @@ import torch
 from lab.benchmarks.learned import Learned, method_named, methods_of
 from lab.evaluation import CaseSettings, draw_case
 from pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
-from pfstorer_core.personalization.pfstorer.train import AdapterTraining
+from pfstorer_core.personalization.pfstorer.settings import AdapterTraining
 from pfstorer_core.personalization.registry import load_identity_adapter
 
 from ..unit.small import small_diffbir, small_restorer

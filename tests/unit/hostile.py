@@ -31,6 +31,9 @@ from pfstorer_core import CheckpointError, Identity, Restorer, load_identity_ada
 from pfstorer_core.checkpoints.header import RULES as RESTORER_RULES
 from pfstorer_core.checkpoints.reading import read_checkpoint
 from pfstorer_core.personalization.pfstorer.header import RULES as ADAPTER_RULES
+from pfstorer_core.personalization.pfstorer.start import RULES as START_RULES
+from pfstorer_core.personalization.pfstorer.start import load_start
+from pfstorer_core.personalization.pfstorer.train_start import StartLoss, StartTraining
 from pfstorer_core.restorers.files import save_restorer
 from pfstorer_core.restorers.inspection import inspect_checkpoint
 
@@ -316,6 +319,9 @@ def main(folder: Path) -> None:
     adapter = stand_in_adapter(base, torch.randn(2, 4, 16, 16), gamma=0.1)
     adapter.save(folder / "adapter.safetensors")
     restorer, person = ((folder / f"{name}.safetensors").read_bytes() for name in ("restorer", "adapter"))
+    made = StartLoss(small, StartTraining()).start(1, 2)
+    made.save(folder / "start.safetensors")
+    start = (folder / "start.safetensors").read_bytes()
     changes = {
         f"lora_unet_{layer.replace('.', '_')}.{part}": value
         for layer in ("input_blocks.1.0.in_layers.2", "output_blocks.3.1.transformer_blocks.0.attn1.to_q")
@@ -333,6 +339,7 @@ def main(folder: Path) -> None:
         ("restorer's header", use_restorer, headers(restorer, "restorer", [*RESTORER_RULES], rng)),
         ("adapter", use_person, chain([("whole", person)], raw(person, rng))),
         ("adapter's header", use_person, headers(person, "adapter", [*ADAPTER_RULES], rng)),
+        ("adapter's start", load_start, chain([("whole", start)], headers(start, "start", [*START_RULES], rng))),
         ("adapter: LoRA", use_person, chain([("whole", lora)], raw(lora, rng))),
         ("checkpoint", use_restorer, chain([("whole", saved(dict(tensors)))], pickles(dict(tensors), rng))),
         ("inspected", inspect_checkpoint, islice(raw(restorer, rng), 20, 60, 3)),

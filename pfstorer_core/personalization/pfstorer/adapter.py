@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ...checkpoints.errors import StateDict
-from ...checkpoints.tensors import load_exactly
 from ...diffusion.schedule import Schedule
 from ...models import Backend, UNet
 from ..base import Adapter, context_faults
 from .apply import BoundBlocks
 from .block import PersonalizationBlock
+from .files import block_tensors, read_blocks
 from .header import LATENTS, PFStorerHeader, check_tensors
-from .sites import decoder_sites, site_size
+from .sites import site_faults
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +54,7 @@ class IdentityAdapter(Adapter):
 
     def check_fit(self, unet: UNet, image_size: int, name: str = "this restorer") -> None:
         """See `Adapter.check_fit`; no reference is larger than the latent of a picture of that size."""
-        known = decoder_sites(unet)
-        faults = [f"{name} has no site {site}" for site in self.blocks if site not in known]
-        faults += [
-            f"{site} is {len(block.gamma)} channels wide, but {width} in {name}"
-            for site, block in self.blocks.items()
-            if site in known and len(block.gamma) != (width := site_size(unet, site)[0])
-        ]
+        faults = site_faults(unet, self.blocks, name)
         channels, *sides = self.references.shape[1:]
         if channels != unet.config.out_channels or max(sides) > image_size:
             faults.append(
@@ -80,26 +74,14 @@ class IdentityAdapter(Adapter):
         return BoundBlocks(self, unet, schedule, gamma, factors or {})
 
     def tensors(self) -> StateDict:
-        tensors = {
-            "token.embedding": self.token,
-            "context.main": self.context,
-            "refs.latents": self.references,
-        }
-        for site, block in self.blocks.items():
-            tensors |= {f"sites.{site}.{key}": value for key, value in block.state_dict().items()}
-        return tensors
+        latents = (self.token, self.context, self.references)
+        return {**dict(zip(LATENTS, latents, strict=True)), **block_tensors(self.blocks)}
 
 
 def load(tensors: StateDict, metadata: Mapping[str, str], name: str) -> IdentityAdapter:
     """Of the file of that name, in fp32 on the CPU; raises CheckpointError where it is damaged."""
     header = PFStorerHeader.from_file(metadata, name)
     check_tensors(header, tensors, f"The identity adapter {name}")
-    blocks = {}
-    for site, heads in zip(header.sites, header.heads, strict=True):
-        prefix = f"sites.{site}."
-        weights = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-        blocks[site] = PersonalizationBlock(weights["gamma"].numel(), heads, Backend(device="meta"))
-        load_exactly(blocks[site], weights, f"block {site}", placement={"dtype": torch.float32})
-        blocks[site].eval().requires_grad_(False)
+    blocks = read_blocks(tensors, header.sites, header.heads)
     token, context, references = (tensors[name].float().clone() for name in LATENTS)
     return IdentityAdapter(header, blocks, token, context, references)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..registry import Method
 from .adapter import load
-from .train import AdapterTraining, IdentityLoss
+from .settings import AdapterTraining
+from .train import IdentityLoss
 
 METHOD = Method("pfstorer", "PFStorer", load, AdapterTraining, IdentityLoss)

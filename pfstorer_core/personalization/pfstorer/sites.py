@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -63,6 +63,19 @@ def site_size(unet: UNet, site: str) -> tuple[int, int]:
         return attn.to_q.in_features, attn.heads
     width: Any = unet.get_submodule(site).out_channels
     return width, max(1, width // unet.config.num_head_channels)
+
+
+def site_faults(unet: UNet, blocks: Mapping[str, PersonalizationBlock], name: str) -> list[str]:
+    """Why blocks of sites do not fit a U-Net, of a restorer that errors call by that name."""
+    known = decoder_sites(unet)
+    return [
+        *(f"{name} has no site {site}" for site in blocks if site not in known),
+        *(
+            f"{site} is {len(block.gamma)} channels wide, but {width} in {name}"
+            for site, block in blocks.items()
+            if site in known and len(block.gamma) != (width := site_size(unet, site)[0])
+        ),
+    ]
 
 
 def site_factor(unet: UNet, site: str) -> int:
