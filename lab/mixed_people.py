@@ -140,7 +140,7 @@ def picture_of(
     left, top, right, bottom = own.face.box
     across, down = (MOVED * (right - left) * value for value in rng.uniform(-1, 1, 2))
     box = (max(left + across, 0), max(top + down, 0), min(right + across, width), min(bottom + down, height))
-    square = face_square(tuple(map(round, box)), (height, width), float(rng.uniform(*MARGIN)))
+    square = face_square(box, (height, width), float(rng.uniform(*MARGIN)))
     picture = resize(cut(picture, square), (size, size)).clamp(0, 1)
     light = float(rng.uniform(0.85, 1.15))
     picture = picture ** (light * torch.tensor(likeness.tone)[:, None, None])

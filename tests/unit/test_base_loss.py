@@ -245,6 +245,7 @@ class Pieces:
 
     mix = None
     others = None
+    mirrored = True
 
     def __init__(self, pieces: Sequence[dict[str, Any]], size: int = 32, seed: int = 0) -> None:
         self.pieces, self.size, self.seed = pieces, size, seed
@@ -404,7 +405,7 @@ def test_pairs_are_moments_of_good_and_bad_pictures(tmp_path: Path) -> None:
     def made(name: str) -> EncodedPairs:
         return latent_pairs(autoencoder, crops, 2, random_degradation(name, 32), 0.0, path)  # type: ignore[arg-type]
 
-    hq, lq, captions, _ = made("light")
+    hq, lq, captions, *_ = made("light")
     assert captions == ["number 0", "number 1"]
     pictures = torch.stack([sample["image"] for sample in images(2)]).float() / 255
     with torch.no_grad():

@@ -18,6 +18,7 @@ from pfstorer_core.cli.settings import Changes, Data
 from pfstorer_core.cli.starting import StartRun, run_start, split
 from pfstorer_core.personalization.learn import learn
 from pfstorer_core.personalization.lora.train import LoRATraining
+from pfstorer_core.personalization.pfstorer.header import PFStorerHeader
 from pfstorer_core.personalization.pfstorer.start import AdapterStart, find_start, load_start, start_beside
 from pfstorer_core.personalization.pfstorer.train import IdentityLoss
 from pfstorer_core.personalization.pfstorer.train_start import StartLoss, StartTraining
@@ -62,6 +63,12 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def header_of(path: Path) -> PFStorerHeader:
+    header = load_identity_adapter(path).header
+    assert isinstance(header, PFStorerHeader)
+    return header
+
+
 def start_of(restorer: Restorer, gamma: float = 0.3) -> AdapterStart:
     start = StartLoss(restorer, StartTraining()).start(7, 3)
     for block in start.blocks.values():
@@ -83,7 +90,7 @@ def test_each_sample_is_learned_with_its_own_photo_by_pfstorer_s_losses(restorer
     for each in (objective, person):
         torch.manual_seed(0)
         for block in each.blocks.values():
-            torch.nn.init.normal_(block.gamma)
+            torch.nn.init.normal_(block.get_parameter("gamma"))
     given = {**batch, "hq": hq, "lq": lq}
     loss = objective(batch)
     torch.testing.assert_close(loss, person({**given, "reference": torch.tensor([0, 1])}))
@@ -129,7 +136,7 @@ def test_whether_photos_matter_is_written_down(restorer: Restorer) -> None:
     before = objective.figures(batch)
     assert before["own at 999"] == before["another's at 999"] == before["base at 999"]
     for block in objective.blocks.values():
-        torch.nn.init.constant_(block.gamma, 0.3)
+        torch.nn.init.constant_(block.get_parameter("gamma"), 0.3)
     after = objective.figures(batch)
     assert len({after[f"{name} at 500"] for name in ("base", "own", "another's")}) == 3
     assert after["base at 999"] == before["base at 999"]
@@ -268,9 +275,9 @@ def test_the_command_begins_with_it_unless_told_not_to(
     assert "0 steps learn nothing" in str(call("--steps", "0").exception)
     start_of(restorer).save(start_beside(file))
     assert "It began from base.start.safetensors" in call("--steps", "0").output
-    assert load_identity_adapter(adapter).header.start == load_start(start_beside(file)).fingerprint
+    assert header_of(adapter).start == load_start(start_beside(file)).fingerprint
     assert "It began" not in call("--steps", "1", "--no-start").output
-    other = load_identity_adapter(adapter.with_name("ada_2.safetensors")).header
+    other = header_of(adapter.with_name("ada_2.safetensors"))
     assert (other.start, other.steps) == ("", 1)
     shown = CliRunner().invoke(app, ["inspect", str(start_beside(file))]).output
     assert "7 steps over 3 people" in shown

@@ -341,8 +341,8 @@ def pairs_of(autoencoder: Autoencoder, samples: Crops, folder: Path, p_hq: float
 def test_pairs_are_encoded_once(tmp_path: Path, pictures: Path) -> None:
     torch.manual_seed(0)
     autoencoder, samples = Autoencoder(SMALL_AE.config).eval(), crops(pictures, 16)
-    hq, lq, captions, people = pairs_of(autoencoder, samples, tmp_path)
-    assert people == []
+    hq, lq, captions, people, shown = pairs_of(autoencoder, samples, tmp_path)
+    assert people == shown == []
     assert hq.shape == lq.shape == (6, 8, 4, 4)
     assert captions.count("a photo of a person") == 2
     written = (tmp_path / "pairs.safetensors").stat().st_mtime_ns

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +78,7 @@ class AdapterStart:
     header: StartHeader
     blocks: dict[str, PersonalizationBlock]
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Tells it from others: 64 bits of a digest of its weights as its file has them, in fp16."""
         digest = hashlib.sha256()
