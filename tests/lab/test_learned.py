@@ -11,6 +11,7 @@ from lab.benchmarks.learned import Learned, method_named, methods_of
 from lab.evaluation import CaseSettings, draw_case
 from pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
 from pfstorer_core.personalization.pfstorer.settings import AdapterTraining
+from pfstorer_core.personalization.pfstorer.train_start import StartLoss, StartTraining
 from pfstorer_core.personalization.registry import load_identity_adapter
 
 from ..unit.small import small_diffbir, small_restorer
@@ -47,3 +48,23 @@ def test_without_a_control_network_there_are_no_such_rows(tmp_path: Path) -> Non
         method_named(learned, "dual_pivot", 1.0)
     with pytest.raises(ValueError, match="--control"):
         learned.base_of("dual_pivot")
+
+
+def test_rows_that_begin_with_a_start(tmp_path: Path) -> None:
+    restorer = small_restorer()
+    start = StartLoss(restorer, StartTraining()).start(1, 2)
+    for block in start.blocks.values():
+        block.gamma.fill_(0.3)
+    learned = Learned(restorer, CASES, AdapterTraining(steps=1, preview_every=0), tmp_path, 1, start=start)
+    case = draw_case(CASES, 0, "heavy")
+    rows = {
+        name: row(case) for name, row in methods_of(learned, 1.0).items() if "start" in name or name == "base"
+    }
+    own = ("start", "start_wrong_refs", "start_no_refs", "pfstorer_start", "other:pfstorer_start", "base")
+    assert len({float(rows[name].double().sum()) for name in own}) == len(own)
+    begun = {path.name: load_identity_adapter(path).header for path in tmp_path.glob("*.safetensors")}
+    assert [begun[f"{name}-0.safetensors"].steps for name in ("start", "pfstorer_start")] == [0, 1]
+    assert all(header.details()[-1].endswith(start.fingerprint) for header in begun.values())
+    plain = Learned(restorer, CASES, AdapterTraining(steps=1), tmp_path, 1)
+    with pytest.raises(ValueError, match="no method 'start'"):
+        method_named(plain, "start", 1.0)
