@@ -339,7 +339,11 @@ def main(folder: Path) -> None:
         ("restorer's header", use_restorer, headers(restorer, "restorer", [*RESTORER_RULES], rng)),
         ("adapter", use_person, chain([("whole", person)], raw(person, rng))),
         ("adapter's header", use_person, headers(person, "adapter", [*ADAPTER_RULES], rng)),
-        ("adapter's start", load_start, chain([("whole", start)], headers(start, "start", [*START_RULES], rng))),
+        (
+            "adapter's start",
+            load_start,
+            chain([("whole", start)], headers(start, "start", [*START_RULES], rng)),
+        ),
         ("adapter: LoRA", use_person, chain([("whole", lora)], raw(lora, rng))),
         ("checkpoint", use_restorer, chain([("whole", saved(dict(tensors)))], pickles(dict(tensors), rng))),
         ("inspected", inspect_checkpoint, islice(raw(restorer, rng), 20, 60, 3)),
