@@ -108,8 +108,8 @@ class PFStorerLoss(Objective):
             loss = loss + attention_loss(person, end)
             block = self._block(site)
             mask = None if features[site].queries is None else otsu_mask(person)  # a full one takes time
-            reference = block.read(features[site].tokens, mask)
-            sites[site] = [Influence(block, reference)]
+            read = block.read(features[site].tokens, mask)
+            sites[site] = [Influence(block, read)]
         return sites if s.blocks else {}, loss
 
     def called(self, rows: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
