@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from playwright.sync_api import ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 from .browser_binary import find_chromium
 from .client import ComfyClient, OutOfTime, rejection
@@ -25,7 +25,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-READY = "() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100"
+READY = """() => window.app?.graph?._nodes.length
+    && Object.keys(LiteGraph.registered_node_types).length > 100"""
+"""The host's own first graph is there: else it comes later, in place of a workflow that was opened."""
 
 LOAD = """async (workflow) => {
     await window.app.loadGraphData(workflow);
@@ -146,16 +148,24 @@ def open_canvas(url: str, width: int = 1600, height: int = 1000, timeout: float 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, headless=True, args=list(FLAGS))
         try:
-            page = browser.new_page(viewport={"width": width, "height": height})
-            canvas = Canvas(page, url)
-            watch(canvas)
-            page.goto(url, timeout=timeout * 1000)
-            page.wait_for_function(READY, timeout=timeout * 1000)
-            # ComfyUI's own first graph then looks for its models elsewhere: its errors are not ours.
-            page.wait_for_load_state("networkidle", timeout=timeout * 1000)
-            yield canvas
+            yield open_page(browser, url, width, height, timeout)
         finally:
             browser.close()
+
+
+def open_page(
+    browser: Browser, url: str, width: int = 1600, height: int = 1000, timeout: float = 120.0
+) -> Canvas:
+    """A page of its own, ready for workflows; its settings are those of the server as it opens."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    canvas = Canvas(page, url)
+    watch(canvas)
+    page.set_default_timeout(timeout * 1000)
+    page.goto(url)
+    page.wait_for_function(READY)
+    # ComfyUI's own first graph then looks for its models elsewhere: its errors are not ours.
+    page.wait_for_load_state("networkidle")
+    return canvas
 
 
 def watch(canvas: Canvas) -> None:

@@ -25,9 +25,7 @@ class DegradeImage(io.ComfyNode):
                 "jpeg",
                 "noise",
                 "blur",
-                "blurry",
                 "low quality",
-                "old photo",
                 "pfstorer",
             ],
             inputs=[
