@@ -161,11 +161,11 @@ def loss_map(adapter: Adapter) -> dict[str, list[float]]:
 
     The host's graph divides by the range of the losses, so that there have to be two different ones.
     """
-    header, losses, parts = adapter.header, list(adapter.header.losses), dict[str, list[float]]()
+    header, losses, parts = adapter.header, list(adapter.header.losses) or [0.0], dict[str, list[float]]()
     if isinstance(header, DualPivotHeader):
         parts = {"text_pivot": losses[: header.steps_text], "model_pivot": losses[header.steps_text :]}
     if len(set(losses)) < 2:
-        losses += [(losses or [0.0])[-1] + 1e-6]
+        losses += [losses[-1] + 1e-6]
     return {"loss": losses, **parts}
 
 

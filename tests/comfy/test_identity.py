@@ -14,8 +14,11 @@ from harness.picture import encode
 from harness.shipped.person import DRAWN_PERSON
 from pfstorer_core.personalization.dual_pivot.class_pictures import FOLDER
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
+from pfstorer_core.personalization.pfstorer.start import start_beside
+from pfstorer_core.personalization.pfstorer.train_start import StartLoss, StartTraining
 from pfstorer_core.personalization.registry import load_identity_adapter
 from pfstorer_core.personalization.training import written_losses
+from pfstorer_core.restorers.files import load_restorer
 
 from .prompts import add_small_restorer, node
 from .prompts import png as png_of
@@ -186,3 +189,25 @@ def test_what_is_wrong_is_said(client: ComfyClient) -> None:
     photo = client.upload_image(png(np.random.default_rng(1).random((40, 40, 3))), "one.png")
     with pytest.raises(ExecutionFailed, match="An identity cannot act at output_blocks"):
         client.run(learning([photo], "nobody", sites="output_blocks.99.1"))
+
+
+def test_a_start_beside_the_restorer_is_begun_with(
+    server: ComfyServer, client: ComfyClient, photos: list[str]
+) -> None:
+    """Without one nothing can be made of no steps."""
+    with pytest.raises(ExecutionFailed, match="0 steps learn nothing"):
+        client.run(learning(photos, "begun", steps=0))
+    file = server.base / "models" / "restorers" / RESTORER
+    start = StartLoss(load_restorer(file, text=True), StartTraining()).start(1, 2)
+    start.save(start_beside(file))
+    try:
+        listed = client.get("/object_info/LoadBaseRestorer")["LoadBaseRestorer"]["input"]["required"]
+        assert RESTORER in listed["checkpoint"][1]["options"]
+        assert start_beside(file).name not in listed["checkpoint"][1]["options"]
+        execution = client.run(learning(photos, "begun", steps=0))
+    finally:
+        start_beside(file).unlink()
+    said = [text for name, text in execution.texts if name == "train"]
+    assert f"It began from {start_beside(file).name}" in said[-1]
+    header = load_identity_adapter(server.base / "models" / "identity_adapters" / "begun.safetensors").header
+    assert header.details()[-1] == f"began from the start {start.fingerprint}"
