@@ -14,7 +14,7 @@ setup: $(RUN)
 $(RUN):
 	@$(PYTHON) -m venv .venv
 
-# make demo [IMAGE=my.jpg] [UPSCALE=4] [OUT=demo_output] [TRAIN=1: learn the drawn person anew]
+# make demo [IMAGE=my.jpg] [UPSCALE=4] [OUT=demo_output] [TRAIN=1: learn the people anew]
 demo: $(RUN)
 	@$(RUN) -m harness.demo --out "$(OUT)" $(if $(IMAGE),--image "$(IMAGE)") $(if $(UPSCALE),--upscale "$(UPSCALE)") \
 		$(if $(TRAIN),--train)

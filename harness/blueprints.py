@@ -22,13 +22,22 @@ from .workflows import BUILD, NOTHING, dump
 
 FOLDER = ROOT / "subgraphs"
 NO_QUESTIONS = {"Comfy.Workflow.WarnBlueprintOverwrite": False}
-PUBLISH = """async ({title, names, description, search_aliases, exposed, outputs, properties}) => {
+PUBLISH = """async ({title, names, description, search_aliases, exposed, outputs, columns}) => {
     const app = window.app, graph = app.graph;
     const run = (command, metadata) => app.extensionManager.command.execute(command, {metadata});
     const ids = names.map((_, n) => graph._nodes[n].id);
+    const places = Object.fromEntries(names.map((name, n) => [name, graph._nodes[n]]));
+    let x = 0;
+    for (const column of columns) {
+        let y = 0;
+        for (const name of column) {
+            places[name].pos = [x, y];
+            y += places[name].size[1] + 60;
+        }
+        x += Math.max(...column.map((name) => places[name].size[0])) + 60;
+    }
     const {subgraph, node} = graph.convertToSubgraph(new Set(graph._nodes));
     const inside = Object.fromEntries(names.map((name, n) => [name, subgraph.getNodeById(ids[n])]));
-    for (const [name, given] of Object.entries(properties)) Object.assign(inside[name].properties, given);
     for (const input of [...subgraph.inputs]) subgraph.removeInput(input);  // what the canvas thinks fit
     for (const [name, type, targets] of exposed) {
         const input = subgraph.addInput(name, type);

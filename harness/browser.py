@@ -134,8 +134,16 @@ class Canvas:
 
 
 @contextmanager
-def open_canvas(url: str, width: int = 1600, height: int = 1000, timeout: float = 120.0) -> Iterator[Canvas]:
+def open_canvas(
+    url: str,
+    width: int = 1600,
+    height: int = 1000,
+    timeout: float = 120.0,
+    settings: Mapping[str, Any] | None = None,
+) -> Iterator[Canvas]:
     """Open the canvas of the server at `url` and wait until it is ready for workflows.
+
+    `settings` are the frontend's, such as which node view it has; the server keeps them.
 
     Raises:
         HarnessError: there is no browser.
@@ -143,8 +151,8 @@ def open_canvas(url: str, width: int = 1600, height: int = 1000, timeout: float 
     executable = find_chromium()
     if executable is None:
         raise HarnessError("no Chromium: run `make setup` as root, or set CHROMIUM to a browser")
-    settings = {"Comfy.TutorialCompleted": True}  # else a dialog covers the canvas
-    requests.post(f"{url}/api/settings", json=settings, timeout=30).raise_for_status()
+    wanted = {"Comfy.TutorialCompleted": True, **(settings or {})}  # else a dialog covers the canvas
+    requests.post(f"{url}/api/settings", json=wanted, timeout=30).raise_for_status()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, headless=True, args=list(FLAGS))
         try:

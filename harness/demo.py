@@ -1,8 +1,8 @@
 """`make demo`: restores pictures in a real ComfyUI server and writes what it did to them.
 
-Without an image it damages two pictures, a drawn face and a photograph, and restores them, and then a bad
-picture of the drawn person whose adapter comes with the pack, at several gammas; --train learns that person
-anew. With an image it restores that.
+Without an image it runs shipped workflows as they come, on bad pictures of people who do not exist: a
+restoration, one without and with the person, and one by every method; --train learns these people anew.
+With an image it restores that.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 WORKFLOW = ROOT / "workflows" / "api" / "restore_and_upscale.json"
 UPSCALE = 4.0
 UPSCALE_RANGE = (1.0, 20.0)
-SIDE = 256
-"""Pixels along a side of the pictures that are damaged and restored."""
 SEED = 0
 PATIENCE = 3600.0
 """Seconds that one picture may take."""
@@ -40,12 +38,11 @@ PATIENCE = 3600.0
 
 @dataclass(frozen=True)
 class Task:
-    """One picture to restore; `truth` is what it should look like, where that is known."""
+    """One picture to restore."""
 
     name: str
     image: Image.Image
     upscale: float
-    truth: Image.Image | None = None
 
 
 def main() -> None:
@@ -54,7 +51,7 @@ def main() -> None:
         # What is imported below is only there once set-up has run.
         setup.main()
         importlib.invalidate_caches()
-    tasks = given_picture(options.image, options.upscale) if options.image else own_pictures()
+    tasks = given_picture(options.image, options.upscale) if options.image else []
     prompt = read_workflow()
 
     from .host import ComfyServer
@@ -67,9 +64,9 @@ def main() -> None:
             for task in tasks:
                 with stage(task.name):
                     run_task(client, prompt, task, options.out)
-            if options.train or not options.image:
-                with stage("person"):
-                    run_person(client, options.out, options.train)
+            for name, make in own_sheets(options.train).items() if not options.image else ():
+                with stage(name):
+                    write_sheet(make(client), options.out / f"{name}.png")
     except HarnessError as error:
         raise with_log(error, server) from None
     finally:
@@ -81,7 +78,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--image", type=Path, help="a picture of your own")
     parser.add_argument("--upscale", help=f"how much larger, {UPSCALE:g} unless given")
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="the folder to fill")
-    parser.add_argument("--train", action="store_true", help="learn the drawn person anew; takes minutes")
+    parser.add_argument("--train", action="store_true", help="learn the people anew; takes minutes")
     options = parser.parse_args()
     if options.image and not options.image.is_file():  # said before minutes of set-up
         raise HarnessError(f"{options.image}: there is no such file")
@@ -131,37 +128,6 @@ def given_picture(path: Path, upscale: float) -> list[Task]:
     return [Task(path.stem, image, factor)]
 
 
-def own_pictures() -> list[Task]:
-    from .picture import damage
-
-    tasks = []
-    for seed, (name, truth) in enumerate({"drawn_face": drawn_face(), "photo": photo()}.items()):
-        tasks.append(Task(name, damage(truth, seed), UPSCALE, truth))
-    return tasks
-
-
-def drawn_face() -> Image.Image:
-    import numpy as np
-
-    from lab.people import draw_person, draw_shot, photograph
-
-    from .picture import image_of
-
-    rng = np.random.default_rng(7)
-    person = draw_person(rng)
-    shot = draw_shot(rng, yaw=-8.0, pitch=0.0, roll=0.0, fill=0.75, shift=(0.0, 0.0), eyes_open=1.0)
-    picture = photograph(person, shot, SIDE).image
-    return image_of(np.asarray(picture))
-
-
-def photo() -> Image.Image:
-    """The face of scikit-image's astronaut (NASA, public domain)."""
-    from PIL import Image
-    from skimage.data import astronaut
-
-    return Image.fromarray(astronaut()).crop((96, 0, 96 + SIDE, SIDE))
-
-
 def read_workflow() -> dict[str, Any]:
     try:
         return json.loads(WORKFLOW.read_text())
@@ -180,7 +146,7 @@ def set_inputs(prompt: dict[str, Any], class_type: str, **values: object) -> Non
 def run_task(client: ComfyClient, template: dict[str, Any], task: Task, out: Path) -> None:
     from PIL import Image
 
-    from .picture import decode, encode, side_by_side, write_png
+    from .picture import decode, encode, side_by_side
 
     prompt = copy.deepcopy(template)
     name = client.upload_image(encode(task.image), "demo_input.png")
@@ -198,25 +164,26 @@ def run_task(client: ComfyClient, template: dict[str, Any], task: Task, out: Pat
         (f"input {width} x {height}, bicubic", enlarged),
         (f"restored {restored.width} x {restored.height}", restored),
     ]
-    if task.truth is not None:
-        panels.append(("original", task.truth.resize(restored.size, Image.Resampling.LANCZOS)))
     for suffix, picture in (("restored", restored), ("comparison", side_by_side(panels))):
-        path = out / f"{task.name}_{suffix}.png"
-        write_png(picture, path)
-        say(f"  {path}")
+        write_sheet(picture, out / f"{task.name}_{suffix}.png")
 
 
-def run_person(client: ComfyClient, out: Path, learn: bool) -> None:
-    """Restore a bad picture of the drawn person at several gammas."""
+def own_sheets(learn: bool) -> dict[str, Callable[[ComfyClient], Image.Image]]:
+    """What is shown without a picture of the user's, by the names of files."""
     from . import person
 
-    drawn = person.case()
-    prompt = person.prompt_to_restore(client, person.bad_picture(drawn))
-    if learn:
-        prompt = person.with_learning(client, prompt, person.photos(drawn))
-    execution = client.run(prompt, progress_printer(prompt), timeout=PATIENCE)
-    for path in person.sheets(client, prompt, execution, drawn, out):
-        say(f"  {path}")
+    return {
+        "photograph": lambda client: person.restored_photograph(client, progress_printer),
+        "person": lambda client: person.restored_people(client, progress_printer, learn),
+        "methods": lambda client: person.compared_methods(client, progress_printer),
+    }
+
+
+def write_sheet(picture: Image.Image, path: Path) -> None:
+    from .picture import write_png
+
+    write_png(picture, path)
+    say(f"  {path}")
 
 
 def progress_printer(prompt: dict[str, Any]) -> Callable[[Event], None]:

@@ -1,120 +1,147 @@
-"""The demo's person, who is nobody: photos to learn the face from, a bad picture, and what is made of it."""
+"""What the shipped workflows make of bad pictures of people who do not exist: the demo's sheets."""
 
 from __future__ import annotations
 
+import copy
 import json
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from torch import Tensor
-
-from lab.evaluation import CaseSettings, draw_case
-from lab.evaluation.cases import Case
 
 from . import ROOT
-from .picture import decode, encode, image_of, side_by_side, write_png
-from .shipped.person import DRAWN_PERSON
+from .picture import decode, middle_of_face, side_by_side
+from .shipped.methods import METHODS, RESTORERS
 
-if TYPE_CHECKING:  # unit tests draw the person, too, without a server
-    from .client import ComfyClient, Execution
+if TYPE_CHECKING:
+    from .client import ComfyClient, Event
 
 API = ROOT / "workflows" / "api"
-SEED, PERSON, PHOTOS, REFERENCES = 100, 1, 6, 5
-"""Of the drawing; the seed is none of `evaluate`'s, and no training draws these people."""
-BAD = 4
-"""Which of the photos is restored: one of which enough is left that a face comes back, glasses and all."""
-SIDE, BAD_SIDE = 256, 128
-"""Pixels along a side of the true picture, as of all on the gamma sheet, and of the bad one."""
-GAMMA_SHEET = "person_gamma_sheet.png"
+PEOPLE = ("P007", "P008")
+"""Of *Example Pictures*, whom no network here has seen."""
+SIDE = 256
+"""Pixels along a side of a panel."""
+PATIENCE = 3600.0
+"""Seconds that one workflow may take."""
+
+TRUE_FACE = "true face"
+"""A node's id."""
+
+Prompt = dict[str, Any]
+Pictures = dict[str, list[Image.Image]]
+OnEvent = Callable[[Prompt], Callable[["Event"], None]]
+"""Makes what listens to the events of a prompt."""
 
 
-def case() -> Case:
-    settings = CaseSettings(photos=PHOTOS, references=REFERENCES, size=SIDE, seed=SEED)
-    return draw_case(settings, PERSON, "heavy").only(BAD)
+def restored_photograph(client: ComfyClient, listen: OnEvent) -> Image.Image:
+    """*Restore a real photograph*, beside the original."""
+    prompt = read_api("restore_a_real_photograph")
+    image, sampler = the_node(prompt, "ExamplePictures"), the_node(prompt, "TiledSRSampler")
+    made = saved(client, prompt, {"bad": (image, 0), "restored": (sampler, 0), "truth": (image, 1)}, listen)
+    captions = {"bad": "bad picture", "restored": "restored", "truth": "original"}
+    return sheet({caption: made[name][0] for name, caption in captions.items()})
 
 
-def drawn_image(picture: Tensor) -> Image.Image:
-    """A picture [3, H, W] in [0, 1]."""
-    return image_of(picture.permute(1, 2, 0).numpy())
+def restored_people(client: ComfyClient, listen: OnEvent, learn: bool = False) -> Image.Image:
+    """*Restore a person* for each of `PEOPLE`: a row with the bad picture, what the restorer makes of it
+    without and with the person, and the person."""
+    rows = []
+    for person in PEOPLE:
+        adapter = learned(client, person, listen) if learn else person
+        made = restored_person(client, person, adapter, listen)
+        without, known = made["pictures"]
+        rows += [
+            ("bad picture", made["bad"][0]), ("without the person", without),
+            (f"as {person}, of five photos", known), ("the person", made["truth"][0]),
+        ]  # fmt: skip
+    panels = [(caption, of_one_size(middle_of_face(picture))) for caption, picture in rows]
+    return side_by_side(panels, len(rows) // len(PEOPLE))
 
 
-def photos(drawn: Case) -> list[Image.Image]:
-    """To learn the person from."""
-    return [drawn_image(photo) for photo in drawn.references]
-
-
-def bad_picture(drawn: Case) -> Image.Image:
-    return drawn_image(drawn.lq[0]).resize((BAD_SIDE, BAD_SIDE), 3)
-
-
-def prompt_to_restore(client: ComfyClient, bad: Image.Image) -> dict[str, Any]:
-    """The shipped workflow `Restore a person`, which also saves each of its pictures."""
-    prompt = json.loads((API / "restore_a_person.json").read_text(encoding="utf-8"))
-    of_type(prompt, "LoadImage")[0]["inputs"]["image"] = client.upload_image(encode(bad), "demo_bad.png")
-    samplers = [name for name, node in prompt.items() if node["class_type"] == "TiledSRSampler"]
-    for name in samplers:
-        inputs = {"images": [name, 0], "filename_prefix": "demo_person"}
-        prompt[f"save {name}"] = {"class_type": "SaveImage", "inputs": inputs}
-    return prompt
-
-
-def with_learning(client: ComfyClient, prompt: dict[str, Any], good: list[Image.Image]) -> dict[str, Any]:
-    """The same with the person learned anew by the shipped workflow `Learn a person`."""
-    learning = json.loads((API / "learn_a_person.json").read_text(encoding="utf-8"))
-    (train,) = (name for name, node in learning.items() if node["class_type"] == "TrainIdentityAdapter")
-    inputs = {name: value for name, value in learning[train]["inputs"].items() if "photo" not in name}
-    for number, photo in enumerate(good):
-        name = client.upload_image(encode(photo), f"demo_photo_{number}.png")
-        prompt[f"photo {number}"] = {"class_type": "LoadImage", "inputs": {"image": name}}
-        inputs[f"photos.photo_{number}"] = [f"photo {number}", 0]
-    (restorer,) = (name for name, node in prompt.items() if node["class_type"] == "LoadBaseRestorer")
-    inputs |= {name: [restorer, output] for output, name in enumerate(("model", "clip", "vae"))}
-    prompt["learn"] = {
-        "class_type": "TrainIdentityAdapter",
-        "inputs": {**inputs, "name": DRAWN_PERSON},
-    }
-    prompt["learned"] = {
-        "class_type": "SaveImage",
-        "inputs": {"images": ["learn", 2], "filename_prefix": "demo_learned"},
-    }
-    for node in of_type(prompt, "ApplyPersonalization"):
-        node["inputs"]["identity_adapter"] = ["learn", 0]
-    return prompt
-
-
-def of_type(prompt: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    return [node for node in prompt.values() if node["class_type"] == kind]
-
-
-def sheets(
-    client: ComfyClient, prompt: dict[str, Any], done: Execution, drawn: Case, out: Path
-) -> list[Path]:
-    """Write the gamma sheet, and, where the person was learned, the photos and what came of them."""
-    bad = bad_picture(drawn)
-    restored = sorted((gamma(prompt, name), name) for name in prompt if name.startswith("save "))
-    pictures = [
-        (f"gamma {g:g}" if g else "base (gamma 0)", picture(client, done, name)) for g, name in restored
-    ]
-    panels = [(f"bad picture, {bad.width} x {bad.height}", bad), *pictures]
-    panels.append(("the person", drawn_image(drawn.hq[0])))
-    size = (SIDE, SIDE)
-    made = {GAMMA_SHEET: side_by_side([(label, p.resize(size, 3)) for label, p in panels])}
-    made["person_photos.png"] = side_by_side(
-        [(f"photo {n + 1}", photo) for n, photo in enumerate(photos(drawn))]
+def restored_person(client: ComfyClient, person: str, adapter: str, listen: OnEvent) -> Pictures:
+    """The workflow's pictures at gamma 0 and 1, the face in the bad picture, and that in the true one."""
+    prompt = read_api("restore_a_person")
+    image, crop, gammas = (
+        the_node(prompt, kind) for kind in ("ExamplePictures", "RestorationCropFace", "GammaSheet")
     )
-    if "learned" in prompt:
-        made["person_learned.png"] = picture(client, done, "learned")
-    for name, sheet in made.items():
-        write_png(sheet, out / name)
-    return [out / name for name in made]
+    prompt[image]["inputs"]["example"] = f"{person}: bad picture"
+    prompt[the_node(prompt, "LoadIdentityAdapter")]["inputs"]["name"] = f"{adapter}.safetensors"
+    prompt[gammas]["inputs"]["gammas"] = "0, 1"
+    prompt = with_true_face(prompt)
+    wanted = {"bad": (crop, 0), "pictures": (gammas, 1), "truth": (TRUE_FACE, 0)}
+    return saved(client, prompt, wanted, listen)
 
 
-def gamma(prompt: dict[str, Any], save: str) -> float:
-    """Of the picture that a node saves; 0 where no identity was applied."""
-    sampler = prompt[save]["inputs"]["images"][0]
-    return prompt[prompt[sampler]["inputs"]["model"][0]]["inputs"].get("gamma", 0.0)
+def learned(client: ComfyClient, person: str, listen: OnEvent) -> str:
+    """*Learn a person*, of the five photos; the adapter's name."""
+    prompt, name = read_api("learn_a_person"), f"demo_{person}"
+    prompt[the_node(prompt, "ExamplePictures")]["inputs"]["example"] = f"{person}: five photos"
+    prompt[the_node(prompt, "TrainIdentityAdapter")]["inputs"]["name"] = name
+    client.run(prompt, listen(prompt), timeout=PATIENCE)
+    return name
 
 
-def picture(client: ComfyClient, done: Execution, node: str) -> Image.Image:
-    return decode(client.view(done.images(node)[0]))
+def compared_methods(client: ComfyClient, listen: OnEvent) -> Image.Image:
+    """*Compare methods* and *CLR-Face*, which photos guide, on one bad picture, and the person."""
+    prompt = read_api("compare_methods")
+    crop, gammas = the_node(prompt, "RestorationCropFace"), the_node(prompt, "GammaSheet")
+    made = saved(
+        client, with_true_face(prompt),
+        {"bad": (crop, 0), "pictures": (gammas, 1), "truth": (TRUE_FACE, 0)}, listen,
+    )  # fmt: skip
+    guided = read_api("restore_with_clr_face")
+    by_photos = saved(client, guided, {"guided": (the_node(guided, "TiledSRSampler"), 0)}, listen)
+    panels = {"bad picture": made["bad"][0]}
+    for n, (method, (_, restorer)) in enumerate(METHODS.items()):
+        panels[RESTORERS[restorer]] = made["pictures"][2 * n]
+        panels[f"{method}, on {RESTORERS[restorer]}"] = made["pictures"][2 * n + 1]
+    guidance = {"CLR-Face, photos guide": by_photos["guided"][0]}
+    faces = {**panels, **guidance, "the person": made["truth"][0]}
+    return sheet({caption: middle_of_face(face) for caption, face in faces.items()}, 4)
+
+
+def with_true_face(prompt: Prompt) -> Prompt:
+    """A prompt that cuts the face out of the true picture, too, as it does out of the bad one."""
+    image, faces, crop = (
+        the_node(prompt, kind) for kind in ("ExamplePictures", "RestorationFindFaces", "RestorationCropFace")
+    )
+    return prompt | {
+        "true faces": {
+            "class_type": "RestorationFindFaces",
+            "inputs": {**prompt[faces]["inputs"], "image": [image, 1]},
+        },
+        TRUE_FACE: {
+            "class_type": "RestorationCropFace",
+            "inputs": {**prompt[crop]["inputs"], "image": [image, 1], "bboxes": ["true faces", 0]},
+        },
+    }
+
+
+def read_api(workflow: str) -> Prompt:
+    """A shipped workflow in the API format."""
+    return json.loads((API / f"{workflow}.json").read_text(encoding="utf-8"))
+
+
+def the_node(prompt: Prompt, kind: str) -> str:
+    """The id of the first node of a type."""
+    return next(name for name, node in prompt.items() if node["class_type"] == kind)
+
+
+def saved(
+    client: ComfyClient, prompt: Prompt, wanted: Mapping[str, tuple[str, int]], listen: OnEvent
+) -> Pictures:
+    """Run a prompt that also saves what these outputs of nodes give: their pictures."""
+    prompt = copy.deepcopy(prompt)
+    for name, (node, output) in wanted.items():
+        inputs = {"images": [node, output], "filename_prefix": f"demo_{name}"}
+        prompt[f"save {name}"] = {"class_type": "SaveImage", "inputs": inputs}
+    done = client.run(prompt, listen(prompt), timeout=PATIENCE)
+    return {name: [decode(client.view(image)) for image in done.images(f"save {name}")] for name in wanted}
+
+
+def sheet(panels: Mapping[str, Image.Image], columns: int = 0) -> Image.Image:
+    return side_by_side([(caption, of_one_size(picture)) for caption, picture in panels.items()], columns)
+
+
+def of_one_size(picture: Image.Image) -> Image.Image:
+    return picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)

@@ -22,6 +22,8 @@ LARGEST_INPUT = 100_000_000
 LARGEST_OUTPUT = 1024 * 1024
 """Pixels; what a laptop's CPU restores in a demo's time."""
 LONGEST_SIDE = 4096
+MIDDLE = (0.13, 0.23, 0.87, 0.97)
+"""Of an aligned face, as parts of its sides: from the hair to the chin."""
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -84,24 +86,33 @@ def damage(image: Image.Image, seed: int) -> Image.Image:
     return image_of(degrade(good, [degradation], keep_size=False)[0].permute(1, 2, 0).numpy())
 
 
+def middle_of_face(aligned: Image.Image) -> Image.Image:
+    """The face alone of one that is aligned as in FFHQ: where it was cut out of a narrow picture, the rest is
+    a mirror's."""
+    left, top, right, bottom = MIDDLE
+    width, height = aligned.size
+    box = left * width, top * height, right * width, bottom * height
+    return aligned.crop((round(box[0]), round(box[1]), round(box[2]), round(box[3])))
+
+
 def image_of(pixels: np.ndarray) -> Image.Image:
     """Of floats [H, W, 3] in 0…1."""
     return Image.fromarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
 
 
-def side_by_side(panels: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Pictures of one size with their captions, in a row, or in a column if they are wide."""
+def side_by_side(panels: Sequence[tuple[str, Image.Image]], columns: int = 0) -> Image.Image:
+    """Pictures of one size with their captions, in rows of so many; with 0 in one row, or in a column if they
+    are wide."""
     gap, strip = 8, 28
     width, height = panels[0][1].size
-    across = width <= 2 * height
-    step = (width + gap, 0) if across else (0, height + strip + gap)
-    last = len(panels) - 1
-    whole = (width + last * step[0] + 2 * gap, height + strip + last * step[1] + 2 * gap)
-    sheet = Image.new("RGB", whole, (24, 24, 24))
+    columns = columns or (len(panels) if width <= 2 * height else 1)
+    rows = math.ceil(len(panels) / columns)
+    across, down = width + gap, height + strip + gap
+    sheet = Image.new("RGB", (columns * across + gap, rows * down), (24, 24, 24))
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(15)
     for index, (caption, image) in enumerate(panels):
-        x, y = gap + index * step[0], gap + index * step[1]
+        x, y = gap + index % columns * across, index // columns * down
         draw.text((x + 2, y + 4), caption, (230, 230, 230), font)
         sheet.paste(image, (x, y + strip))
     return sheet

@@ -10,25 +10,12 @@ CAPTION = {"font_size": 6.0, "position": "bottom", "align": "center"}
 SPACE = {"spacing_width": 8}
 
 
-def captioned(captions: Sequence[tuple[str, str]], column: int, top: int) -> tuple[Node, ...]:
-    """A caption for each (name, text), one below the other, and what stitches them into a row."""
-    drawn = (
-        Node(
-            f"caption {name}",
-            "TextOverlay",
-            (column, top + 320 * n),
-            (320, 240),
-            text,
-            {"text": text, **CAPTION},
-        )
-        for n, (name, text) in enumerate(captions)
+def captioned(captions: Sequence[tuple[str, str]]) -> tuple[Node, ...]:
+    """A caption for each (name, text), and what stitches them into a row."""
+    return (
+        *(Node(f"caption {name}", "TextOverlay", text, {"text": text, **CAPTION}) for name, text in captions),
+        *(Node(f"with {name}", "ImageStitch", widgets=SPACE) for name, _ in captions[1:]),
     )
-    stitched = (
-        Node(f"with {name}", "ImageStitch", (column + 360, top + 320 * n), (320, 120), widgets=SPACE)
-        for n, (name, _) in enumerate(captions)
-        if n
-    )
-    return (*drawn, *stitched)
 
 
 def in_a_row(names: Sequence[str]) -> Links:

@@ -2,70 +2,74 @@
 
 from __future__ import annotations
 
-from .parts import AT_ITS_BEST, CONSENT, EXAMPLE, Node, Workflow, note
-from .person import DRAWN_PERSON
+from .parts import (
+    GUESS,
+    NODE_WIDTH,
+    PEOPLE,
+    REFINED,
+    THRESHOLD,
+    Group,
+    Node,
+    Shown,
+    Template,
+    aligned,
+    compare,
+    consent,
+    enlarge,
+    face_restorer,
+    loaded_person,
+    save,
+    welcome,
+)
 
-PEOPLE = ("left", "middle", "right")
-BOX = {"y": 200, "width": 160, "height": 160}
-"""Pixels; what a user moves to the faces of a picture of their own."""
-
-
-def _row(n: int, name: str) -> tuple[Node, ...]:
-    """What one person passes through."""
-    top = 40 + 760 * n
-    return (
-        Node(f"box {name}", "PrimitiveBoundingBox", (480, top), (260, 160), f"Face {n + 1}: {name}",
-             {"x": 40 + 240 * n, **BOX}),
-        Node(f"crop {name}", "RestorationCropFace", (780, top), (280, 160), widgets={"context": 0.6}),
-        Node(f"adapter {name}", "LoadIdentityAdapter", (480, top + 240), (260, 80), f"Who is {name}?",
-             {"name": f"{DRAWN_PERSON}.safetensors"}),
-        Node(f"apply {name}", "ApplyPersonalization", (780, top + 240), (280, 160)),
-        Node(f"restore {name}", "TiledSRSampler", (1100, top), (320, 480),
-             widgets={"upscale": 2.0, **AT_ITS_BEST}),
-        Node(f"paste {name}", "RestorationPasteFace", (1460, top), (280, 140)),
-    )  # fmt: skip
-
-
-def _links() -> tuple[tuple[str, str, str, str], ...]:
-    links = [("image", "IMAGE", "large", "image")]
-    before = "large"
-    for name in PEOPLE:
-        links += [
-            (f"box {name}", "BOUNDING_BOX", f"crop {name}", "bboxes"),
-            ("image", "IMAGE", f"crop {name}", "image"),
-            ("restorer", "MODEL", f"apply {name}", "model"),
-            (f"adapter {name}", "identity_adapter", f"apply {name}", "identity_adapter"),
-            (f"apply {name}", "MODEL", f"restore {name}", "model"),
-            ("restorer", "VAE", f"restore {name}", "vae"),
-            (f"crop {name}", "IMAGE", f"restore {name}", "image"),
-            (before, "IMAGE", f"paste {name}", "image"),
-            (f"restore {name}", "IMAGE", f"paste {name}", "face"),
-            (f"crop {name}", "face_crop", f"paste {name}", "face_crop"),
-        ]
-        before = f"paste {name}"
-    return (*links, (before, "IMAGE", "save", "images"))
-
-
-RESTORE_A_GROUP = Workflow(
-    "Restore a group",
+RESTORE_A_GROUP = Template(
     "restore_a_group",
     (
-        note(
-            "welcome", (40, 40), (400, 300), "1 · Start here",
-            "**Restores the people in one picture, each as themselves.**\n\n"
-            "Choose the picture, put a box around each face (or connect *Find Faces* to the three *Crop "
-            "Face* nodes and count the faces from left to right), and choose who it is: people are learned "
-            "by the workflow *Learn a person*.\n\n"
-            "Everything outside of the faces' windows is the enlarged picture, untouched.",
+        welcome(
+            "**Restores the people in one picture, each as themselves.** Press **Run**.\n\n"
+            "*Choose Identity* finds the faces and whose they are. What is outside of them stays as it is."
         ),
-        Node("image", "LoadImage", (40, 400), (400, 380), "Load Image: the group", {"image": EXAMPLE}),
-        Node("large", "ImageScaleBy", (40, 840), (400, 100), "Enlarge",
-             {"upscale_method": "lanczos", "scale_by": 2.0}),
-        Node("restorer", "LoadBaseRestorer", (40, 1000), (400, 120)),
-        note("consent", (40, 1280), (400, 200), "Before you use it on people", CONSENT),
-        *(node for n, name in enumerate(PEOPLE) for node in _row(n, name)),
-        Node("save", "SaveImage", (1780, 40), (640, 480), widgets={"filename_prefix": "PFStorer_group"}),
+        Node("image", "ExamplePictures", "Example Pictures: the group",
+             {"example": "group: bad picture"}, (NODE_WIDTH, 260)),
+        consent(GUESS, 100),
+        face_restorer(),
+        *(loaded_person(f"person {n}", name, f"Person {n + 1}") for n, name in enumerate(PEOPLE)),
+        Node("choose", "ChooseIdentity", size=(400, 0),  # long names
+             widgets={"threshold": THRESHOLD, "others": "restore by the base"}),
+        aligned(),
+        Node("apply", "ApplyPersonalization"),
+        Node("sampler", "TiledSRSampler", "Tiled SR Sampler: face by face", REFINED),
+        enlarge("lanczos"),
+        Node("paste", "RestorationPasteFace"),
+        compare("Before | after"),
+        save("group", 280),
     ),
-    _links(),
-    picture="restore_a_group",
+    (
+        ("image", "IMAGE", "large", "image"),
+        ("image", "IMAGE", "choose", "image"),
+        *((f"person {n}", "identity_adapter", "choose", f"identity_adapters.identity_adapter_{n}")
+          for n in range(len(PEOPLE))),
+        ("image", "IMAGE", "crop", "image"),
+        ("choose", "bboxes", "crop", "bboxes"),
+        ("restorer", "MODEL", "crop", "model"),
+        ("restorer", "MODEL", "apply", "model"),
+        ("choose", "identity_adapter", "apply", "identity_adapter"),
+        ("apply", "MODEL", "sampler", "model"),
+        ("restorer", "VAE", "sampler", "vae"),
+        ("crop", "IMAGE", "sampler", "image"),
+        ("large", "IMAGE", "paste", "image"),
+        ("sampler", "IMAGE", "paste", "face"),
+        ("crop", "face_crop", "paste", "face_crop"),
+        ("large", "IMAGE", "compare", "image_a"),
+        ("paste", "IMAGE", "compare", "image_b"),
+        ("paste", "IMAGE", "save", "images"),
+    ),
+    title="4 Restore a group",
+    stacks=(
+        (Group("1 · Choose a picture", (("welcome", "image", "large", "consent"),)),),
+        (Group("2 · Who is who", ((*(f"person {n}" for n in range(len(PEOPLE))), "choose"),)),),
+        (Group("3 · Restore each face", (("restorer", "crop", "apply"), ("sampler", "paste"))),),
+        (Group("4 · Look", (("save", "compare"),)),),
+    ),
+    thumbnail=(Shown("large"), Shown("paste")),
 )  # fmt: skip

@@ -2,143 +2,115 @@
 
 from __future__ import annotations
 
-from .parts import AT_ITS_BEST, CONSENT, EXAMPLE, Links, Node, Workflow, note
+from .parts import (
+    BIOMETRIC,
+    GUESS,
+    LOOK_WIDTH,
+    PERSON,
+    REFINED,
+    App,
+    Group,
+    Links,
+    Node,
+    Shown,
+    Template,
+    aligned,
+    bad_picture,
+    compare,
+    consent,
+    face_restorer,
+    good_photos,
+    loaded_person,
+    save,
+    welcome,
+)
 
 NAME = "my_person"
 """What the one workflow learns."""
-DRAWN_PERSON = "drawn_person"
-"""An adapter that comes with the pack, so that the other one works at once: of a person who was drawn."""
-
-
-PHOTOS = tuple(
-    Node(f"photo{n}", "LoadImage", (40, 350 + 400 * n), (400, 360), f"Load Image: photo {n + 1}",
-         {"image": EXAMPLE})
-    for n in range(3)
-)  # fmt: skip
-"""To learn from, one below the other."""
-
-
-def learning_shown(prefix: str) -> tuple[Node, ...]:
-    """What is seen of a training, and whom it may be of."""
-    return (
-        Node("preview", "SaveImage", (920, 40), (560, 320), "The last preview", {"filename_prefix": prefix}),
-        Node("loss", "LossGraphNode", (920, 420), (560, 380)),
-        note("consent", (920, 860), (560, 150), "Before you use it on people", CONSENT),
-    )
-
-
+STEPS = 60
+"""Enough to see it learn, in minutes of a CPU; the paper takes 500."""
 LEARNING: Links = (
     ("restorer", "MODEL", "train", "model"),
     ("restorer", "CLIP", "train", "clip"),
     ("restorer", "VAE", "train", "vae"),
-    *((photo.name, "IMAGE", "train", f"photos.photo_{n}") for n, photo in enumerate(PHOTOS)),
-    ("train", "loss", "loss", "loss"),
-    ("train", "preview", "preview", "images"),
+    ("photos", "IMAGE", "train", "photos.photo_0"),
 )
 """Of every workflow that learns a person."""
 
-LEARN_A_PERSON = Workflow(
-    "Learn a person",
+LEARN_A_PERSON = Template(
     "learn_a_person",
     (
-        note(
-            "welcome",
-            (40, 40),
-            (400, 260),
-            "1 · Start here",
-            "**Learns a person from a few good photos, once.**\n\n"
-            "Choose 3 to 5 photos of one person (light, view and expression may differ; add *Load Image* "
-            "nodes for more), give them a name, and press **Run**.\n\n"
-            "What is learned is a file in `models/identity_adapters`. The workflow *Restore a person* uses "
-            "it. A run that was stopped goes on where it was.",
+        welcome(
+            "**Learns a person from a few good photos, once.** Press **Run**: the file in "
+            "`models/identity_adapters` is for *Restore a person*.\n\n"
+            "For a person of your own put *Load Image* nodes (3 to 5 photos) in place of *Example Pictures*.",
+            180,
         ),
-        *PHOTOS,
-        Node("restorer", "LoadBaseRestorer", (480, 40), (400, 120)),
-        Node(
-            "train",
-            "TrainIdentityAdapter",
-            (480, 310),
-            (400, 520),
-            widgets={"name": NAME, "seed": 0},
-        ),
-        note(
-            "settings",
-            (480, 1000),
-            (400, 240),
-            "2 · While it runs",
-            "The time that is left is shown on the node. The picture below it is a damaged photo, what the "
-            "base makes of it, what it makes of it so far with the person, and the photo.\n\n"
-            "With `pfstorer_tiny` and no graphics card 500 steps take a quarter of an hour. For real people "
-            "use StableSR's weights with Stable Diffusion 2.1 and a graphics card.",
-        ),
-        *learning_shown("PFStorer_learned"),
+        good_photos(),
+        face_restorer(),
+        consent(f"{BIOMETRIC}\n\n200 *steps* bring more; with published weights take 500.", 160),
+        Node("train", "TrainIdentityAdapter", widgets={"name": NAME, "steps": STEPS, "seed": 0}),
+        Node("preview", "SaveImage", "Damaged, base, learned so far, photo",
+             {"filename_prefix": "PFStorer_learned"}, (LOOK_WIDTH, 260)),
+        Node("loss", "LossGraphNode", size=(LOOK_WIDTH, 300)),
     ),
-    LEARNING,
+    (
+        *LEARNING,
+        ("train", "loss", "loss", "loss"),
+        ("train", "preview", "preview", "images"),
+    ),
+    title="2 Learn a person",
+    stacks=(
+        (Group("1 · Photos of one person", (("welcome", "photos"),)),),
+        (Group("2 · Learn", (("restorer", "consent"), ("train",))),),
+        (Group("3 · Look", (("preview", "loss"),)),),
+    ),
+    thumbnail=tuple(Shown("photos", number=number) for number in range(4)),
 )  # fmt: skip
 
-GAMMAS = (0.5, 1.0, 1.5)
-ROW = ("image", "base", *(f"gamma{gamma}" for gamma in GAMMAS))
-"""From left to right, in the result."""
-
-
-def _restore(name: str, column: int, row: int, title: str) -> Node:
-    widgets = {"upscale": 2.0, **AT_ITS_BEST}
-    return Node(name, "TiledSRSampler", (40 + 440 * column, 40 + 800 * row), (400, 480), title, widgets)
-
-
-RESTORE_A_PERSON = Workflow(
-    "Restore a person",
+GAMMAS = "0, 0.5, 1"
+RESTORE_A_PERSON = Template(
     "restore_a_person",
     (
-        note(
-            "welcome",
-            (40, 40),
-            (400, 240),
-            "1 · Start here",
-            "**Restores a bad picture of a person as that person.**\n\n"
-            "First learn the person with the workflow *Learn a person*; then choose them and the picture, "
-            "and press **Run**. (*drawn_person* comes with the pack: a drawing, of nobody.) The result "
-            "shows, from left to right: the bad picture, the base restorer, and the "
-            f"person at gamma {', '.join(map(str, GAMMAS))}.",
+        welcome(
+            "**Restores a bad picture of a person as that person.** Press **Run**; *gamma* is how much "
+            "of the person is in it.\n\nFor a person of your own: *Learn a person*, then choose them here, "
+            "and a *Load Image* in place of *Example Pictures*.",
+            180,
         ),
-        Node("image", "LoadImage", (40, 330), (400, 380), "Load Image: the bad picture", {"image": EXAMPLE}),
-        Node("restorer", "LoadBaseRestorer", (480, 40), (400, 120)),
-        Node("person", "LoadIdentityAdapter", (480, 310), (400, 80),
-             widgets={"name": f"{DRAWN_PERSON}.safetensors"}),
-        note("consent", (480, 450), (400, 200), "Before you use it on people", CONSENT),
-        *(
-            Node(f"apply{gamma}", "ApplyPersonalization", (920, 40 + 220 * n), (400, 160), f"gamma {gamma}",
-                 {"gamma": gamma})
-            for n, gamma in enumerate(GAMMAS)
-        ),
-        _restore("base", 3, 0, "Base restorer"),
-        *(
-            _restore(f"gamma{gamma}", 3 + n % 2, n // 2, f"gamma {gamma}")
-            for n, gamma in enumerate(GAMMAS, 1)
-        ),
-        Node(
-            "large", "ImageScaleBy", (920, 720), (400, 100),
-            widgets={"upscale_method": "bicubic", "scale_by": 2.0},
-        ),
-        *(
-            Node(
-                f"stitch{n}", "ImageStitch", (2240, 220 * n - 180), (320, 120), widgets={"spacing_width": 8}
-            )
-            for n in range(1, len(ROW))
-        ),
-        Node("save", "SaveImage", (2240, 960), (640, 340), widgets={"filename_prefix": "PFStorer_person"}),
+        bad_picture(),
+        face_restorer(),
+        loaded_person("person", PERSON, "Load Identity Adapter: who it is"),
+        consent(GUESS, 100),
+        Node("faces", "RestorationFindFaces"),
+        aligned(),
+        Node("sheet", "GammaSheet", widgets={"gammas": GAMMAS, **REFINED}),
+        compare("Before | each gamma"),
+        save("person", 220),
     ),
     (
-        *((f"apply{gamma}", "MODEL", f"gamma{gamma}", "model") for gamma in GAMMAS),
-        *(("restorer", "MODEL", f"apply{gamma}", "model") for gamma in GAMMAS),
-        *(("person", "identity_adapter", f"apply{gamma}", "identity_adapter") for gamma in GAMMAS),
-        ("restorer", "MODEL", "base", "model"),
-        *(("restorer", "VAE", name, "vae") for name in ROW[1:]),
-        *(("image", "IMAGE", name, "image") for name in ROW[1:]),
-        ("image", "IMAGE", "large", "image"),
-        ("large", "IMAGE", "stitch1", "image1"),
-        *((f"stitch{n}", "IMAGE", f"stitch{n + 1}", "image1") for n in range(1, len(ROW) - 1)),
-        *((name, "IMAGE", f"stitch{n}", "image2") for n, name in enumerate(ROW[1:], 1)),
-        (f"stitch{len(ROW) - 1}", "IMAGE", "save", "images"),
+        ("restorer", "MODEL", "sheet", "model"),
+        ("restorer", "VAE", "sheet", "vae"),
+        ("person", "identity_adapter", "sheet", "identity_adapter"),
+        ("image", "IMAGE", "faces", "image"),
+        ("image", "IMAGE", "crop", "image"),
+        ("faces", "bboxes", "crop", "bboxes"),
+        ("restorer", "MODEL", "crop", "model"),
+        ("crop", "IMAGE", "sheet", "image"),
+        ("crop", "IMAGE", "compare", "image_a"),
+        ("sheet", "pictures", "compare", "image_b"),
+        ("sheet", "sheet", "save", "images"),
+    ),
+    title="3 Restore a person",
+    stacks=(
+        (Group("1 · Choose a picture", (("welcome", "image"),)),),
+        (Group("2 · Who it is", (("restorer", "person", "consent"),)),),
+        (Group("3 · Restore the face", (("faces", "crop"), ("sheet",))),),
+        (Group("4 · Look", (("save", "compare"),)),),
+    ),
+    thumbnail=(Shown("crop", face=True), Shown("sheet", 1, 2, face=True)),
+    app=App(
+        (("image", "example"), ("person", "name"), ("sheet", "gammas"), ("sheet", "seed")),
+        ("save", "compare"),
     ),
 )  # fmt: skip

@@ -1,61 +1,89 @@
-"""Restore and upscale: the first workflow that anybody opens."""
+"""Restore a real photograph: the first template that anybody opens; and the same for the API."""
 
 from __future__ import annotations
 
-from .parts import AT_ITS_BEST, EXAMPLE, Node, Workflow, note
+from .parts import (
+    EXAMPLE,
+    GUESS,
+    NODE_WIDTH,
+    App,
+    Group,
+    Links,
+    Node,
+    Shown,
+    Template,
+    Workflow,
+    bad_picture,
+    base_restorer,
+    compare,
+    consent,
+    note,
+    save,
+    tiled,
+    welcome,
+)
+
+STABLESR = "https://huggingface.co/Iceclear/StableSR/resolve/main/"
+WEIGHTS = {
+    "stablesr_000117.ckpt": "restorers",
+    "stablesr_turbo.ckpt": "restorers",
+    "stablesr_768v_000139.ckpt": "restorers",
+    "webui_768v_139.ckpt": "stablesr",
+    "vqgan_cfw_00011.ckpt": "vae",
+}
+"""StableSR's public files, and the folders of models/ that they go into."""
+HINTS = [{"name": name, "url": f"{STABLESR}{name}", "directory": folder} for name, folder in WEIGHTS.items()]
+"""ComfyUI offers such a file for download where a workflow names it and it is not there."""
+LINKS: Links = (
+    ("image", "IMAGE", "sampler", "image"),
+    ("restorer", "MODEL", "sampler", "model"),
+    ("restorer", "VAE", "sampler", "vae"),
+    ("sampler", "IMAGE", "save", "images"),
+)
 
 RESTORE_AND_UPSCALE = Workflow(
-    "Restore and upscale",
     "restore_and_upscale",
     (
+        Node("image", "LoadImage", "Load Image: the bad picture", {"image": EXAMPLE}),
+        Node("restorer", "LoadBaseRestorer"),
+        tiled("sampler"),
+        Node("save", "SaveImage", widgets={"filename_prefix": "PFStorer"}),
+    ),
+    LINKS,
+)
+
+RESTORE_A_PHOTOGRAPH = Template(
+    "restore_a_real_photograph",
+    (
+        welcome(
+            "**Restores a bad picture of a face, and enlarges it.** Press **Run**.\n\n"
+            "For a picture of your own put *Load Image* in place of *Example Pictures*."
+        ),
+        bad_picture(),
+        base_restorer(properties={"models": HINTS}),
         note(
-            "welcome",
-            (40, 40),
-            (400, 240),
-            "1 · Start here",
-            "**Restores a bad picture of a face and enlarges it.**\n\n"
-            "Choose your picture in *Load Image*, then press **Run**.\n\n"
-            "`pfstorer_tiny` comes with the pack so that everything runs at once, also without a graphics "
-            "card. It is a small demonstration, trained on drawn faces and the photographs of six people. "
-            "For real use get StableSR's weights: the README says which, and where they go.",
+            "weights", "For real photographs",
+            "What comes with the pack is small, for a first look. Download StableSR's "
+            f"[stablesr_000117.ckpt]({STABLESR}stablesr_000117.ckpt) (non-commercial) into "
+            "`models/restorers`, choose it as *checkpoint*, and take 20 to 200 *steps*.",
+            (NODE_WIDTH, 170),
         ),
-        Node("image", "LoadImage", (40, 340), (400, 420), "Load Image: the bad picture", {"image": EXAMPLE}),
-        Node("restorer", "LoadBaseRestorer", (480, 40), (400, 120)),
-        Node(
-            "sampler",
-            "TiledSRSampler",
-            (480, 310),
-            (400, 480),
-            widgets={"upscale": 2.0, **AT_ITS_BEST},
-        ),
-        note(
-            "settings",
-            (920, 560),
-            (480, 250),
-            "2 · The settings that matter",
-            "- **upscale**: how many times larger the result is, 1 to 20.\n"
-            "- **steps**: 2 for the tiny restorer (more add grain); StableSR wants 20 to 200.\n"
-            "- **seed**: every seed invents other details.\n"
-            "- **fidelity**: raise it if the result strays from the picture. It needs StableSR's CFW "
-            "autoencoder; the tiny restorer has none.\n"
-            "- **color_fix**: leave it on *wavelet*.\n\n"
-            "Large results are worked on tile by tile, so memory does not run out. Without a graphics card "
-            "begin with a picture of at most 200 pixels: the time grows with the area of the result.",
-        ),
-        Node("save", "SaveImage", (920, 40), (480, 440), widgets={"filename_prefix": "PFStorer"}),
-        note(
-            "consent",
-            (40, 820),
-            (400, 150),
-            "Before you use it on people",
-            "A restored face is a guess at what was there. Restore and share faces only of people who "
-            "agree to it, and do not use the result as evidence of who somebody is.",
-        ),
+        consent(GUESS, 100),
+        tiled("sampler"),
+        compare("Before | after"),
+        save("photograph"),
     ),
     (
-        ("image", "IMAGE", "sampler", "image"),
-        ("restorer", "MODEL", "sampler", "model"),
-        ("restorer", "VAE", "sampler", "vae"),
-        ("sampler", "IMAGE", "save", "images"),
+        *LINKS,
+        ("image", "IMAGE", "compare", "image_a"),
+        ("sampler", "IMAGE", "compare", "image_b"),
     ),
-)
+    title="1 Restore a real photograph",
+    stacks=(
+        (Group("1 · Choose a picture", (("welcome", "image", "consent"),)),),
+        (Group("2 · Restore", (("restorer", "weights"), ("sampler",))),),
+        (Group("3 · Look", (("save", "compare"),)),),
+    ),
+    thumbnail=(Shown("image"), Shown("sampler")),
+    app=App((("image", "example"), ("sampler", "upscale"), ("sampler", "seed")), ("save", "compare")),
+)  # fmt: skip

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from .parts import AT_ITS_BEST, Links, Node
 
@@ -19,7 +18,7 @@ class Blueprint:
         exposed: each input's name, its type, and the inputs (node, input) inside that it goes to. What is a
             widget there is a widget outside, too.
         outputs: each output's name, its type, and where it comes from.
-        properties: of nodes inside, by their names.
+        columns: how the nodes stand inside, by their names.
     """
 
     title: str
@@ -30,7 +29,7 @@ class Blueprint:
     links: Links
     exposed: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]
     outputs: tuple[tuple[str, str, str, str], ...]
-    properties: dict[str, dict[str, Any]] = field(default_factory=dict)
+    columns: tuple[tuple[str, ...], ...]
 
 
 RESTORE_FACES = Blueprint(
@@ -41,13 +40,14 @@ RESTORE_FACES = Blueprint(
     ("face restore", "face fix", "gfpgan", "codeformer", "facedetailer", "reactor", "blurry", "deblur",
      "old photo", "upscale face", "group photo", "video", "film", "pfstorer"),
     (
-        Node("choose", "ChooseIdentity", (340, 0), (320, 240)),
-        Node("crop", "RestorationCropFace", (700, 0), (300, 200)),
-        Node("apply", "ApplyPersonalization", (700, 300), (300, 200)),
-        Node("restore", "TiledSRSampler", (1040, 0), (320, 480), widgets=AT_ITS_BEST),
-        Node("upscale", "PrimitiveFloat", (340, 560), (320, 80), "upscale", {"value": 2.0}),
-        Node("large", "ImageScaleBy", (1040, 560), (320, 100), widgets={"upscale_method": "lanczos"}),
-        Node("paste", "RestorationPasteFace", (1400, 0), (300, 140)),
+        Node("choose", "ChooseIdentity"),
+        Node("upscale", "PrimitiveFloat", "upscale", {"value": 2.0},
+             properties={"min": 1, "max": 8, "step": 0.25, "precision": 2}),
+        Node("crop", "RestorationCropFace"),
+        Node("apply", "ApplyPersonalization"),
+        Node("restore", "TiledSRSampler", widgets=AT_ITS_BEST),
+        Node("large", "ImageScaleBy", widgets={"upscale_method": "lanczos"}),
+        Node("paste", "RestorationPasteFace"),
     ),
     (
         ("choose", "images", "crop", "image"),
@@ -82,7 +82,7 @@ RESTORE_FACES = Blueprint(
         ("report", "STRING", "choose", "report"),
         ("sheet", "IMAGE", "choose", "sheet"),
     ),
-    {"upscale": {"min": 1, "max": 8, "step": 0.25, "precision": 2}},
+    (("choose", "upscale"), ("crop", "apply"), ("restore",), ("large", "paste")),
 )  # fmt: skip
 
 BLUEPRINTS = (RESTORE_FACES,)

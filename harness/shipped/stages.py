@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .native import STARTED, finish, finished, start
+from .native import START, STARTED, finish, finished
 from .parts import BYPASSED, Node, Workflow
 
 TURN = 2
@@ -11,27 +11,18 @@ STAGE = {"noise_seed": 0, "control_after_generate": "fixed", "cfg": 1.0, "schedu
 LAST = 10_000
 
 STAGES = Workflow(
-    "Restore in stages",
     "restore_in_stages",
     (
-        *start(
-            "**The first steps and the last ones by different settings**, with *KSampler (Advanced)*.\n\n"
-            "The first stage lays the picture out, the second draws the details. Put *Apply Personalization* "
-            "before one of them to have a person act in that stage only, or give them different samplers.\n\n"
-            "Switched off (select and press Ctrl+B): *TorchCompileModel*, which needs a C++ compiler and "
-            "takes minutes before the first step; and *ModelSave*, which writes the MODEL as it is now into "
-            "ComfyUI's output folder."
-        ),
-        Node("compiled", "TorchCompileModel", (920, 480), (360, 60), mode=BYPASSED),
-        Node("kept", "ModelSave", (920, 600), (360, 60), mode=BYPASSED,
-             widgets={"filename_prefix": "diffusion_models/PFStorer"}),
-        Node("first", "KSamplerAdvanced", (1320, 40), (340, 560), "The first stage",
+        *START,
+        Node("compiled", "TorchCompileModel", mode=BYPASSED),
+        Node("kept", "ModelSave", mode=BYPASSED, widgets={"filename_prefix": "diffusion_models/PFStorer"}),
+        Node("first", "KSamplerAdvanced", "The first stage",
              {**STAGE, "sampler_name": "ddpm", "add_noise": "enable", "start_at_step": 0, "end_at_step": TURN,
               "return_with_leftover_noise": "enable"}),
-        Node("second", "KSamplerAdvanced", (1700, 40), (340, 560), "The second stage",
+        Node("second", "KSamplerAdvanced", "The second stage",
              {**STAGE, "sampler_name": "euler", "add_noise": "disable", "start_at_step": TURN,
               "end_at_step": LAST, "return_with_leftover_noise": "disable"}),
-        *finish(2080, "stages"),
+        *finish("stages"),
     ),
     (
         *STARTED,
@@ -44,5 +35,4 @@ STAGES = Workflow(
         *finished("second"),
         ("fix", "IMAGE", "save", "images"),
     ),
-    picture="restore_and_upscale",
 )  # fmt: skip

@@ -2,7 +2,8 @@
 
 `python -m lab benchmark photographs PEOPLE --json FILE [--restorer FILE] [--control FILE] [--size 256]
 [--methods input,base,…] [--references 5] [--tests 8] [--preset heavy] [--sampling-steps 2] [--seed 0]
-[--start FILE.start.safetensors] [--sheet FILE.png]`
+[--start FILE.start.safetensors] [--adapters FOLDER] [--aligned]
+[--sheet FILE.png]`
 
 Of each person, by file name, the first photos with a face are learned from; the next are cut to the face,
 degraded and restored. Rows are those of `benchmark personalization`, and `truth`. `own` is the distance of
@@ -18,6 +19,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from pfstorer_core.imaging.resizing import resize
 from pfstorer_core.personalization.dual_pivot.settings import DualPivotTraining
 from pfstorer_core.personalization.pfstorer.settings import AdapterTraining
 from pfstorer_core.personalization.pfstorer.start import load_start, start_beside
+from pfstorer_core.personalization.registry import load_identity_adapter
 from pfstorer_core.restorers.files import load_restorer
 from pfstorer_core.training.data import SUFFIXES
 from pfstorer_core.training.degradation import random_degradation
@@ -122,6 +125,17 @@ def face_of(picture: Tensor, size: int, aligned: bool) -> list[Tensor]:
     return [resize(face, (size, size)).clamp(0, 1)]
 
 
+def learned_before(learned: Learned, folder: Path, people: Sequence[str], gamma: float) -> dict[str, Method]:
+    """Rows of adapters in a folder by their people's names: `shipped`, and the next person's."""
+
+    def restored(further: int, case: Case) -> Tensor:
+        name = people[(case.person + further) % len(people)]
+        adapter = load_identity_adapter(folder / f"{name}.safetensors")
+        return learned.restored(case, adapter, gamma, learned.restorer)
+
+    return {"shipped": partial(restored, 0), "other:shipped": partial(restored, 1)}
+
+
 def rows_of(methods: dict[str, Method], cases: Sequence[Case]) -> list[dict[str, Any]]:
     """A row a method and person: PSNR in dB, and the distances to that person and to the next one."""
     people = [descriptors(case.references).mean(0) for case in cases]
@@ -155,10 +169,14 @@ def main() -> None:
     parser.add_argument("--sampling-steps", type=int, default=2)
     parser.add_argument("--gamma", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--adapters", type=Path, help="a folder of them, for the row shipped")
+    parser.add_argument("--aligned", action="store_true", help="faces as in FFHQ, which CLR-Face needs")
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--start", type=Path, help="for rows of adapters that begin with one")
     options = parser.parse_args()
-    photographs = Photographs(options.references, options.tests, options.size, options.preset, options.seed)
+    photographs = Photographs(
+        options.references, options.tests, options.size, options.preset, options.seed, options.aligned
+    )
     cases = photographs.cases(options.people)
     restorer = load_restorer(options.restorer, text=True)
     diffbir = load_restorer(options.restorer, options.control, text=True) if options.control else None
@@ -179,8 +197,10 @@ def main() -> None:
         restorer, drawn, settings, folder, options.sampling_steps, diffbir, pivots,
         lambda person, _: cases[person % len(cases)], start,
     )  # fmt: skip
+    given = learned_before(learned, options.adapters, people, options.gamma) if options.adapters else {}
+    given["truth"] = lambda case: case.hq
     methods = {
-        name: (lambda case: case.hq) if name == "truth" else method_named(learned, name, options.gamma)
+        name: given[name] if name in given else method_named(learned, name, options.gamma)
         for name in options.methods.split(",")
     }
     rows = rows_of(methods, cases)

@@ -10,8 +10,8 @@ from PIL import Image
 from harness import ROOT
 from harness.browser import Canvas
 from harness.client import PromptRejected
+from harness.drawn import DRAWN_PERSON
 from harness.host import ComfyServer
-from harness.shipped.person import DRAWN_PERSON
 
 
 def node(identity: int, kind: str, values: list[Any], **parts: Any) -> dict[str, Any]:

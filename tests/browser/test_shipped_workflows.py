@@ -1,7 +1,9 @@
-"""Every shipped workflow on the canvas of a stock ComfyUI: it opens, runs, and is what its API file says."""
+"""Every template on the canvas of a stock ComfyUI: it opens, can be read, runs as it comes, and is what its
+API file says."""
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,66 +11,121 @@ import pytest
 from PIL import Image
 
 from harness import CACHE, ROOT
-from harness.browser import Canvas
+from harness.browser import open_canvas
 from harness.client import ComfyClient
-from harness.host import ComfyServer
-from harness.shipped import EXAMPLE, WORKFLOWS, Workflow
+from harness.example_inputs import add_example_inputs
+from harness.host import PACK, ComfyServer
+from harness.shipped import API_ONLY, EXAMPLE, TEMPLATES, WORKFLOWS, Template, Workflow
+from harness.workflows import CLASSIC_VIEW, NEW_VIEW
 
+FOLDER = ROOT / "workflows"
 SCREENSHOTS = CACHE / "screenshots"
-FEW_STEPS = """() => {
-    for (const node of window.app.graph._nodes)
-        for (const widget of node.widgets ?? []) {
-            if (/^((text|model)_)?steps$/.test(widget.name)) widget.value = Math.min(widget.value, 3);
-            if (widget.name === "class_pictures") widget.value = 1;
-            if (node.type === "PrimitiveBoundingBox") widget.value = Math.ceil(widget.value / 24);
-        }
-}"""
-"""What takes long takes them from here on: that it works is seen after a few. Boxes shrink too."""
-
 TROUBLE = re.compile(r"Traceback|ImportError|ModuleNotFoundError|No module named|not installed")
+SMALL_SCREEN = 1366, 768
+READABLE = 0.571
+"""Zoom under which the classic view draws no text: 8 pixels of 14."""
+FEW = ("steps", "text_steps", "model_steps")
+SCALE = "() => window.app.canvas.ds.scale"
+OVERLAPS = """() => {
+    const nodes = window.app.graph._nodes.map((node) => ({title: node.title, box: [...node.getBounding()]}));
+    const before = (a, b, n) => a[n] + a[n + 2] <= b[n];
+    const apart = (a, b) => [0, 1].some((n) => before(a, b, n) || before(b, a, n));
+    return nodes.flatMap((a, n) => nodes.slice(n + 1).filter((b) => !apart(a.box, b.box))
+        .map((b) => [a.title, b.title]));
+}"""
 
 
-def test_all_workflows_are_tried() -> None:
-    for folder, names in (("", {w.title for w in WORKFLOWS}), ("api", {w.api for w in WORKFLOWS})):
-        assert {path.stem for path in (ROOT / "workflows" / folder).glob("*.json")} == names
+def test_all_workflows_are_there_and_no_others() -> None:
+    canvases = {template.title for template in TEMPLATES}
+    apps = {template.app_title for template in TEMPLATES if template.app}
+    assert {path.stem for path in FOLDER.glob("*.json")} == canvases | apps
+    assert {path.stem for path in FOLDER.glob("*.jpg")} == canvases | apps
+    assert {path.stem for path in (FOLDER / "api").glob("*.json")} == {w.api for w in WORKFLOWS}
+    assert len(canvases) == 8
+    assert len(apps) == 2
 
 
-@pytest.fixture
-def example(client: ComfyClient, tmp_path: Path) -> str:
-    """A small picture under the name of the one that ComfyUI brings along."""
-    Image.linear_gradient("L").resize((40, 32)).convert("RGB").save(tmp_path / EXAMPLE)
-    return client.upload_image(tmp_path / EXAMPLE, EXAMPLE)
+def test_the_host_lists_the_templates_in_their_order(client: ComfyClient) -> None:
+    listed = [name for name in client.get("/workflow_templates")[PACK] if not name.endswith(".app")]
+    assert sorted(listed) == [template.title for template in TEMPLATES], "as the browser sorts them by name"
+    numbers = [int(template.title.split(" ")[0]) for template in TEMPLATES]
+    assert all(after == before + 1 for before, after in pairwise(numbers))
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.jpg")), ids=lambda path: path.stem)
+def test_thumbnails_are_square_and_show_something(path: Path) -> None:
+    with Image.open(path) as image:
+        assert image.width == image.height
+        assert image.width <= 640
+        assert len(image.resize((32, 32)).getcolors(1024) or []) > 100
 
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.api)
-def test_workflow_opens_runs_and_shows_its_picture(
-    server: ComfyServer, canvas: Canvas, example: str, workflow: Workflow
-) -> None:
-    logged = server.log.stat().st_size
-    canvas.refresh()  # the picture was uploaded after the page was opened
-    report = canvas.load(read(ROOT / "workflows" / f"{workflow.title}.json"))
-    assert (report.nodes, list(report.missing), list(report.invalid)) == (len(workflow.nodes), [], [])
-    assert canvas.errors == []
-    api = read(ROOT / "workflows" / "api" / f"{workflow.api}.json")
-    assert canvas.graph_to_prompt() == api
-
-    canvas.page.evaluate(FEW_STEPS)
-    record = canvas.queue()
-    assert record["status"]["status_str"] == "success"
-    assert any(
-        image["type"] == "output"
-        for output in record["outputs"].values()
-        for image in output.get("images", [])
-    )
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.api)
+def test_template_opens_can_be_read_and_runs(server: ComfyServer, template: Template) -> None:
+    logged, canvas_file = server.log.stat().st_size, read(FOLDER / f"{template.title}.json")
+    assert [group["title"] for group in canvas_file["groups"]] == [
+        group.caption for stack in template.stacks for group in stack
+    ]
+    with open_canvas(server.url, *SMALL_SCREEN, settings=CLASSIC_VIEW) as canvas:
+        report = canvas.load(canvas_file)
+        assert (report.nodes, list(report.missing), list(report.invalid)) == (len(template.nodes), [], [])
+        assert canvas.graph_to_prompt() == read(FOLDER / "api" / f"{template.api}.json")
+        assert canvas.page.evaluate(OVERLAPS) == []
+        canvas.fit()
+        scale = canvas.page.evaluate(SCALE)
+        record = canvas.queue()
+        assert record["status"]["status_str"] == "success"
+        assert any(
+            image["type"] == "output"
+            for output in record["outputs"].values()
+            for image in output.get("images", [])
+        )
+        canvas.fit()
+        canvas.page.wait_for_timeout(1000)
+        canvas.screenshot(SCREENSHOTS / f"{template.api}.png")
+        assert scale >= READABLE
+        assert (canvas.errors, canvas.external) == ([], [])
     said = server.log.read_bytes()[logged:].decode(errors="replace")
     assert [line for line in said.splitlines() if TROUBLE.search(line)] == []
-    canvas.fit()
-    canvas.page.wait_for_timeout(1500)
-    canvas.screenshot(SCREENSHOTS / f"{workflow.api}.png")
-    assert canvas.errors == []
-    assert canvas.external == []
-    assert (ROOT / "workflows" / f"{workflow.title}.jpg").is_file(), "no thumbnail for the template browser"
+
+
+def test_templates_can_be_read_in_the_new_node_view(server: ComfyServer) -> None:
+    with open_canvas(server.url, *SMALL_SCREEN, settings=NEW_VIEW) as canvas:
+        for template in TEMPLATES:
+            report = canvas.load(read(FOLDER / f"{template.title}.json"))
+            assert (list(report.missing), list(report.invalid)) == ([], [])
+            canvas.fit()
+            canvas.page.wait_for_timeout(1000)
+            canvas.screenshot(SCREENSHOTS / f"{template.api}_new.png")
+            assert canvas.page.evaluate(SCALE) >= READABLE, template.title
+            assert canvas.errors == []
+
+
+@pytest.mark.parametrize("workflow", API_ONLY, ids=lambda workflow: workflow.api)
+def test_workflow_runs_over_the_api(
+    server: ComfyServer, client: ComfyClient, tmp_path: Path, workflow: Workflow
+) -> None:
+    """In few steps, on a small picture under the name of the one that ComfyUI brings along."""
+    add_example_inputs(server.base / "input")
+    Image.linear_gradient("L").resize((40, 32)).convert("RGB").save(tmp_path / EXAMPLE)
+    client.upload_image(tmp_path / EXAMPLE, EXAMPLE)
+    prompt = read(FOLDER / "api" / f"{workflow.api}.json")
+    for made in prompt.values():
+        made["inputs"] |= {name: min(made["inputs"][name], 3) for name in FEW if name in made["inputs"]}
+    assert any(made["type"] == "output" for made in client.run(prompt).images())
+
+
+def test_apps_say_what_is_set_and_what_is_seen() -> None:
+    for template in TEMPLATES:
+        if template.app:
+            app = read(FOLDER / f"{template.app_title}.json")
+            assert app["extra"]["linearMode"]
+            nodes = {node["id"]: node for node in app["nodes"]}
+            assert len(app["extra"]["linearData"]["inputs"]) == len(template.app.inputs)
+            assert all(number in nodes for number, _ in app["extra"]["linearData"]["inputs"])
+            shown = [nodes[number]["type"] for number in app["extra"]["linearData"]["outputs"]]
+            assert set(shown) <= {"SaveImage", "ImageCompare"}

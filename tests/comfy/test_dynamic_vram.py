@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from harness.drawn import DRAWN_PERSON, bad_picture, case
 from harness.host import ComfyServer
-from harness.person import bad_picture, case
 from harness.picture import encode
-from harness.shipped.person import DRAWN_PERSON
 
 from .prompts import add_small_diffbir, add_small_restorer, node
 

@@ -8,10 +8,9 @@ import pytest
 from PIL import Image
 
 from harness.client import ComfyClient, ExecutionFailed, ExecutionInterrupted
+from harness.drawn import BAD_SIDE, DRAWN_PERSON, bad_picture, case
 from harness.host import ComfyServer
-from harness.person import BAD_SIDE, bad_picture, case
 from harness.picture import encode
-from harness.shipped.person import DRAWN_PERSON
 from pfstorer_core.personalization.dual_pivot.class_pictures import FOLDER
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
 from pfstorer_core.personalization.pfstorer.start import start_beside

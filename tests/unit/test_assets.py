@@ -12,14 +12,13 @@ from PIL import Image
 from safetensors import safe_open
 
 from harness import ROOT
-from harness.person import REFERENCES
-from harness.shipped.clr_face import MASK, PRIOR
+from harness.drawn import DRAWN_PERSON, REFERENCES
+from harness.shipped.clr_face import MASK
 from harness.shipped.diffbir import CONTROL
-from harness.shipped.diffbir import LEARNED as DUAL_PIVOT
-from harness.shipped.methods import LORA
-from harness.shipped.person import DRAWN_PERSON
+from harness.shipped.methods import METHODS
+from harness.shipped.parts import PEOPLE, PRIOR
 from lab.evaluation import load_judges
-from pfstorer_core import load_restorer, restore
+from pfstorer_core import Identity, load_restorer, restore
 from pfstorer_core.checkpoints.reading import read_metadata
 from pfstorer_core.checkpoints.version import VERSION
 from pfstorer_core.imaging.alignment import aligned_face
@@ -40,13 +39,23 @@ from pfstorer_core.training.degradation import random_degradation
 ASSETS = ROOT / "assets"
 DATA = Path(__file__).parent / "data"
 PERSON = f"identity_adapters/{DRAWN_PERSON}.safetensors"
-BY_LORA, BY_DUAL_PIVOT = (f"identity_adapters/{name}.safetensors" for name in (LORA, DUAL_PIVOT))
+NEARER = 0.02
+"""In cosines of dlib's recogniser, which are above 0.85 of any two people."""
+
+
 OWN = "face_recognizers/pfstorer_iresnet.safetensors"
 DLIB = "face_recognizers/dlib_resnet29.safetensors"
 MASKS = f"identity_masks/{MASK}", "identity_masks/pfstorer_tiny_clr_face_global.safetensors"
+
+
+def adapter_file(name: str) -> str:
+    return f"identity_adapters/{name}.safetensors"
+
+
+PEOPLE_BY_METHODS = tuple(adapter_file(name) for name in sorted({*PEOPLE, *(n for n, _ in METHODS.values())}))
 MEGABYTES = {
-    "pfstorer_tiny.safetensors": 41, CONTROL: 12, "pfstorer_judges.safetensors": 5, PERSON: 5, BY_LORA: 2,
-    BY_DUAL_PIVOT: 3, DLIB: 12, OWN: 2, PRIOR: 20, MASKS[0]: 0.1, MASKS[1]: 0.1,
+    "pfstorer_tiny.safetensors": 41, CONTROL: 12, "pfstorer_judges.safetensors": 5, PERSON: 2, DLIB: 12,
+    OWN: 2, PRIOR: 20, MASKS[0]: 0.1, MASKS[1]: 0.1, **dict.fromkeys(PEOPLE_BY_METHODS, 5),
 }  # fmt: skip
 OF_CLR_FACE = (PRIOR, *MASKS, DLIB, OWN)
 
@@ -183,15 +192,36 @@ def test_judges_that_are_not_there_are_told(tmp_path: Path) -> None:
         load_judges(tmp_path / "j.safetensors")
 
 
-def test_the_drawn_person_is_there_by_each_method() -> None:
-    plain = load_restorer(ASSETS / "pfstorer_tiny.safetensors")
+def test_a_person_is_there_by_each_method_and_found_by_the_face() -> None:
+    prior = load_restorer(ASSETS / PRIOR)
     diffbir = load_restorer(ASSETS / "pfstorer_tiny.safetensors", ASSETS / CONTROL)
-    for name, method, restorer in ((BY_LORA, "lora", plain), (BY_DUAL_PIVOT, "dual_pivot", diffbir)):
-        person = load_identity_adapter(ASSETS / name)
+    for (name, on), method in zip(METHODS.values(), ("pfstorer", "lora", "dual_pivot"), strict=True):
+        person = load_identity_adapter(ASSETS / adapter_file(name))
         assert person.header.method == method
-        person.check_base(restorer.fingerprint)
-    assert isinstance(person, DualPivotAdapter)
-    assert person.header.pivots == "both"
+        person.check_base({"restorer": prior, "diffbir": diffbir}[on].fingerprint)
+        assert person.header.face is not None
+        if isinstance(person, DualPivotAdapter):
+            assert person.header.pivots == "both"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_person_comes_back(number: int) -> None:
+    """In a bad picture that nothing was learned of, by the adapter that comes along, and by nobody else's."""
+    prior, recognizer = load_restorer(ASSETS / PRIOR), load_recognizer(ASSETS / DLIB)
+    name, other = PEOPLE[number], PEOPLE[1 - number]
+    bad, true = (read_picture(ASSETS / "examples" / f"{name}_{what}") for what in ("bad.png", "true.jpg"))
+    size = prior.header.image_size
+    true_face, face = (aligned_face(one, find_faces(one[0])[0].landmarks, size)[0] for one in (true, bad))
+
+    def likeness(person: str, gamma: float) -> float:
+        adapter = load_identity_adapter(ASSETS / adapter_file(person))
+        made = restore(prior, face, upscale=1, steps=10, seed=0, identities=[Identity(adapter, gamma)])
+        seen = recognizer.embed(2 * torch.cat([made, true_face]).clamp(0, 1) - 1)
+        return F.cosine_similarity(*seen, dim=0).item()
+
+    without, known, mistaken = likeness(name, 0), likeness(name, 1), likeness(other, 1)
+    assert known > without + NEARER
+    assert mistaken < known - NEARER
 
 
 def test_the_drawn_person_was_learned_on_the_tiny_restorer() -> None:

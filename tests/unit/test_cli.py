@@ -27,7 +27,7 @@ from pfstorer_core.restorers.files import save_restorer
 from .small import small_diffbir, small_restorer
 
 TINY = ROOT / "assets" / "pfstorer_tiny.safetensors"
-PICTURE = ROOT / "docs" / "restore_and_upscale.png"
+PICTURE = ROOT / "assets" / "examples" / "P007_bad.png"
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -268,7 +268,7 @@ def test_modules_are_read_in_one_sitting(package: str) -> None:
 
 def test_unit_tests_run_without_the_packages_of_a_server_s_client() -> None:
     reached = harness_of_tests(("unit", "lab", "golden"))
-    assert {"harness", "harness.person", "harness.shipped.person", "harness.stand_ins"} <= reached
+    assert {"harness", "harness.drawn", "harness.shipped.parts", "harness.stand_ins"} <= reached
     assert reached.isdisjoint({"harness.client", "harness.host", "harness.browser"})
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import pfstorer_core as pf
 from harness import ROOT
-from harness.person import case as bad_case
+from harness.drawn import case as bad_case
 from pfstorer_core import AdapterTraining, Identity, IdentityAdapter, Restorer
 from pfstorer_core.models import Backend, UNet, UNetConfig
 from pfstorer_core.personalization.identity import each_in_its_area
