@@ -60,6 +60,10 @@ PIN_SEEDS = """() => {
 }"""
 
 
+AT_FIRST = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": False}
+"""Else a dialog covers the canvas; and the classic view of nodes."""
+
+
 @dataclass(frozen=True)
 class CanvasReport:
     """What the canvas thinks of the workflow that is open on it."""
@@ -143,7 +147,7 @@ def open_canvas(
 ) -> Iterator[Canvas]:
     """Open the canvas of the server at `url` and wait until it is ready for workflows.
 
-    `settings` are the frontend's, such as which node view it has; the server keeps them.
+    `settings` are the frontend's, on top of `AT_FIRST`; the server keeps them.
 
     Raises:
         HarnessError: there is no browser.
@@ -151,7 +155,7 @@ def open_canvas(
     executable = find_chromium()
     if executable is None:
         raise HarnessError("no Chromium: run `make setup` as root, or set CHROMIUM to a browser")
-    wanted = {"Comfy.TutorialCompleted": True, **(settings or {})}  # else a dialog covers the canvas
+    wanted = {**AT_FIRST, **(settings or {})}
     requests.post(f"{url}/api/settings", json=wanted, timeout=30).raise_for_status()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, headless=True, args=list(FLAGS))

@@ -40,7 +40,7 @@ WIRE = """({settings, people, restorer, group}) => {
     join(loaded, "MODEL", faces, "model");
     join(loaded, "VAE", faces, "vae");
     people.forEach((person, n) => {
-        const adapter = add("LoadIdentityAdapter", {name: `${person}.safetensors`});
+        const adapter = add("LoadIdentityAdapter", {name: `small_${person}.safetensors`});
         join(adapter, "identity_adapter", faces, `person_${n + 1}`);
     });
     Object.entries(settings).forEach(([name, value]) => set(faces, name, value));
@@ -53,7 +53,7 @@ def plain() -> dict[str, Any]:
     return {
         "image": node("ExamplePictures", example=GROUP),
         "restorer": node("LoadBaseRestorer", checkpoint=RESTORER),
-        **{person: node("LoadIdentityAdapter", name=f"{person}.safetensors") for person in KNOWN},
+        **{person: node("LoadIdentityAdapter", name=f"small_{person}.safetensors") for person in KNOWN},
         "choose": node(
             "ChooseIdentity", image=["image", 0], threshold=SETTINGS["threshold"],
             **{f"identity_adapters.identity_adapter_{n}": [person, 0] for n, person in enumerate(KNOWN)},

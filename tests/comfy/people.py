@@ -28,7 +28,7 @@ def add_people(server: ComfyServer, people: Sequence[str]) -> None:
     for number, person in enumerate(people):
         torch.manual_seed(number)
         adapter = stand_in_adapter(small_restorer(), torch.randn(1, 4, 8, 8), gamma=1.0)
-        adapter.with_face(face(person)).save(folder / f"{person}.safetensors")
+        adapter.with_face(face(person)).save(folder / f"small_{person}.safetensors")
 
 
 @cache

@@ -50,7 +50,7 @@ def shipped(name: str, kind: str, **inputs: Any) -> dict[str, Any]:
         made["inputs"].update(changes.get(made["class_type"], {}))
     adapters = [key for key, made in prompt.items() if made["class_type"] == "LoadIdentityAdapter"]
     for key, person in zip(adapters, KNOWN, strict=False):
-        prompt[key]["inputs"]["name"] = f"{person}.safetensors"
+        prompt[key]["inputs"]["name"] = f"small_{person}.safetensors"
     [choose] = [made["inputs"] for made in prompt.values() if made["class_type"] == "ChooseIdentity"]
     for key in adapters[len(KNOWN) :]:
         name = next(name for name, value in choose.items() if value == [key, 0])
