@@ -147,7 +147,7 @@ def main() -> None:
         shown = [row for row in gains if row["method"] not in UNLEARNED]
         write_plot(options.plot, shown, "differences from the base, means and 95 % intervals")
     if options.frontier:
-        write_frontier(options.frontier, board, options.gamma)
+        write_frontier(options.frontier, board.rows, options.gamma)
 
 
 def add_costs(path: Path, learned: Learned) -> None:

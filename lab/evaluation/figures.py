@@ -25,6 +25,7 @@ DIGITS: Mapping[str, int] = {"psnr": 2, "ssim": 3, "lpips": 3, "musiq": 2, "lmse
 """Decimals as in the paper's table; 1 for the others."""
 
 GAP, STRIP = 6, 20
+JPEG_QUALITY = 88
 
 
 def label(metric: str) -> str:
@@ -72,10 +73,17 @@ def notes(board: Scoreboard) -> list[str]:
 
 
 def write_sheet(
-    path: Path | str, methods: Mapping[str, Method], cases: Sequence[Case], cell: int = 192
+    path: Path | str,
+    methods: Mapping[str, Method],
+    cases: Sequence[Case],
+    cell: int = 192,
+    labels: Sequence[str] = (),
 ) -> None:
-    """A PNG with one row a case: what each method makes of its first photo, and the true picture.
+    """A PNG, or a JPEG where the path ends so, with one row a case: what each method makes of its first
+    photo, and the true picture.
 
+    Args:
+        labels: of the rows, written into their first pictures; none for none.
     Raises:
         ValueError: no case.
     """
@@ -92,8 +100,14 @@ def write_sheet(
         pictures = [method(one) for method in methods.values()] + [one.hq]
         for column, picture in enumerate(pictures):
             sheet.paste(_thumbnail(picture[0], cell), (GAP + column * step, STRIP + row * step))
+    for row, text in enumerate(labels):
+        at = (GAP + 4, STRIP + row * step + 4)
+        left, top, right, bottom = pen.textbbox(at, text, font)
+        pen.rectangle((left - 3, top - 3, right + 3, bottom + 3), "white")
+        pen.text(at, text, "black", font)
+    jpeg = Path(path).suffix.lower() in (".jpg", ".jpeg")
     with atomic_write(path) as temporary:
-        sheet.save(temporary, "PNG")
+        sheet.save(temporary, "JPEG" if jpeg else "PNG", quality=JPEG_QUALITY)
 
 
 def write_plot(
