@@ -18,6 +18,7 @@ from .imaging.canvas import Canvas, canvas_for
 from .imaging.color import COLOR_FIXES
 from .imaging.tile_setting import TileSetting
 from .imaging.tiling import TileGrid
+from .models.graphs import Capture, graphs_for
 from .personalization.face_guidance import FaceGuidance
 from .personalization.identity import Identity, each_in_its_area, personal_context
 from .restorers.base import Restorer
@@ -50,6 +51,7 @@ def restore(
     overlap: int = -1,
     tile_batch: int = 4,
     on_step: Callable[[SamplerStep], object] | None = None,
+    graphs: bool | Capture = False,
 ) -> Tensor:
     """Restore and enlarge pictures by sampling on tiles (StableSR section 3).
 
@@ -77,6 +79,8 @@ def restore(
             each its own, see `TileSetting`.
         overlap: pixels that neighbouring tiles share; -1 leaves each its own.
         on_step: called after each step; raise in it to stop.
+        graphs: replay evaluations as CUDA graphs, where there is a CUDA device, memory and nothing that
+            no graph can hold, see `graphs_for`; else each is called as it is, which is logged.
     Returns:
         [B, 3, H·upscale, W·upscale] in [0, 1], fp32 on the CPU.
     Raises:
@@ -114,6 +118,7 @@ def restore(
     }
     changes = [NO_CHANGES]
 
+    run = graphs_for(graphs, restorer.device)
     joint = cache(together)  # once a step for all tiles: what changes weights is merged into them once
 
     def evaluate(negative: bool, x: Tensor, t: Tensor) -> Tensor:
@@ -126,7 +131,7 @@ def restore(
             def predict(who: Sequence[int]) -> Tensor:
                 seen = unwanted if negative else context
                 given = Condition(spatial if sees else None)
-                evaluate = partial(restorer.denoise, x, rows, given, seen)
+                evaluate = partial(restorer.denoise, x, rows, given, seen, run=run)
                 return evaluated(evaluate, [changes[k] for k in who], joint)
 
             return each_in_its_area(predict, [cut.get(k) for k in range(len(areas))])
@@ -160,16 +165,17 @@ def restore(
 
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(latent.shape, generator=generator).to(latent)
-    x = restorer.sample(
-        condition,
-        steps,
-        noise,
-        denoise=denoise,
-        sampler=sampler,
-        generator=generator,
-        guide=guide,
-        callback=on_step,
-    )
+    with run:
+        x = restorer.sample(
+            condition,
+            steps,
+            noise,
+            denoise=denoise,
+            sampler=sampler,
+            generator=generator,
+            guide=guide,
+            callback=on_step,
+        )
     restored = restorer.decode(x, canvas.picture, fidelity, quantize=quantize, **pixel_tiles)
     return canvas.finish(_checked(restored, "The decoded picture", restorer.dtype), color_fix)
 

@@ -50,6 +50,13 @@ Variant = Annotated[
 
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+Graphs = Annotated[
+    bool,
+    typer.Option(
+        "--graphs",
+        help="Replay what the network launches as CUDA graphs. Nobody has run this on a GPU yet.",
+    ),
+]
 
 
 def run(app: typer.Typer) -> None:

@@ -31,7 +31,18 @@ from ..restorers.files import RestorerFile, load_restorer, open_restorer
 from ..restorers.registry import prompt_guidance
 from ..training.data import SUFFIXES
 from ..training.progress import Progress
-from .app import Addons, Device, Prediction, Variant, app, bars, device_named, dtype_named, prediction_named
+from .app import (
+    Addons,
+    Device,
+    Graphs,
+    Prediction,
+    Variant,
+    app,
+    bars,
+    device_named,
+    dtype_named,
+    prediction_named,
+)
 
 
 @app.command("restore")
@@ -138,6 +149,7 @@ def _restore(
             "auto what the restorer says of itself, where a face is found."
         ),
     ] = "auto",
+    graphs: Graphs = False,
     device: Device = "cpu",
     dtype: Annotated[str, typer.Option(help="Of weights and arithmetic: fp32, bf16 or fp16.")] = "fp32",
     addon: Addons = None,
@@ -196,6 +208,7 @@ def _restore(
             overlap=overlap,
             tile_batch=tile_batch,
             on_step=lambda step: show(Progress("restore", step.number + 1, step.total)),
+            graphs=graphs,
         )
     if recognised:
         acted = f"{likenesses[0]:.3f} … {likenesses[-1]:.3f}" if likenesses else "no step in its window"

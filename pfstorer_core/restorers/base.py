@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from ..diffusion.schedule import Schedule, space_timesteps
 from ..imaging.tile_setting import CLEANED
 from ..imaging.tiled_autoencoder import TILE, decode_tiled, encode_tiled
 from ..models import Autoencoder, BlockHooks, TextTower, UNet
+from ..models.graphs import Run, at_once
 from ..models.layers import NO_HOOKS
 from ..models.tokenizer import tokenize
 from .changes import NO_CHANGES, Changes, attention_of, sites_of
@@ -192,6 +194,7 @@ class Restorer:
         context: Tensor | None = None,
         changes: Changes = NO_CHANGES,
         hooks: BlockHooks = NO_HOOKS,
+        run: Run = at_once,
     ) -> Tensor:
         """One evaluation of the U-Net: eps or v, as the header says, [B, C, H, W].
 
@@ -199,16 +202,23 @@ class Restorer:
             x: noisy latents [B, C, H, W].
             timesteps: original ones [B].
             context: [b, M, context_dim], b is B or 1; None for the empty prompt's.
+            run: calls the U-Net, such as `Graphs`.
         """
-        context = self.null_context if context is None else context
-        rows = context.expand(len(x), -1, -1)
-        read = self.null_context.expand(len(x), -1, -1) if self.header.control_prompt == "empty" else None
+        read = self.null_context if self.header.control_prompt == "empty" else None
+        contexts = (self.null_context if context is None else context, read)
+        weights = changes.changed_weights(self.unet)
+        inside = Changes(changes.sites, attention=changes.attention)
+        return run(self._evaluated, x, timesteps, contexts, condition.spatial, inside, weights, hooks)
+
+    def _evaluated(
+        self, x: Tensor, t: Tensor, contexts: Any, spatial: Tensor | None, changes: Changes,
+        weights: dict[str, Tensor], hooks: BlockHooks,
+    ) -> Tensor:  # fmt: skip
         if attention := attention_of(changes):
             hooks = replace(hooks, self_attention=attention)
-        arguments = (x, timesteps, rows, condition.spatial, sites_of(changes), hooks, read)
-        if not changes.weights:
-            return self.unet(*arguments)
-        return functional_call(self.unet, changes.changed_weights(self.unet), arguments)
+        rows, read = (each if each is None else each.expand(len(x), -1, -1) for each in contexts)
+        arguments = (x, t, rows, spatial, sites_of(changes), hooks, read)
+        return functional_call(self.unet, weights, arguments) if weights else self.unet(*arguments)
 
     def noised(self, x0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         """x_t of clean latents x0 [B, C, h, w] (DDPM eq. 4)."""
