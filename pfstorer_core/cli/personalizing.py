@@ -21,7 +21,7 @@ from ..personalization.registry import methods
 from ..personalization.training import default_settings, settings_of
 from ..recognition import load_recognizer
 from ..restorers.files import load_restorer
-from .app import Addons, Device, Prediction, Variant, app, bars, device_named, prediction_named
+from .app import Addons, Device, Graphs, Prediction, Variant, app, bars, device_named, prediction_named
 
 DEFAULTS = default_settings()
 
@@ -77,6 +77,7 @@ def _personalize(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same adapter.")] = 0,
+    graphs: Graphs = False,
     device: Device = "cpu",
     bf16: Annotated[bool, typer.Option(help="Frozen weights and arithmetic in bf16.")] = True,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was stopped or finished.")] = False,
@@ -129,7 +130,7 @@ def _personalize(
     with bars() as show:
         learned = learn(
             lambda: model, model.fingerprint, good, settings, boxes, output, restart, show,
-            aligned=aligned_side(model.header), embed_face=embed, start=found.start,
+            aligned=aligned_side(model.header), embed_face=embed, start=found.start, graphs=graphs,
         )  # fmt: skip
     for number, box in enumerate(boxes, 1):
         if box is None:

@@ -166,19 +166,35 @@ class Schedule:
         """The factor of x_i in the posterior mean (DDPM eq. 7)."""
         return (1 - self.alphas_cumprod_prev) * (1 - self.betas).sqrt() / (1 - self.alphas_cumprod)
 
+    @cached_property
+    def _placed(self) -> dict[tuple[int, torch.dtype, torch.device], tuple[Tensor, Tensor]]:
+        """Buffers, and what they are where they were asked for: to bring one there waits for the device."""
+        return {}
+
+    def _at(self, buffer: Tensor, index: int | Tensor, x: Tensor) -> Tensor:
+        """`buffer[index]`, shaped to broadcast against x [B, ...], in x's dtype, at least float32."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        key = id(buffer), dtype, x.device
+        source, values = self._placed.get(key, (None, buffer))
+        if source is not buffer:  # in a copy of the schedule, another one may have had this id
+            with torch.inference_mode(False):
+                values = buffer.to(dtype).to(x.device)
+            self._placed[key] = buffer, values
+        return values[index].reshape(-1, *[1] * (x.ndim - 1))
+
     # --- formulae. x, x0, noise: [B, ...]; index: one for all, or a tensor [B]
     # --------------------------
 
     def q_sample(self, x0: Tensor, index: int | Tensor, noise: Tensor) -> Tensor:
         """The forward process (DDPM eq. 4): x0 noised to `index`."""
-        signal = _at(self.sqrt_alphas_cumprod, index, x0)
-        return signal * x0 + _at(self.sqrt_one_minus_alphas_cumprod, index, x0) * noise
+        signal = self._at(self.sqrt_alphas_cumprod, index, x0)
+        return signal * x0 + self._at(self.sqrt_one_minus_alphas_cumprod, index, x0) * noise
 
     def velocity(self, x0: Tensor, index: int | Tensor, noise: Tensor) -> Tensor:
         """The target of a v network (Salimans & Ho 2022):
         sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0."""
-        signal = _at(self.sqrt_alphas_cumprod, index, x0)
-        return signal * noise - _at(self.sqrt_one_minus_alphas_cumprod, index, x0) * x0
+        signal = self._at(self.sqrt_alphas_cumprod, index, x0)
+        return signal * noise - self._at(self.sqrt_one_minus_alphas_cumprod, index, x0) * x0
 
     def target(
         self, x0: Tensor, index: int | Tensor, noise: Tensor, prediction_type: PredictionType
@@ -205,7 +221,7 @@ class Schedule:
             scale, shift = self.sqrt_recip_alphas_cumprod, self.sqrt_recipm1_alphas_cumprod
         else:
             scale, shift = self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod
-        return _at(scale, index, x) * x - _at(shift, index, x) * output
+        return self._at(scale, index, x) * x - self._at(shift, index, x) * output
 
     def predict_eps(
         self, x: Tensor, index: int | Tensor, output: Tensor, prediction_type: PredictionType
@@ -214,13 +230,13 @@ class Schedule:
         _check_prediction_type(prediction_type)
         if prediction_type == "eps":
             return output
-        signal = _at(self.sqrt_alphas_cumprod, index, x)
-        return signal * output + _at(self.sqrt_one_minus_alphas_cumprod, index, x) * x
+        signal = self._at(self.sqrt_alphas_cumprod, index, x)
+        return signal * output + self._at(self.sqrt_one_minus_alphas_cumprod, index, x) * x
 
     def noise_between(self, x: Tensor, index: int | Tensor, x0: Tensor) -> Tensor:
         """The noise that x is made with where x0 is its clean sample (DDPM eq. 4 solved for it)."""
-        signal = _at(self.sqrt_alphas_cumprod, index, x)
-        return (x - signal * x0) / _at(self.sqrt_one_minus_alphas_cumprod, index, x)
+        signal = self._at(self.sqrt_alphas_cumprod, index, x)
+        return (x - signal * x0) / self._at(self.sqrt_one_minus_alphas_cumprod, index, x)
 
     def posterior(self, x0: Tensor, x: Tensor, index: int | Tensor) -> Posterior:
         """q(x_{i-1} | x_i = x, x_0 = x0), DDPM eq. 6 and 7.
@@ -229,11 +245,12 @@ class Schedule:
             The mean [B, ...], and the variance and its logarithm (clipped below at that of 1e-20),
             which broadcast against the mean.
         """
-        mean = _at(self.posterior_mean_coef1, index, x) * x0 + _at(self.posterior_mean_coef2, index, x) * x
+        of_x0, of_x = self.posterior_mean_coef1, self.posterior_mean_coef2
+        mean = self._at(of_x0, index, x) * x0 + self._at(of_x, index, x) * x
         return Posterior(
             mean,
-            _at(self.posterior_variance, index, x),
-            _at(self.posterior_log_variance_clipped, index, x),
+            self._at(self.posterior_variance, index, x),
+            self._at(self.posterior_log_variance_clipped, index, x),
         )
 
 
@@ -275,12 +292,6 @@ def space_timesteps(total: int, spacing: str | Sequence[int]) -> list[int]:
         steps += [start + round(offset) for offset in accumulate(repeat(stride, count - 1), initial=0.0)]
         start += size
     return steps
-
-
-def _at(buffer: Tensor, index: int | Tensor, x: Tensor) -> Tensor:
-    """`buffer[index]`, shaped to broadcast against x [B, ...], in x's dtype, at least float32."""
-    values = buffer.to(torch.promote_types(x.dtype, torch.float32)).to(x.device)[index]
-    return values.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _check_prediction_type(prediction_type: str) -> None:

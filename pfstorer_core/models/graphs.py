@@ -107,11 +107,16 @@ class Graphs:
         self._seen: dict[Hashable, object] = {}
         self._told: set[str] = set()
 
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is recorded at all."""
+        return self._capture is not None
+
     def __enter__(self) -> Graphs:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        self.close()
 
     def __call__(self, function: Callable[..., T], *arguments: Any) -> T:
         if self._capture is None:
@@ -142,7 +147,7 @@ class Graphs:
         try:
             self._graphs[key] = _Graph(self._capture, function, arguments)
         except (RuntimeError, OpaqueError) as error:  # out of memory, or what no graph can hold
-            self._end()
+            self.close()
             self._tell(f"the recording failed: {str(error).strip().splitlines()[0]}")
             return False
         return True
@@ -150,14 +155,18 @@ class Graphs:
     def _tell(self, reason: str) -> None:
         if reason not in self._told:
             self._told.add(reason)
-            logging.getLogger(__name__).warning("Without a CUDA graph: %s.", reason)
+            _warn(reason)
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """Forget everything; what is called from now on is called as it is."""
         capture, self._capture = self._capture, None
         self._graphs.clear()
         self._seen.clear()
         if capture is not None:
             capture.close()
+
+
+NO_GRAPHS = Graphs(None)
 
 
 class _Graph:
@@ -204,14 +213,21 @@ def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
-def graphs_for(asked: bool | Capture, device: torch.device) -> Graphs:
-    """
+def graphs_for(asked: bool | Capture, device: torch.device, against: str = "") -> Graphs:
+    """What calls functions, as graphs where this was asked for.
+
     Args:
-        asked: for graphs: True for CUDA's, which need a CUDA device; or by which way to record.
+        asked: True for CUDA's graphs, which need a CUDA device; or by which way to record.
+        against: why there cannot be any, where that is known.
     """
-    if not isinstance(asked, bool):
-        return Graphs(asked)
-    graphs = Graphs(CUDACapture(device) if asked and device.type == "cuda" else None)
-    if asked and device.type != "cuda":
-        graphs._tell(f"they need an NVIDIA device, and this is {device.type}")
-    return graphs
+    if asked is True and device.type != "cuda":
+        against = against or f"they need an NVIDIA device, and this is {device.type}"
+    if asked and against:
+        _warn(against)
+    if not asked or against:
+        return Graphs(None)
+    return Graphs(CUDACapture(device) if asked is True else asked)
+
+
+def _warn(reason: str) -> None:
+    logging.getLogger(__name__).warning("Without a CUDA graph: %s.", reason)

@@ -119,7 +119,8 @@ class Block(nn.ModuleList):
 
     def forward(self, h: Tensor, given: LayerInputs) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(_as_it_is(self), h, given, use_reentrant=False)
+            # Nothing in a block is random, and a CUDA graph cannot keep the state of what would be.
+            return checkpoint(_as_it_is(self), h, given, use_reentrant=False, preserve_rng_state=False)
         return self.run(h, given)
 
     def run(self, h: Tensor, given: LayerInputs) -> Tensor:

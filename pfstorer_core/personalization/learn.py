@@ -11,6 +11,7 @@ from typing import Any, Generic
 from torch import Tensor
 
 from ..imaging.faces import Box
+from ..models.graphs import Capture
 from ..restorers.base import Restorer
 from ..training.lock import TakenError, locked
 from ..training.progress import OnTick, Progress, never, silent
@@ -58,6 +59,7 @@ def learn(
     aligned: int = 0,
     embed_face: Callable[[Sequence[Tensor]], PersonFace | None] | None = None,
     start: Start | None = None,
+    graphs: bool | Capture = False,
 ) -> Learned[AdapterT]:
     """`train_identity_adapter` into a file, unless an adapter of this run key lies there already.
 
@@ -72,7 +74,7 @@ def learn(
         aligned: how the restorer that `load` gives knows faces, see `aligned_side`.
         embed_face: makes the face by which the person is found later of the squares that are learned from,
             see `face_of`; an adapter that was learned before without one gets it. None: it has none.
-        start: see `train_identity_adapter`.
+        start, graphs: see `train_identity_adapter`.
     Raises:
         ValueError: see `train_identity_adapter`; what is wrong with the photos before `load` is called; or
             the same is being learned already.
@@ -111,6 +113,7 @@ def learn(
             adapter = train_identity_adapter(
                 load(), photos, settings, boxes=boxes, folder=unfinished, on_progress=listen, key=key,
                 on_tick=on_tick, begun=begun, shared=file.parent / UNFINISHED, start=start,
+                graphs=graphs,
             )  # fmt: skip
             adapter = adapter.with_face(face)
             path, _ = find_path(file, key)  # another may have been saved meanwhile

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..imaging.faces import Box
+from ..models.graphs import Capture
 from ..restorers.base import Restorer
 from ..training.data import Samples, collate
 from ..training.interrupts import asking
@@ -48,6 +49,7 @@ def train_identity_adapter(
     begun: AdapterT | None = None,
     shared: Path | None = None,
     start: Start | None = None,
+    graphs: bool | Capture = False,
 ) -> AdapterT:
     """Learn a person.
 
@@ -66,6 +68,7 @@ def train_identity_adapter(
         shared: folder for what other trainings can use, too, such as pictures of a class; None for `folder`.
         start: what to begin with in place of what the method's paper says, see `pfstorer.start.find_start`.
             Then 0 steps make an adapter of it and of the photos.
+        graphs: replay steps as CUDA graphs, see `graphs_for`; `on_tick` is then called between steps only.
     Raises:
         ValueError: no photo, too many, one that shows nothing; a setting out of range; or a restorer without
             a text tower.
@@ -76,7 +79,7 @@ def train_identity_adapter(
         with TemporaryDirectory() as temporary:
             return train_identity_adapter(
                 restorer, photos, settings, boxes=boxes, folder=temporary, on_progress=on_progress, key=key,
-                on_tick=on_tick, begun=begun, shared=shared, start=start,
+                on_tick=on_tick, begun=begun, shared=shared, start=start, graphs=graphs,
             )  # fmt: skip
     networks = (restorer.unet, restorer.autoencoder, *([restorer.text] if restorer.text else []))
     key = key or run_key(restorer.fingerprint, photos, settings, boxes, start)
@@ -85,7 +88,7 @@ def train_identity_adapter(
     crops = [crops[n][0] for n in in_order(photos, boxes)]
     with asking(on_tick, *networks):
         return _train(
-            restorer, crops, settings, Path(folder), shared, on_progress, key, on_tick, begun, start
+            restorer, crops, settings, Path(folder), shared, on_progress, key, on_tick, begun, start, graphs
         )
 
 
@@ -126,6 +129,7 @@ def _train(
     on_tick: OnTick,
     begun: AdapterT | None,
     start: Start | None,
+    graphs: bool | Capture,
 ) -> AdapterT:
     """One stage after the other, each of which goes on with the steps and losses of those before."""
     seen = Photos.of_squares(restorer, crops, on_tick)
@@ -156,7 +160,7 @@ def _train(
             losses = fit(
                 objective.stage, objective, samples, loop, folder, _of_all(on_progress, settings.steps),
                 held=held, record={"run_key": key}, processes=Processes(restorer.device), begun=history,
-                pictures=False,
+                pictures=False, graphs=graphs,
             )  # fmt: skip
         finally:
             for drawn in (samples, held):

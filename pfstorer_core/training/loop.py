@@ -11,7 +11,6 @@ import errno
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,10 +19,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..models.graphs import Capture, graphs_for
 from .average import follow, lent
 from .data import Batch, Samples, collate
 from .logs import Log
-from .objective import Objective, Player
+from .objective import DrawnObjective, Objective, Player
 from .processes import Processes, launched_processes
 from .progress import Progress, silent
 from .saving import Saving, kept_if_stopped
@@ -46,6 +46,7 @@ def fit(
     processes: Processes | None = None,
     begun: Sequence[tuple[float, float]] = (),
     pictures: bool = True,
+    graphs: bool | Capture = False,
 ) -> list[float]:
     """Train `objective`, which in the end has the averaged weights; returns the losses of all steps.
 
@@ -63,6 +64,7 @@ def fit(
         begun: loss and rate of the steps that `objective` has been trained for before; counts where there is
             no state to resume from.
         pictures: whether the sheets, and TensorBoard's logs, are written as well as shown.
+        graphs: replay steps as CUDA graphs, see `graphs_for` and `DrawnObjective`.
     Raises:
         ImportError: see `launched_processes`.
         ValueError: a batch that cannot be shared out evenly; a loss that is not finite; a folder with a
@@ -71,7 +73,10 @@ def fit(
     """
     processes = processes or launched_processes(objective.some_idle)
     rows = _rows(settings, processes.count)
-    players = [Player(objective, settings, processes)]
+    against = "" if isinstance(objective, DrawnObjective) else "this training cannot be recorded"
+    against = "several processes train together" if processes.count > 1 else against
+    run = graphs_for(graphs, processes.device, against)
+    players = [Player(objective, settings, processes, graphs=run)]
     if (rival := objective.rival()) is not None:
         players.append(Player(rival, settings, processes, "rival."))
     trained = {name: p for player in players for name, p in player.trained.items()}
@@ -119,12 +124,7 @@ def fit(
                 _note_broken(broken, batch)
                 batch = to_device(batch, processes.device)
                 for value, player in zip(values, playing, strict=True):
-                    last = part + 1 == settings.accumulate
-                    with nullcontext() if last else processes.no_sync(player.model):
-                        with torch.autocast(device, torch.bfloat16, enabled=settings.bf16):
-                            loss = player.model(batch) / settings.accumulate
-                        processes.backward(loss)
-                    value += loss.detach().float()
+                    value += player.learn(batch, part + 1 == settings.accumulate)
         except BaseException:
             for name, value in before.items():
                 kept[name].copy_(value)
@@ -168,6 +168,7 @@ def fit(
             "last checkpoint."
         ) from error
     finally:
+        run.close()
         if log is not None:
             log.close()
     if broken and main:

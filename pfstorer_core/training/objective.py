@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from ..models.graphs import NO_GRAPHS, Graphs
 from .data import Batch
 from .muon import MUON, MuonAdamW
 from .processes import Processes
@@ -68,11 +72,42 @@ class Objective(nn.Module):
         raise NotImplementedError
 
 
+class DrawnObjective(Objective):
+    """One whose loss is a function of tensors alone, once everything random is drawn: what a CUDA graph can
+    replay.
+
+    Attributes:
+        loss: of what was drawn, a scalar. Nothing in it is random or waits for the device, and what it reads
+            besides stays where it is.
+    """
+
+    loss: Callable[..., Tensor]
+
+    @abstractmethod
+    def drawn(self, batch: Batch) -> tuple[Any, ...]:
+        """What `loss` takes, on the device: of a batch, and everything random."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            drawn = self.drawn(batch)
+        return self.loss(*drawn)
+
+
 class Player:
-    """An objective, with the optimizer that it has for itself; `prefix`: of its parameters' names."""
+    """An objective, with the optimizer that it has for itself.
+
+    Args:
+        prefix: of its parameters' names.
+        graphs: replay forward and backward passes, where the loss is a drawn one.
+    """
 
     def __init__(
-        self, objective: Objective, settings: LoopSettings, processes: Processes, prefix: str = ""
+        self,
+        objective: Objective,
+        settings: LoopSettings,
+        processes: Processes,
+        prefix: str = "",
+        graphs: Graphs = NO_GRAPHS,
     ) -> None:
         named = objective.named_parameters()
         self.objective = objective
@@ -83,6 +118,40 @@ class Player:
         self.model, self.stepper = processes.prepare(objective, self.optimizer)
         self.kept = {prefix + name: value for name, value in objective.kept().items()}  # on its device now
         self._clip = (processes.clip, settings.clip)
+        self._settings, self._processes, self._graphs = settings, processes, graphs
+
+    def learn(self, batch: Batch, last: bool) -> Tensor:
+        """Add the gradients of a part of a step to those that are there; returns its share of the loss.
+
+        Args:
+            last: whether it is the step's last part.
+        """
+        objective = self.objective
+        if self._graphs.is_on and isinstance(objective, DrawnObjective):
+            with torch.no_grad(), self._autocast():
+                drawn = objective.drawn(batch)
+            loss, gradients = self._graphs(self._with_gradients, *drawn)
+            for parameter, gradient in zip(self.trained.values(), gradients, strict=True):
+                if gradient is not None:
+                    before = parameter.grad
+                    parameter.grad = gradient if before is None else before.add_(gradient)
+            return loss
+        with nullcontext() if last else self._processes.no_sync(self.model):
+            with self._autocast():
+                loss = self.model(batch) / self._settings.accumulate
+            self._processes.backward(loss)
+        return loss.detach().float()
+
+    def _with_gradients(self, *drawn: Any) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """Autocast ends within, so that no copy of a weight outlives what a graph calculates with."""
+        assert isinstance(self.objective, DrawnObjective)
+        with self._autocast():
+            loss = self.objective.loss(*drawn) / self._settings.accumulate
+        gradients = torch.autograd.grad(loss, [*self.trained.values()], allow_unused=True)
+        return loss.detach().float(), gradients
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._processes.device.type, torch.bfloat16, enabled=self._settings.bf16)
 
     def step(self, rate: float) -> None:
         """Take the step that the gradients say, at this learning rate."""

@@ -27,23 +27,30 @@ class Recorder:
     stays where it was, no line of Python runs again, and what no graph can hold raises RuntimeError.
 
     Args:
-        networks: whose weights are read besides what a function is given. Whatever else is read, such as a
-            table on the CPU, raises RuntimeError, too.
+        networks: whose weights are read besides what a function is given.
+        constants: gives whatever else may be read. All other tensors, such as a table that has to be brought
+            to the device, raise RuntimeError, too.
     Attributes:
         recorded, replayed: how often.
         room: what `has_room` says.
         closed: whether the owner has said that it needs none any more.
     """
 
-    def __init__(self, *networks: nn.Module, room: bool = True) -> None:
-        self.networks, self.recorded, self.replayed = networks, 0, 0
+    def __init__(
+        self,
+        *networks: nn.Module,
+        constants: Callable[[], Sequence[Tensor]] = tuple,
+        room: bool = True,
+    ) -> None:
+        self.networks, self.constants = networks, constants
+        self.recorded = self.replayed = 0
         self.room, self.closed = room, False
 
     def has_room(self) -> bool:
         return self.room
 
     def __call__(self, function: Callable[..., T], arguments: Any) -> tuple[T, Callable[[], object]]:
-        with _Recording(arguments, self.networks) as recording, _no_random_state():
+        with _Recording(arguments, self.networks, self.constants()) as recording, _no_random_state():
             result = function(*arguments)
         self.recorded += 1
 
@@ -59,13 +66,15 @@ class Recorder:
 
 
 class _Recording(TorchDispatchMode):
-    def __init__(self, arguments: Any, networks: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, arguments: Any, networks: Sequence[nn.Module], constants: Sequence[Tensor] = ()
+    ) -> None:
         super().__init__()
         self.calls: list[tuple[Any, Any, Any, list[Tensor]]] = []
         _, same = exchanged(arguments, lambda tensor: tensor)
         networks = [*networks, *(part for part in tree_leaves(same) if isinstance(part, nn.Module))]
         weights = [w for network in networks for w in (*network.parameters(), *network.buffers())]
-        self.known = {_memory(tensor) for tensor in (*tensors_in(arguments), *weights)}
+        self.known = {_memory(tensor) for tensor in (*tensors_in(arguments), *weights, *constants)}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -61,13 +61,13 @@ class ModelPivot(Pivot):
         pairs.generic, pairs.share = self.generic, SHARES[s.data]
         return pairs
 
-    def forward(self, batch: Batch) -> Tensor:
+    def drawn(self, batch: Batch) -> tuple[Any, ...]:
         rngs, moments = generators(batch), batch["moments"]
         t = torch.tensor([int(rng.integers(len(self.restorer.schedule))) for rng in rngs])
         like = moments.chunk(2, dim=1)[0]
         latents = self.restorer.draw_latent(moments, normal(like, rngs))
         generic = (batch["photo"] < 0).long()
-        return self.loss(latents, batch["lq"], t.to(like.device), normal(like, rngs), generic)
+        return latents, batch["lq"], t.to(like.device), normal(like, rngs), generic
 
     def loss(self, latents: Tensor, lq: Tensor, t: Tensor, noise: Tensor, generic: Tensor) -> Tensor:
         """

@@ -18,6 +18,7 @@ from ...restorers.changes import Changes
 from ...training.data import PictureFiles, find_pictures
 from ...training.degradation import RandomDegradation, random_degradation
 from ...training.loop import LoopSettings
+from ...training.objective import DrawnObjective
 from ...training.progress import OnTick, Progress
 from ..objective import PersonObjective
 from ..photos import Pairs, Photos
@@ -32,7 +33,7 @@ DEGRADATION = "diffbir"
 """What the published recipe trains on. Small restorers have degradations of their own."""
 
 
-class Pivot(PersonObjective[DualPivotAdapter]):
+class Pivot(DrawnObjective, PersonObjective[DualPivotAdapter]):
     """One of the two.
 
     Attributes:

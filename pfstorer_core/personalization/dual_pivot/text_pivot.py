@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -63,14 +63,14 @@ class TextPivot(Pivot):
     def samples(self, photos: Photos, on_tick: OnTick) -> Samples:
         return Seeds(self.settings.seed)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def drawn(self, batch: Batch) -> tuple[Any, ...]:
         rngs = generators(batch)
         sources = [self.instance] if self.prior is None else [self.instance, self.prior]
         moments = torch.cat([source[[int(r.integers(len(source))) for r in rngs]] for source in sources])
         rngs *= len(sources)
         t = torch.tensor([int(rng.integers(len(self.restorer.schedule))) for rng in rngs])
         like = moments.chunk(2, dim=1)[0]
-        return self.loss(moments, normal(like, rngs), t.to(like.device), normal(like, rngs))
+        return moments, normal(like, rngs), t.to(like.device), normal(like, rngs)
 
     def loss(self, moments: Tensor, drawn: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Of rows of which the first half is the person's and the second the class's; without a prior all are

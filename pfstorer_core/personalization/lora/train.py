@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from ...models import UNet
 from ...restorers.base import Restorer
 from ...restorers.changes import Changes
-from ...restorers.condition import UNCONDITIONAL
+from ...restorers.condition import UNCONDITIONAL, Condition
 from ...training.data import Batch, generators, normal
+from ...training.objective import DrawnObjective
 from ..objective import PersonObjective, PersonTraining
 from ..photos import Photos
 from ..weights import LowRank, changeable, new_low_rank
@@ -71,7 +72,7 @@ def trained_layers(unet: UNet, targets: str = "") -> dict[str, Tensor]:
     }
 
 
-class LoRALoss(PersonObjective):
+class LoRALoss(DrawnObjective, PersonObjective):
     """L_Diff + λ_Gen·L_Gen of samples under the empty prompt, for which everything random is drawn from their
     seeds."""
 
@@ -85,13 +86,17 @@ class LoRALoss(PersonObjective):
         for layer, weight in layers.items():
             self.up[flat(layer)], self.down[flat(layer)] = new_low_rank(weight, settings.rank, generator)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def drawn(self, batch: Batch) -> tuple[Any, ...]:
         rngs = generators(batch)
         hq, restorer = batch["hq"], self.restorer
         t = torch.tensor([int(rng.integers(len(restorer.schedule))) for rng in rngs], device=hq.device)
-        noise = normal(hq, rngs)
+        return hq, t, normal(hq, rngs), restorer.condition(batch["lq"])
+
+    def loss(self, hq: Tensor, t: Tensor, noise: Tensor, condition: Condition) -> Tensor:
+        """Of latents and noise [B, C, h, w], time steps [B], and what the restorer goes by."""
+        restorer = self.restorer
         changes = Changes(weights={self.names[name]: [low] for name, low in self.layers().items()})
-        loss = restorer.denoising_error(hq, t, noise, restorer.condition(batch["lq"]), changes=changes)
+        loss = restorer.denoising_error(hq, t, noise, condition, changes=changes)
         if self.settings.lambda_gen:
             without = restorer.denoising_error(hq, t, noise, UNCONDITIONAL, changes=changes)
             loss = loss + self.settings.lambda_gen * without

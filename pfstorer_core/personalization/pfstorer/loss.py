@@ -18,7 +18,7 @@ from ...restorers.changes import Addition, Changes
 from ...restorers.condition import UNCONDITIONAL, Condition
 from ...training.data import normal
 from ...training.loop import LoopSettings
-from ...training.objective import Objective
+from ...training.objective import DrawnObjective
 from ..prompts import PROMPTS, person_prompts, word_id
 from ..references import as_seen
 from .block import Influence, PersonalizationBlock
@@ -27,7 +27,7 @@ from .settings import AdapterTraining
 from .sites import block_number, default_sites, new_blocks
 
 
-class PFStorerLoss(Objective):
+class PFStorerLoss(DrawnObjective):
     """L_Diff + λ_Gen·L_Gen + λ_Pers·L_Pers (PFStorer eq. 5), and what is trained by it: blocks, γ and S*."""
 
     def __init__(self, restorer: Restorer, settings: AdapterTraining) -> None:
@@ -66,39 +66,65 @@ class PFStorerLoss(Objective):
         ]
         return [group for group in groups if group["params"]]
 
-    def loss(self, hq: Tensor, lq: Tensor, reference: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
-        """Of scaled latents [B, C, h, w]: of pictures, their bad copies and photos of the same people;
-        everything random is drawn from the generators."""
+    def draw(
+        self, hq: Tensor, lq: Tensor, reference: Tensor, rngs: Sequence[np.random.Generator]
+    ) -> tuple[Any, ...]:
+        """What `loss` takes, of scaled latents [B, C, h, w]: of pictures, their bad copies and photos of the
+        same people; everything random is drawn from the generators."""
         t = torch.tensor([self.time_step(rng) for rng in rngs], device=hq.device)
         rows = torch.tensor([int(rng.integers(len(PROMPTS))) for rng in rngs], device=hq.device)
-        noise, s = normal(hq, rngs), self.settings
+        noise = normal(hq, rngs)
+        self.prompts = self.prompts and self.prompts.to(hq.device)
+        null = self._null(lq) if self.settings.lambda_gen else UNCONDITIONAL
+        return hq, t, noise, rows, self.seen(reference, t), self.restorer.condition(lq), null
 
+    def loss(
+        self,
+        hq: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        rows: Tensor,
+        seen: tuple[Tensor, Tensor],
+        condition: Condition,
+        null: Condition,
+    ) -> Tensor:
+        """
+        Args:
+            hq, noise: [B, C, h, w]. t: time steps, and rows: numbers of prompts [B].
+            seen: see `seen`. condition: of the bad copies. null: what L_Gen sees in their place.
+        """
+        s = self.settings
         context, words = self.called(rows)
-        sites, loss_pers = self.personalized(reference, t, context, words)
-        seen, hooks = context, NO_HOOKS
+        sites, loss_pers = self.personalized(*seen, context, words)
+        read, hooks = context, NO_HOOKS
         if s.gradients == "truncated":
-            seen = context.detach()
+            read = context.detach()
             first = min(map(block_number, self.sites))
             hooks = BlockHooks(start=partial(with_context_from, first, context))
 
         def error(condition: Condition) -> Tensor:
-            return self.restorer.denoising_error(hq, t, noise, condition, seen, Changes(sites), hooks)
+            return self.restorer.denoising_error(hq, t, noise, condition, read, Changes(sites), hooks)
 
-        loss = error(self.restorer.condition(lq))
+        loss = error(condition)
         if s.lambda_gen:
-            loss = loss + s.lambda_gen * error(self._null(lq))
+            loss = loss + s.lambda_gen * error(null)
         return loss + s.lambda_pers * loss_pers
 
     def time_step(self, rng: np.random.Generator) -> int:
         return int(rng.integers(len(self.restorer.schedule)))
 
+    def seen(self, reference: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Photos [B, C, h, w] as they are read for these time steps of the target, and the time steps [B] at
+        which they are."""
+        timestep = self.settings.reference_timestep
+        at = torch.zeros_like(t) if timestep == "zero" else t
+        return as_seen(reference, at, timestep, self.restorer.schedule), at
+
     def personalized(
-        self, reference: Tensor, t: Tensor, context: Tensor, words: tuple[Tensor, Tensor]
+        self, latents: Tensor, at: Tensor, context: Tensor, words: tuple[Tensor, Tensor]
     ) -> tuple[dict[str, list[Addition]], Tensor]:
-        """Of each row its own reference, at every site; and L_Pers."""
+        """Of each row its own reference, as `seen`, at every site; and L_Pers."""
         s = self.settings
-        at = torch.zeros_like(t) if s.reference_timestep == "zero" else t
-        latents = as_seen(reference, at, s.reference_timestep, self.restorer.schedule)
         with torch.set_grad_enabled(torch.is_grad_enabled() and s.gradients == "full"):
             features = reference_features(self.unet, latents, at, context, self.sites)
         sites: dict[str, list[Addition]] = {}

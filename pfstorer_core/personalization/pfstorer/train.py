@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,9 +31,9 @@ class IdentityLoss(PFStorerLoss, PersonObjective[IdentityAdapter]):
         self.register_buffer("references", photos.latents, persistent=False)
         self.begun_with = ""
 
-    def forward(self, batch: Batch) -> Tensor:
+    def drawn(self, batch: Batch) -> tuple[Any, ...]:
         references = self.references[batch["reference"]]
-        return self.loss(batch["hq"], batch["lq"], references, generators(batch))
+        return self.draw(batch["hq"], batch["lq"], references, generators(batch))
 
     def adapter(self, run_key: str, steps: int, losses: Sequence[float]) -> IdentityAdapter:
         """What has been learned so far."""

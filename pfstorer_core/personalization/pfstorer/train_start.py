@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,10 +100,10 @@ class StartLoss(PFStorerLoss):
         self.autoencoder = restorer.autoencoder.eval().requires_grad_(False)
         self.unet.checkpoint_gradients(settings.checkpointing)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def drawn(self, batch: Batch) -> tuple[Any, ...]:
         rngs = generators(batch)
         hq, lq = self._pair(batch, rngs)
-        return self.loss(hq, lq, self._reference(batch), rngs)
+        return self.draw(hq, lq, self._reference(batch), rngs)
 
     def time_step(self, rng: np.random.Generator) -> int:
         total, shift = len(self.restorer.schedule), self.training_settings.shift
@@ -172,7 +173,7 @@ class StartLoss(PFStorerLoss):
         context, words = self.called(torch.zeros_like(t))
         sites: dict[str, list[Addition]] = {}
         if reference is not None:
-            sites, _ = self.personalized(reference, t, context, words)
+            sites, _ = self.personalized(*self.seen(reference, t), context, words)
         return Changes(sites), context
 
     def _pair(self, batch: Batch, rngs: list[np.random.Generator]) -> tuple[Tensor, Tensor]:
