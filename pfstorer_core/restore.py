@@ -13,9 +13,9 @@ from torch import Tensor
 from .checkpoints.tensors import is_finite
 from .diffusion.guidance import PromptGuidance, with_cfg
 from .diffusion.restoration_guidance import GuidanceSettings, RestorationGuidance, posterior_target
-from .diffusion.sampling import SamplerStep
+from .diffusion.sampling import SamplerStep, drawn, seeded
 from .imaging.canvas import Canvas, canvas_for
-from .imaging.color import COLOR_FIXES
+from .imaging.color import check_color_fix
 from .imaging.tile_setting import TileSetting
 from .imaging.tiling import TileGrid
 from .models.graphs import Capture, graphs_for
@@ -40,7 +40,7 @@ def restore(
     cfg: float | None = None,
     identities: Sequence[Identity] = (),
     steps: int = 50,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     fidelity: float = 0.0,
     color_fix: str = "wavelet",
     guidance: GuidanceSettings | None = None,
@@ -67,6 +67,7 @@ def restore(
             picture as further channels (CLR-Face) it is between seeing it and not. None, likewise: 4 of
             DiffBIR v2, 6 of v2.1, where a text tower is there to read their prompts; 1 (none) of others.
         steps: evaluations from where the restorer starts, see `RestorerHeader.start_at`.
+        seed: same seed, same pictures. One for each picture makes each what it is without its neighbours.
         identities: whom it shows; see `Identity`. An area covers the whole picture.
         fidelity: CFW's w, see `Autoencoder.decode`.
         color_fix: "wavelet", "adain" or "none".
@@ -93,14 +94,11 @@ def restore(
     bound = [identity.bound(restorer) for identity in identities if identity.gamma]
     areas = [identity.area for identity in identities if identity.gamma]
     named = any("context" in identity.adapter.kinds for identity in identities if identity.gamma)
-    words = _words(restorer, prompt, negative_prompt, cfg, named)
+    words = words_for(restorer, prompt, negative_prompt, cfg, named)
     written = restorer.context(words.prompt) if words.prompt else None
     unwanted = restorer.context(words.negative_prompt if words.cfg > 1 else "")
     restorer.autoencoder.check_fidelity(fidelity)
-    if color_fix not in (*COLOR_FIXES, "none"):
-        raise ValueError(
-            f"No colour fix named {color_fix!r}; choose one of {', '.join(COLOR_FIXES)} or none."
-        )
+    check_color_fix(color_fix)
     visited = restorer.visited(steps, sampler)
     tiles = TileSetting(tile, overlap, header.image_size, restorer.downscale)
     canvas = canvas_for(header, lq.float().cpu(), upscale, restorer.downscale)
@@ -163,8 +161,8 @@ def restore(
             x0 = x0 if guide is None else guide(x0, timestep)
         return x0
 
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(latent.shape, generator=generator).to(latent)
+    generator = seeded(seed, len(latent))
+    noise = drawn(latent, generator)
     with run:
         x = restorer.sample(
             condition,
@@ -190,10 +188,20 @@ def _cleaned(restorer: Restorer, canvas: Canvas, tiles: TileSetting) -> tuple[Ca
     return (replace(canvas, picture=cleaned), None) if header.sees_cleaned else (canvas, cleaned)
 
 
-def _words(
-    restorer: Restorer, prompt: str | None, negative_prompt: str | None, cfg: float | None, named: bool
+def words_for(
+    restorer: Restorer,
+    prompt: str | None,
+    negative_prompt: str | None,
+    cfg: float | None,
+    named: bool = False,
 ) -> PromptGuidance:
-    """What was asked for, else what the restorer was made for, as far as it can read it."""
+    """What was asked for, else what the restorer was made for, as far as it can read it; see `restore`.
+
+    Args:
+        named: whether an identity is named instead of the restorer's own words.
+    Raises:
+        ValueError: cfg out of range.
+    """
     own = prompt_guidance(restorer.header)
     if restorer.text is None:
         own = PromptGuidance(rescale=own.rescale)
@@ -210,7 +218,7 @@ def _towards(
     restorer: Restorer,
     settings: GuidanceSettings | None,
     picture: Tensor,
-    seed: int,
+    seed: int | Sequence[int],
     visited: Sequence[int],
     tiles: dict[str, Any],
 ) -> RestorationGuidance | None:

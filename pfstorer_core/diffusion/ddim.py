@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .sampling import Denoiser, Guide, SamplerStep, drawn
+from .sampling import Denoiser, Generators, Guide, SamplerStep, drawn
 from .schedule import PredictionType, Schedule
 
 SPACINGS = ("uniform", "uniform_trailing", "trailing")
@@ -56,7 +56,7 @@ def sample_ddim(
     eta: float = 0.0,
     rederive: bool = False,
     noises: Sequence[Tensor] | Tensor | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     guide: Guide | None = None,
     callback: Callable[[SamplerStep], object] | None = None,
 ) -> Tensor:

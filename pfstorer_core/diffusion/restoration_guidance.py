@@ -3,7 +3,7 @@ which trades invented detail for fidelity."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from kornia.color import rgb_to_grayscale
 from kornia.filters import sobel
 from torch import Tensor
 
+from .sampling import drawn, seeded
 from .schedule import Schedule
 
 Target = Callable[[int, int], Tensor]
@@ -151,18 +152,22 @@ class RestorationGuidance:
             return torch.autograd.grad(self.loss(x0, target).sum(), x0)[0]
 
 
-def posterior_target(mean: Tensor, std: Tensor, seed: int) -> Target:
+def posterior_target(mean: Tensor, std: Tensor, seed: int | Sequence[int]) -> Target:
     """Fresh draws from the distribution of a latent, which DiffBIR guides towards instead of its mode.
 
     A draw is a function of seed, time step and repeat alone: no run leaves anything for the next.
 
     Args:
         mean, std: of the scaled latent, [b, C, h, w].
+        seed: of all, or one for each.
     """
 
     def draw(timestep: int, repeat: int) -> Tensor:
-        own = Random(f"{seed} {timestep} {repeat}").getrandbits(63)
-        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(own))
+        def own(seed: int) -> int:
+            return Random(f"{seed} {timestep} {repeat}").getrandbits(63)
+
+        seeds = own(seed) if isinstance(seed, int) else [own(one) for one in seed]
+        noise = drawn(mean.float().cpu(), seeded(seeds, len(mean)))
         return mean + std * noise.to(mean)
 
     return draw

@@ -15,6 +15,8 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 Whatever else the network needs is bound beforehand."""
 Guide = Callable[[Tensor, int], Tensor]
 """(predicted clean sample x0 [B, C, H, W], original time step) -> the x0 that the sampler goes on with."""
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""What draws noise: one for all rows of a batch, or one for each; None for torch's default one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,7 @@ def sample_ddpm(
     prediction_type: PredictionType,
     *,
     noises: Sequence[Tensor] | Tensor | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     guide: Guide | None = None,
     callback: Callable[[SamplerStep], object] | None = None,
 ) -> Tensor:
@@ -76,7 +78,7 @@ def sample_ddpm(
         noises: the noise of every step, noisiest first, [steps, B, C, H, W] or a list (that of the
             last step is not used and may be left out). None to draw it.
         generator: draws the noise, on its own device, so that a CPU generator gives every device
-            the same. None for torch's default one.
+            the same. One for each row makes a row what it is without its neighbours.
         guide: changes each predicted x0, of which the mean of the next state is made; for instance
             `restoration_guidance.RestorationGuidance`.
         callback: called after each step. To stop early, raise in it.
@@ -107,7 +109,19 @@ def sample_ddpm(
     return x
 
 
-def drawn(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal noise like x, of a generator on whatever device; None for torch's default one."""
+def seeded(seed: int | Sequence[int], rows: int) -> torch.Generator | list[torch.Generator]:
+    """A generator on the CPU, or one for each of so many rows; raises ValueError where there are not as many
+    seeds."""
+    if isinstance(seed, int):
+        return torch.Generator().manual_seed(seed)
+    if len(seed) != rows:
+        raise ValueError(f"{rows} pictures need one seed, or as many, got {len(seed)}.")
+    return [torch.Generator().manual_seed(one) for one in seed]
+
+
+def drawn(x: Tensor, generator: Generators) -> Tensor:
+    """Standard normal noise like x [B, ...], of generators on whatever device."""
+    if isinstance(generator, Sequence):
+        return torch.cat([drawn(row, own) for row, own in zip(x.split(1), generator, strict=True)])
     device = x.device if generator is None else generator.device
     return torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype).to(x.device)

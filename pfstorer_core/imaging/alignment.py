@@ -36,6 +36,12 @@ reduced first, for the memory's sake."""
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
+def check_alignment(name: str) -> None:
+    """Raise ValueError unless it is one of `ALIGNMENTS`."""
+    if name not in ALIGNMENTS:
+        raise ValueError(f"No alignment named {name!r}; choose {' or '.join(ALIGNMENTS)}.")
+
+
 @dataclass(frozen=True)
 class Template:
     """Where an aligned face has its landmarks.

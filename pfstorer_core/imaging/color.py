@@ -169,6 +169,12 @@ def color_fix(content: Tensor, style: Tensor, method: str, on_strip: OnStrip = l
     return fixed
 
 
+def check_color_fix(name: str) -> None:
+    """Raise ValueError unless it is "none" or one of `COLOR_FIXES`."""
+    if name not in (*COLOR_FIXES, "none"):
+        raise ValueError(f"No colour fix named {name!r}; choose one of {', '.join(COLOR_FIXES)} or none.")
+
+
 def is_grey(picture: Tensor) -> bool:
     """Whether the channels [B, 3, H, W] are equal everywhere."""
     if picture.shape[1] != 3:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -53,9 +54,14 @@ def read_picture(path: Path | str) -> Tensor:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No picture at {plain(path, 200)}.")
-    pixels = np.array(open_picture(path, path), dtype=np.float32)
+    return from_image(open_picture(path, path))
+
+
+def from_image(image: Image.Image) -> Tensor:
+    """Pillow's picture of 8 bits a value as float [1, C, H, W] in [0, 1]."""
+    pixels = np.array(image, dtype=np.float32)
     pixels /= 255
-    return rearrange(torch.from_numpy(pixels), "h w c -> 1 c h w")
+    return torch.from_numpy(pixels.reshape(1, image.height, image.width, -1)).permute(0, 3, 1, 2)
 
 
 def known_formats() -> list[str]:
@@ -73,6 +79,15 @@ def open_picture(file: Path | IO[bytes], name: object) -> Image.Image:
     Raises:
         ValueError: none of `FORMATS`, damaged, too large, or with NaN among its values; names the file.
     """
+    with opened(file, name) as image:
+        # A copy that was turned has forgotten its format.
+        return to_rgb(ImageOps.exif_transpose(image), image.format)
+
+
+@contextmanager
+def opened(file: Path | IO[bytes], name: object) -> Iterator[Image.Image]:
+    """Pillow's picture of a file, for whatever is read of it; see `open_picture` for `name` and the error,
+    which everything that fails within becomes."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -83,9 +98,7 @@ def open_picture(file: Path | IO[bytes], name: object) -> Image.Image:
                     raise ValueError(
                         f"it has {image.width:,} × {image.height:,} pixels, more than {MOST_PIXELS:,}"
                     )
-                # A copy that was turned has forgotten its format.
-                kind = image.format
-                return to_rgb(ImageOps.exif_transpose(image), kind)
+                yield image
     except Exception as error:  # what a damaged picture leads to has no limits
         why = (
             "it is damaged or of another kind"

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from ..checkpoints.header import RestorerHeader
 from ..diffusion.ddim import ddim_timesteps, sample_ddim
-from ..diffusion.sampling import Denoiser, Guide, SamplerStep, sample_ddpm, start_latent
+from ..diffusion.sampling import Denoiser, Generators, Guide, SamplerStep, sample_ddpm, start_latent
 from ..diffusion.schedule import Schedule, space_timesteps
 from ..imaging.tile_setting import CLEANED
 from ..imaging.tiled_autoencoder import TILE, decode_tiled, encode_tiled
@@ -267,7 +267,7 @@ class Restorer:
         context: Tensor | None = None,
         denoise: Denoiser | None = None,
         sampler: str = "ddpm",
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         guide: Guide | None = None,
         callback: Callable[[SamplerStep], object] | None = None,
     ) -> Tensor:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 LAUNCHED = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """What launchers (torchrun, accelerate launch, mpirun) tell each process: how many there are."""
+PATIENCE = timedelta(days=7)
+"""How long one waits for another: it may still be at work when this one has done its share, for longer than
+torch would believe by itself. Launchers end all where one dies."""
+
+T = TypeVar("T")
 
 
 class Processes:
@@ -53,8 +59,8 @@ class Processes:
         """Those of all processes."""
         return items
 
-    def same(self, value: Tensor) -> Tensor:
-        """The main process's, which may be of another size there."""
+    def same(self, value: T) -> T:
+        """The main process's, whatever it is: a tensor may be of another size there."""
         return value
 
     def main_first(self) -> AbstractContextManager[None]:
@@ -93,17 +99,19 @@ class Accelerated(Processes):
 
         return gather_object(items)
 
-    def same(self, value: Tensor) -> Tensor:
+    def same(self, value: T) -> T:
         from accelerate.utils import broadcast_object_list
 
-        return broadcast_object_list([value.cpu()])[0].to(value.device)
+        sent: list[Any] = [value.cpu() if isinstance(value, Tensor) else value]
+        broadcast_object_list(sent)
+        return sent[0].to(value.device) if isinstance(value, Tensor) else sent[0]
 
     def main_first(self) -> AbstractContextManager[None]:
         return self._accelerator.main_process_first()
 
 
 def launched_processes(some_idle: bool = False) -> Processes:
-    """This process among those that were launched together; it trains on a GPU where there is one.
+    """This process among those that were launched together; it works on a GPU where there is one.
 
     Args:
         some_idle: see `Objective`.
@@ -115,14 +123,15 @@ def launched_processes(some_idle: bool = False) -> Processes:
         return Processes(_own_device())
     try:
         from accelerate import Accelerator
-        from accelerate.utils import DistributedDataParallelKwargs
+        from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
     except ImportError as error:
         raise ImportError(
-            f'Training in {count} processes needs the library "accelerate", which is missing: '
+            f'Work in {count} processes needs the library "accelerate", which is missing: '
             'pip install "pfstorer[training]", or start one process.'
         ) from error
-    kwargs = DistributedDataParallelKwargs(find_unused_parameters=some_idle)
-    return Accelerated(Accelerator(kwargs_handlers=[kwargs]))
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=some_idle)
+    patient = InitProcessGroupKwargs(timeout=PATIENCE)
+    return Accelerated(Accelerator(kwargs_handlers=[parallel, patient]))
 
 
 def _own_device() -> torch.device:

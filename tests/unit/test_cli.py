@@ -15,7 +15,7 @@ from skimage import data
 from harness import ROOT
 from pfstorer_core import Identity, load_identity_adapter, load_restorer, restore
 from pfstorer_core.checkpoints.tensors import read_checkpoint
-from pfstorer_core.cli.restoring import needs_text
+from pfstorer_core.cli.restorer_options import needs_text
 from pfstorer_core.diffusion.restoration_guidance import GuidanceSettings
 from pfstorer_core.imaging.faces import find_faces
 from pfstorer_core.imaging.pictures import read_picture, write_picture

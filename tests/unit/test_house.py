@@ -16,7 +16,7 @@ LONGEST_EXECUTE, LONGEST_MODULE = 40, 300
 MOST_ENTRIES = 12
 FLOORS = (
     {"cli"},
-    {"verification"},
+    {"folders", "verification"},
     {"restore"},
     {"personalization"},
     {"restorers"},

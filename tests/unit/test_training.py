@@ -330,5 +330,7 @@ def test_several_processes_say_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
     monkeypatch.setenv(launcher, "2")
-    with pytest.raises(ImportError, match=r"2 processes needs .* pip install \"pfstorer\[training\]\""):
+    with pytest.raises(
+        ImportError, match=r"Work in 2 processes needs .* pip install \"pfstorer\[training\]\""
+    ):
         regression(tmp_path)

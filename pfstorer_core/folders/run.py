@@ -1,0 +1,151 @@
+"""Restoring a folder of pictures into another one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from ..checkpoints.files import remove_leftovers
+from ..checkpoints.words import plain
+from ..imaging.originals import Original
+from ..training.processes import Processes
+from ..training.progress import Progress, silent
+from .record import RECORD, Journal, merged_record
+from .restorer import PictureRestorer, Restored
+from .sources import Source, Sources, pictures_in, pixels_of
+from .work import Summary, noted, only_one_run, shares, told_of_all
+
+
+def restore_folder(
+    restorer: PictureRestorer,
+    folder: Path,
+    output: Path,
+    *,
+    key: str = "",
+    ending: str = "",
+    overwrite: bool = False,
+    processes: Processes | None = None,
+    on_progress: Callable[[Progress], None] = silent,
+) -> Summary:
+    """Restore all pictures of a folder, and of the folders in it, into files of the same names in another.
+
+    Processes that were launched together share the work: each picture is one's. A second run leaves what is
+    finished as it is; a result is written at once or not at all. What is kept of a picture is in `Original`.
+
+    Args:
+        key: tells results of one restorer and settings from those of others, which are made anew.
+        ending: of the results, see `pictures_in`.
+        overwrite: make all anew, also in the place of files that were not made here.
+        processes: those that share the work; None for this one alone.
+        on_progress: called by the main process, from a thread of its own; what it raises is lost.
+    Returns:
+        what became of each picture, the same in all processes.
+    Raises:
+        ValueError: see `pictures_in`; or a file that was not made here lies in the place of a result.
+        OSError: nothing can be written any more.
+    """
+    processes = processes or Processes(restorer.restorer.device)
+    sources = pictures_in(folder, output, ending)
+    with only_one_run(output, processes):
+        own = Summary()
+        todo: Sequence[Source] = []
+        if processes.is_main:
+            todo, own.skipped = _left(folder, output, sources, key, overwrite)
+        todo = processes.same(todo)
+        size = max(1, min(restorer.batch, -(-len(todo) // processes.count)))
+        chunks = [todo[k : k + size] for k in range(0, len(todo), size)]
+        people, journal = Counter[str](), Journal(output, processes.index)
+        try:
+            with told_of_all(output, "restore", len(todo), processes, on_progress):
+                for chunk in shares(chunks, processes):
+                    _restore(restorer, folder, output, chunk, key, own, people, journal)
+                found = processes.gather([(own, people)])
+        finally:
+            journal.close()
+        if processes.is_main:
+            merged_record(output)
+    summary = sum((part for part, _ in found), Summary())
+    seen = sum((part for _, part in found), Counter[str]())
+    summary.notes += [f"{name}: in {_count(number, 'picture')}." for name, number in sorted(seen.items())]
+    if sources.others:
+        kinds = ", ".join(f"{number} {plain(kind)}" for kind, number in sorted(sources.others.items()))
+        summary.notes.append(f"No pictures by their names, and left out: {kinds}.")
+    return summary
+
+
+def _left(
+    folder: Path, output: Path, sources: Sources, key: str, overwrite: bool
+) -> tuple[list[Source], list[str]]:
+    """The pictures that are to be restored, large ones first, and names of those that are done."""
+    remove_leftovers(output / RECORD)
+    marks = merged_record(output)
+    there = {source.output for source in sources.pictures if (output / source.output).exists()}
+    strange = sorted(there - marks.keys())
+    if strange and not overwrite:
+        raise ValueError(
+            f"{_count(len(strange), 'file')} in {plain(output, 200)} would be replaced and were not made "
+            f"here, such as {plain(strange[0], 200)}: name an empty folder, or replace them by --overwrite."
+        )
+    done, todo = list[str](), list[Source]()
+    for source in sources.pictures:
+        finished = source.output in there and marks.get(source.output) == _mark(source, key)
+        if finished and not overwrite:
+            done.append(source.name)
+        else:
+            todo.append(source)
+    return sorted(todo, key=lambda source: -pixels_of(folder / source.name)), done
+
+
+def _restore(
+    restorer: PictureRestorer,
+    folder: Path,
+    output: Path,
+    sources: Sequence[Source],
+    key: str,
+    summary: Summary,
+    people: Counter[str],
+    journal: Journal,
+) -> None:
+    """A few pictures together; one by one where that fails."""
+    originals, failed = dict[Source, Original](), dict[str, str]()
+    for source in sources:
+        with noted(source.name, failed):
+            originals[source] = Original.read(folder / source.name)
+    for source, restored in _restored(restorer, originals, failed).items():
+        with noted(source.name, failed):
+            journal.begin(source.output)
+            originals[source].write(restored.image, output / source.output)
+            journal.finish(source.output, _mark(source, key))
+            summary.done.append(source.name)
+            people.update(restored.people)
+    for name in failed:
+        journal.fail(name)
+    summary.failed |= failed
+
+
+def _restored(
+    restorer: PictureRestorer, originals: dict[Source, Original], failed: dict[str, str]
+) -> dict[Source, Restored]:
+    pictures = {source: original.picture for source, original in originals.items()}
+    together, found = dict[str, str](), dict[Source, Restored]()
+    if len(pictures) > 1:
+        with noted("", together):
+            return dict(zip(pictures, restorer.restore([*pictures.values()]), strict=True))
+        if restorer.restorer.device.type == "cuda":
+            torch.cuda.empty_cache()  # it may have been too much at once
+    for source, picture in pictures.items():
+        with noted(source.name, failed):
+            [found[source]] = restorer.restore([picture])
+    return found
+
+
+def _mark(source: Source, key: str) -> str:
+    """What the record says of its result when that is finished."""
+    return f"{key} {source.version}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
