@@ -11,8 +11,6 @@ import typer
 from torch import Tensor
 
 from ..diffusion.restoration_guidance import GuidanceSettings
-from ..folders.people import People, load_people
-from ..folders.settings import RestoreSettings
 from ..imaging.faces import Box, largest_face
 from ..imaging.pictures import read_picture
 from ..personalization.base import Adapter
@@ -22,6 +20,8 @@ from ..personalization.reference_attention.references import References, Referen
 from ..personalization.registry import load_identity_adapter
 from ..recognition import load_recognizer
 from ..recognition.identification import THRESHOLD
+from ..restore.people import People, load_people
+from ..restore.settings import RestoreSettings
 from ..restorers.base import Restorer
 from ..training.data import SUFFIXES
 

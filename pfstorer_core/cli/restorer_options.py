@@ -12,11 +12,11 @@ import typer
 
 from ..diffusion.identity_guidance import IdentitySettings
 from ..diffusion.schedule import PredictionType
-from ..folders.settings import RestoreSettings
 from ..imaging.pictures import read_picture
 from ..personalization.face_guidance import FaceGuidance
 from ..recognition import load_recognizer
 from ..recognition.subject import direction_of
+from ..restore.settings import RestoreSettings
 from ..restorers.base import Restorer
 from ..restorers.clr_face.mask import MASKS, load_mask
 from ..restorers.diffbir.cleaner import load_cleaner

@@ -10,14 +10,14 @@ from typing import Annotated
 import typer
 
 from ..checkpoints.files import check_output
-from ..folders.record import key_of
-from ..folders.restorer import PictureRestorer
-from ..folders.run import restore_folder
-from ..folders.settings import RestoreSettings
-from ..folders.sources import pictures_in
 from ..imaging.alignment import check_alignment
 from ..imaging.originals import Original
 from ..imaging.pictures import check_picture_name
+from ..restore.folder import restore_folder
+from ..restore.restorer import PictureRestorer
+from ..restore.settings import RestoreSettings
+from ..restore.sources import pictures_in
+from ..training.journal import key_of
 from ..training.processes import launched_processes
 from ..training.progress import Progress
 from .app import app, bars

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from harness import ROOT
 from pfstorer_core import restore
-from pfstorer_core.folders.record import RECORD, Journal, ended, merged_record, read_record
-from pfstorer_core.folders.restorer import PictureRestorer
-from pfstorer_core.folders.run import restore_folder
-from pfstorer_core.folders.settings import RestoreSettings
 from pfstorer_core.imaging.originals import Original
 from pfstorer_core.imaging.pictures import read_picture, write_picture
+from pfstorer_core.restore.folder import restore_folder
+from pfstorer_core.restore.restorer import PictureRestorer
+from pfstorer_core.restore.settings import RestoreSettings
 from pfstorer_core.restorers.files import save_restorer
+from pfstorer_core.training.journal import RECORD, Journal, ended, merged_record, read_record
 
 from .small import small_diffbir, small_restorer
 
@@ -164,7 +164,7 @@ def test_one_batch_too_much_is_tried_one_by_one(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what fails alone, too, stops no other."""
-    from pfstorer_core.folders import restorer as module
+    from pfstorer_core.restore import restorer as module
 
     def limited(model: Any, lq: Tensor, **given: Any) -> Tensor:
         if len(lq) > 1 or lq.shape[-1] == 17:

@@ -16,7 +16,7 @@ LONGEST_EXECUTE, LONGEST_MODULE = 40, 300
 MOST_ENTRIES = 12
 FLOORS = (
     {"cli"},
-    {"folders", "verification"},
+    {"verification"},
     {"restore"},
     {"personalization"},
     {"restorers"},

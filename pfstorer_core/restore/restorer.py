@@ -15,9 +15,9 @@ from ..imaging.faces import Box, Face, Window, cut, face_finder, face_windows, m
 from ..personalization.face_guidance import FaceGuidance
 from ..personalization.identity import Identity
 from ..recognition.shown import Find
-from ..restore import restore
 from ..restorers.base import Restorer
 from .people import People
+from .picture import restore
 from .settings import RestoreSettings
 
 CONTEXT = 0.6

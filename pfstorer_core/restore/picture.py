@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoints.tensors import is_finite
-from .diffusion.guidance import PromptGuidance, with_cfg
-from .diffusion.restoration_guidance import GuidanceSettings, RestorationGuidance, posterior_target
-from .diffusion.sampling import SamplerStep, drawn, seeded
-from .imaging.canvas import Canvas, canvas_for
-from .imaging.color import check_color_fix
-from .imaging.tile_setting import TileSetting
-from .imaging.tiling import TileGrid
-from .models.graphs import Capture, graphs_for
-from .personalization.face_guidance import FaceGuidance
-from .personalization.identity import Identity, each_in_its_area, personal_context
-from .restorers.base import Restorer
-from .restorers.changes import NO_CHANGES, evaluated, together
-from .restorers.condition import Condition
-from .restorers.registry import prompt_guidance
+from ..checkpoints.tensors import is_finite
+from ..diffusion.guidance import PromptGuidance, with_cfg
+from ..diffusion.restoration_guidance import GuidanceSettings, RestorationGuidance, posterior_target
+from ..diffusion.sampling import SamplerStep, drawn, seeded
+from ..imaging.canvas import Canvas, canvas_for
+from ..imaging.color import check_color_fix
+from ..imaging.tile_setting import TileSetting
+from ..imaging.tiling import TileGrid
+from ..models.graphs import Capture, graphs_for
+from ..personalization.face_guidance import FaceGuidance
+from ..personalization.identity import Identity, each_in_its_area, personal_context
+from ..restorers.base import Restorer
+from ..restorers.changes import NO_CHANGES, evaluated, together
+from ..restorers.condition import Condition
+from ..restorers.registry import prompt_guidance
 
 LARGEST_CFG = 100.0
 

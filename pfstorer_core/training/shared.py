@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..checkpoints.words import plain
-from ..training.lock import TakenError, locked
-from ..training.processes import Processes
-from ..training.progress import Progress
-from .record import LOCK, ended
+from .journal import LOCK, ended
+from .lock import TakenError, locked
+from .processes import Processes
+from .progress import Progress
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from ..diffusion.restoration_guidance import GuidanceSettings
 from ..imaging.canvas import canvas_for
 from ..imaging.color import check_color_fix
 from ..imaging.tile_setting import TileSetting
-from ..restore import words_for
 from ..restorers.base import Restorer
+from .picture import words_for
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import torch
 from ..checkpoints.files import remove_leftovers
 from ..checkpoints.words import plain
 from ..imaging.originals import Original
+from ..training.journal import RECORD, Journal, merged_record
 from ..training.processes import Processes
 from ..training.progress import Progress, silent
-from .record import RECORD, Journal, merged_record
+from ..training.shared import Summary, noted, only_one_run, shares, told_of_all
 from .restorer import PictureRestorer, Restored
 from .sources import Source, Sources, pictures_in, pixels_of
-from .work import Summary, noted, only_one_run, shares, told_of_all
 
 
 def restore_folder(
