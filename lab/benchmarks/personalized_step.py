@@ -26,6 +26,7 @@ from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.checkpoints.header import RestorerHeader
 from pfstorer_core.models import Autoencoder, AutoencoderConfig, LQEncoderConfig, TextTower, UNet, UNetConfig
 from pfstorer_core.models.ops import Backend
+from pfstorer_core.models.packing import pack
 from pfstorer_core.models.text import TextTowerConfig
 from pfstorer_core.personalization.base import BoundAdapter
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
@@ -80,6 +81,7 @@ def stand_in(dtype: torch.dtype, device: torch.device) -> Restorer:
     unet = randomized(UNet(UNetConfig(lq_encoder=LQEncoderConfig()), backend))
     text: Any = randomized(TextTower(TextTowerConfig(), backend))
     null_context = torch.randn(1, 77, unet.config.context_dim, dtype=dtype, device=device)
+    pack(unet)
     autoencoder = Autoencoder(AutoencoderConfig(), Backend(device="meta"))
     return Restorer(unet, autoencoder, null_context, RestorerHeader(), text)
 

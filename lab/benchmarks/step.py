@@ -24,6 +24,7 @@ from torch import Tensor
 from harness import HOST
 from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.models import Backend, ControlConfig, LQEncoderConfig, UNet, UNetConfig
+from pfstorer_core.models.packing import pack
 
 from ..gpu.steps import in_host_words
 from .timing import DTYPES, busy, randomized, stopwatch
@@ -64,6 +65,7 @@ def measure(
     """Median seconds of the host's U-Net, of our LQ encoder and of our U-Net, and the ratio."""
     sizes = UNetConfig(lq_encoder=LQEncoderConfig())
     unet = randomized(UNet(sizes, Backend(dtype=dtype, device=device)))
+    pack(unet)
     host = randomized(host_unet(dtype, device))
     placement = {"dtype": dtype, "device": device}
     x = torch.randn(1, 4, side, side, **placement)
@@ -97,6 +99,7 @@ def measure_control(
     sizes = UNetConfig(sft_channels=0, control=ControlConfig())
     placement: dict[str, Any] = {"dtype": dtype, "device": device}
     unet = randomized(UNet(sizes, Backend(**placement)))
+    pack(unet)
     host, control = host_networks(unet, **placement)
     x = torch.randn(1, 4, side, side, **placement)
     t = torch.tensor([500], device=device)

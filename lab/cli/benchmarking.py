@@ -11,7 +11,7 @@ import typer
 from .. import benchmarks
 from .app import app
 
-SPEED = ("memory", "personalized_step", "reference_step", "step", "tiles")
+SPEED = ("memory", "operations", "personalized_step", "reference_step", "step", "tiles")
 QUALITY = (
     "choosing",
     "first_stage",

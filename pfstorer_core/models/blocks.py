@@ -27,7 +27,7 @@ def timestep_embedding(timesteps: Tensor, channels: int, max_period: float = 10_
     frequencies = torch.exp(-math.log(max_period) * index / half)
     angles = timesteps.float()[:, None] * frequencies
     embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)
-    return F.pad(embedding, (0, channels % 2))
+    return F.pad(embedding, (0, 1)) if channels % 2 else embedding
 
 
 def time_mlp(channels: int, outputs: int, backend: Backend) -> nn.Sequential:
@@ -57,8 +57,9 @@ class ResBlock(Layer):
         self.in_layers = nn.Sequential(
             backend.group_norm(inputs), nn.SiLU(), backend.conv(inputs, outputs, 3)
         )
-        self.emb_layers = nn.Sequential(nn.SiLU(), backend.linear(emb_channels, outputs))
-        # Identity stands where Stable Diffusion has its dropout, so that the convolution keeps its key.
+        # Identity stands where Stable Diffusion has its dropout, so that the convolution keeps its key, and
+        # where it has the embedding's SiLU, which is the same for all blocks.
+        self.emb_layers = nn.Sequential(nn.Identity(), backend.linear(emb_channels, outputs))
         self.out_layers = nn.Sequential(
             backend.group_norm(outputs), nn.SiLU(), nn.Identity(), backend.conv(outputs, outputs, 3)
         )
@@ -67,10 +68,10 @@ class ResBlock(Layer):
 
     def forward(self, h: Tensor, given: LayerInputs, name: str = "") -> Tensor:
         """[B, C, H, W] -> [B, C', H, W]. A site replaces the result's pixels as tokens [B, H·W, C']."""
-        out = self.in_layers(h)
-        out = self.out_layers(out + self.emb_layers(given.emb)[:, :, None, None])
+        shift = given.shifts[name] if name in given.shifts else self.emb_layers(given.emb)
+        out = self.out_layers(self.in_layers(h) + shift[:, :, None, None])
         if given.features is not None and self.spade is not None:
-            steered = self.spade(out, given.features[self.level])
+            steered = self.spade(out, given.features[self.level], given.shared.get(name))
             out = steered if given.rows is None else torch.where(given.rows, steered, out)
         out = self.skip_connection(h) + out
         if not (site := given.sites.get(name)):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Residuals = Mapping[str, Sequence[Tensor | None]]
@@ -31,6 +33,21 @@ class Conditioning:
     channels: Tensor | None = None
     rows: Tensor | None = None
 
+    def of_first(self, rows: int) -> Conditioning:
+        """For so many rows, of which the first ones see it and the others nothing."""
+
+        def padded(part: Tensor | None) -> Tensor | None:
+            return part if part is None else F.pad(part, (0,) * 7 + (rows - len(part),))
+
+        residuals = [
+            {part: [padded(one) for one in row] for part, row in each.items()} for each in self.residuals
+        ]
+        seeing = None
+        if self.features is not None:
+            number = torch.arange(rows, device=self.features[0].device)
+            seeing = (number < len(self.features[0]))[:, None, None, None]
+        return replace(self, residuals=residuals, channels=padded(self.channels), rows=seeing)
+
 
 UNCONDITIONED = Conditioning()
 
@@ -50,8 +67,11 @@ class Conditioner(Protocol):
 
 
 def for_rows(picture: Tensor, x: Tensor) -> Tensor:
-    """A picture [b, C, H, W] for each of the rows of x."""
-    return picture.repeat(len(x) // len(picture), 1, 1, 1)
+    """A picture [b, …] for each of the rows of x; b divides their number."""
+    if len(picture) == 1:
+        return picture.expand(len(x), *[-1] * (picture.ndim - 1))
+    times = len(x) // len(picture)
+    return picture if times == 1 else picture.repeat(times, *[1] * (picture.ndim - 1))
 
 
 def nothing_beside(x: Tensor, channels: int) -> Conditioning:

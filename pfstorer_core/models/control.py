@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from .blocks import ResBlock
 from .conditioning import Conditioning, Residuals, for_rows
 from .encoder import TransformerEncoderConfig, UNetEncoder
-from .layers import LayerInputs
 from .ops import Backend
 
 
@@ -47,7 +46,7 @@ class ControlNetwork(UNetEncoder):
         """x: noisy latent [B, C, H, W]; hint: LQ latent [b, C', H, W], b divides B; timesteps [B]; context
         [B, M, context_dim], which need not be the U-Net's own."""
         seen = torch.cat([x, for_rows(hint, x)], dim=1)
-        features = self.encode(seen, LayerInputs(self.embed(timesteps, x), context))
+        features = self.encode(seen, self.inputs(self.embed(timesteps, x), context))
         *skips, middle = (
             conv(h) for conv, h in zip((*self.zero_convs, self.middle_block_out), features, strict=True)
         )

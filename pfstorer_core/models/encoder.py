@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention import AttentionBlock
-from .blocks import Downsample, time_mlp, timestep_embedding
+from .blocks import Downsample, ResBlock, time_mlp, timestep_embedding
 from .layers import Block, LayerInputs
 from .ops import Backend
+from .packing import jointly
 from .transformer import SpatialTransformer
 
 
@@ -110,6 +113,27 @@ class UNetEncoder(nn.Module):
     def embed(self, timesteps: Tensor, x: Tensor) -> Tensor:
         """Time steps [B] -> embedding [B, E] in the number format of x."""
         return self.time_embed(timestep_embedding(timesteps, self.model_channels).to(x.dtype))
+
+    def rows(self) -> Iterator[Block]:
+        """Its blocks, and whatever else has residual blocks in a row."""
+        yield from cast("Iterable[Block]", self.input_blocks)
+        yield self.middle_block
+
+    def res_blocks(self) -> dict[str, ResBlock]:
+        """By the names that they are called by."""
+        layers = ((f"{row.name}.{index}", layer) for row in self.rows() for index, layer in enumerate(row))
+        return {name: layer for name, layer in layers if isinstance(layer, ResBlock)}
+
+    def joint_layers(self) -> list[Sequence[nn.Module]]:
+        return [[block.emb_layers[1] for block in self.res_blocks().values()]]
+
+    def inputs(self, emb: Tensor, context: Tensor | None = None, **given: Any) -> LayerInputs:
+        """What the layers see of an evaluation: the embedding behind its SiLU, and what the residual blocks
+        make of that, where one product can tell."""
+        emb, blocks = F.silu(emb), self.res_blocks()
+        shifts = jointly([block.emb_layers[1] for block in blocks.values()], emb)
+        known = dict(zip(blocks, shifts, strict=True)) if shifts else {}
+        return LayerInputs(emb, context, shifts=known, **given)
 
     def encode(self, h: Tensor, given: LayerInputs) -> Iterator[Tensor]:
         """The features after each input block, then those of the middle block."""

@@ -66,12 +66,14 @@ class LayerInputs:
     """What every layer of one evaluation sees besides its features.
 
     Attributes:
-        emb: of the time steps [B, E].
+        emb: of the time steps, behind its SiLU [B, E].
         context: text context [B, M, D], which transformers attend to.
         features: for SFT, one map [b, F, h, w] a level, finest first; None leaves SFT out.
         sites: by the name of a layer ("output_blocks.4.1"), what replaces its tokens.
         size: (height, width) that an enlargement has to end with; None: twice that of its features.
         rows: that SFT has a part in, see `Conditioning`.
+        shifts, shared: by the name of a residual block, what its `emb_layers` make of `emb` [B, C] and its
+            SFT's `mlp_shared` of the features [b, F', h, w], as far as that is known before.
     """
 
     emb: Tensor
@@ -81,6 +83,8 @@ class LayerInputs:
     hooks: BlockHooks = field(default_factory=lambda: NO_HOOKS)
     size: tuple[int, int] | None = None
     rows: Tensor | None = None
+    shifts: Mapping[str, Tensor] = field(default_factory=dict)
+    shared: Mapping[str, Tensor] = field(default_factory=dict)
 
     def self_attention(self, name: str) -> AroundAttention | None:
         """What runs the self-attention of this name."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .attention import AttentionBlock
 from .blocks import ResBlock
 from .conditioning import Conditioning
 from .encoder import EncoderConfig, UNetEncoder
-from .layers import LayerInputs
+from .layers import Block
 from .ops import Backend
 
 
@@ -42,17 +43,22 @@ class LQEncoder(UNetEncoder):
 
         super().__init__(config, res_block, attention, backend)
         self.config = config
-        self.fea_tran = nn.ModuleList(res_block(width, config.out_channels) for width in config.widths)
+        self.fea_tran = Block("fea_tran", *(res_block(width, config.out_channels) for width in config.widths))
 
     def forward(self, lq_latent: Tensor, timesteps: Tensor) -> list[Tensor]:
         """lq_latent [B, in_channels, H, W], original timesteps [B] -> features [B, out_channels, H/2ⁱ, W/2ⁱ]
         of every level i, finest first; sides round up."""
-        given = LayerInputs(self.embed(timesteps, lq_latent))
+        given = self.inputs(self.embed(timesteps, lq_latent))
         block_count, levels = self.config.num_res_blocks + 1, len(self.fea_tran)
         # What each level ends with, and after the last one the middle.
         ends = [*range(block_count - 1, block_count * (levels - 1), block_count), block_count * levels]
         features = (h for index, h in enumerate(self.encode(lq_latent, given)) if index in ends)
-        return [transform(h, given) for transform, h in zip(self.fea_tran, features, strict=True)]
+        named = enumerate(zip(self.fea_tran, features, strict=True))
+        return [transform(h, given, f"{self.fea_tran.name}.{level}") for level, (transform, h) in named]
+
+    def rows(self) -> Iterator[Block]:
+        yield from super().rows()
+        yield self.fea_tran
 
     def conditioning(
         self, picture: Tensor, x: Tensor, timesteps: Tensor, context: Tensor | None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from .ops import Backend, fitted
+from .packing import each
 
 
 class SFT(nn.Module):
@@ -22,13 +26,18 @@ class SFT(nn.Module):
         self.mlp_gamma = backend.conv(hidden, channels, 3)
         self.mlp_beta = backend.conv(hidden, channels, 3)
 
-    def forward(self, h: Tensor, features: Tensor) -> Tensor:
+    def joint_layers(self) -> list[Sequence[nn.Module]]:
+        return [(self.mlp_gamma, self.mlp_beta)]
+
+    def forward(self, h: Tensor, features: Tensor, shared: Tensor | None = None) -> Tensor:
         """h [B, C, H, W], features [b, F, H, W], of this size or brought to it -> [B, C, H, W].
+        `shared`: what `mlp_shared` made of the features, where that is known.
 
         b divides B: where rows of a batch share their LQ picture, as those of classifier-free guidance
         do, gamma and beta are computed once; row i steers the rows i, i + b, i + 2b, …
         """
-        shared = self.mlp_shared(fitted(features, h))
-        gamma, beta = self.mlp_gamma(shared), self.mlp_beta(shared)
+        if shared is None or shared.shape[-2:] != h.shape[-2:]:
+            shared = cast(Tensor, self.mlp_shared(fitted(features, h)))
+        gamma, beta = each((self.mlp_gamma, self.mlp_beta), shared)
         h = rearrange(self.param_free_norm(h), "(rows b) c h w -> rows b c h w", b=len(features))
         return rearrange(torch.addcmul(h + beta, h, gamma), "rows b c h w -> (rows b) c h w")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .ops import Backend
@@ -39,10 +41,13 @@ class ResidualAttentionBlock(nn.Module):
         self.mlp.add_module("gelu", nn.GELU())
         self.mlp.add_module("c_proj", backend.linear(4 * width, width))
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x [B, N, width] -> the same shape; mask [N, N] is True where attention is forbidden."""
-        h = self.ln_1(x)
-        x = x + self.attn(h, h, h, attn_mask=mask, is_causal=True, need_weights=False)[0]
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, N, width] -> the same shape."""
+        projected = F.linear(self.ln_1(x), self.attn.in_proj_weight, self.attn.in_proj_bias)
+        heads = self.attn.num_heads
+        q, k, v = (rearrange(each, "b n (h d) -> b h n d", h=heads) for each in projected.chunk(3, dim=-1))
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.attn.out_proj(rearrange(attended, "b h n d -> b n (h d)"))
         return x + self.mlp(self.ln_2(x))
 
 
@@ -94,10 +99,9 @@ class TextTower(nn.Module):
         if not 0 <= skip_last <= self.config.layers:
             raise ValueError(f"skip_last must be from 0 to {self.config.layers}, got {skip_last}.")
         x = embeddings + self.model.positional_embedding
-        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
         blocks = cast("nn.ModuleList", self.model.transformer["resblocks"])
         for block in blocks[: self.config.layers - skip_last]:
-            x = block(x, later)
+            x = block(x)
         return self.model.ln_final(x)
 
     def forward(self, tokens: Tensor, skip_last: int = 1) -> Tensor:

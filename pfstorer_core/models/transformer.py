@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .conditioning import for_rows
 from .layers import AroundAttention, Layer, LayerInputs, attn1_name
 from .ops import Attention, Backend
+from .packing import each
 
 Reader = Callable[[Tensor], object]
 """Is told the queries [B, N, C] of an attention."""
@@ -64,6 +66,10 @@ class CrossAttention(nn.Module):
         self.to_v = ops.Linear(context_dim, inner, bias=False, **placement)
         self.to_out = nn.Sequential(ops.Linear(inner, dim, **placement), nn.Identity())
 
+    def joint_layers(self) -> list[Sequence[nn.Module]]:
+        alike = self.to_q.weight.shape[1] == self.to_k.weight.shape[1]
+        return [((self.to_q,) if alike else ()) + (self.to_k, self.to_v)]
+
     def forward(
         self,
         x: Tensor,
@@ -72,22 +78,21 @@ class CrossAttention(nn.Module):
         around: AroundAttention | None = None,
     ) -> Tensor:
         """`around`: runs the attention, instead of itself."""
-        context = x if context is None else context
-        key, value = self.to_k(context), self.to_v(context)
-        if around:
-            return self.to_out(around(self.to_q(x), key, value, partial(self.attention, heads=self.heads)))
-        return self.attend(x, key, value, read=read)
-
-    def attend(
-        self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, read: Reader | None = None
-    ) -> Tensor:
-        """To keys and values [B, M, C] that are at hand, or [1, M, C] for all rows; mask: see `Attention`."""
-        query = self.to_q(x)
+        if context is None:
+            query, key, value = each((self.to_q, self.to_k, self.to_v), x)
+        else:
+            query, (key, value) = self.to_q(x), each((self.to_k, self.to_v), context)
         if read:
             read(query)
-        options = {} if mask is None else {"mask": mask}
-        key, value = (part.expand(len(x), -1, -1) for part in (key, value))
-        return self.to_out(self.attention(query, key, value, self.heads, **options))
+        attend = partial(self.attention, heads=self.heads)
+        return self.to_out(around(query, key, value, attend) if around else attend(query, key, value))
+
+    def attend(self, x: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """To keys and values [b, M, C] that are at hand; mask: bool [b, M], see `Attention`. b divides B:
+        those of row i are for the rows i, i + b, i + 2b, …"""
+        query = self.to_q(x)
+        options = {} if mask is None else {"mask": for_rows(mask, x)}
+        return self.to_out(self.attention(query, for_rows(key, x), for_rows(value, x), self.heads, **options))
 
 
 class BasicTransformerBlock(nn.Module):
@@ -154,7 +159,8 @@ class SpatialTransformer(Layer):
                     reading["around"] = around
                 tokens, reading = block(tokens, given.context, **reading), {}
         if site := given.sites.get(name):
-            tokens = site(tokens)
+            # A block in training is fp32, and the layers after this one may not be.
+            tokens = site(tokens).to(tokens.dtype)
         return h + rearrange(self.proj_out(tokens), "b (h w) c -> b c h w", h=h.shape[-2])
 
 

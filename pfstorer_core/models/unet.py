@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import ResBlock, Upsample
 from .conditioning import UNCONDITIONED, Concatenation, Conditioner, Conditioning, nothing_beside
 from .control import ControlConfig, ControlNetwork
 from .encoder import TransformerEncoderConfig, UNetEncoder, numbered
-from .layers import NO_HOOKS, NO_SITES, Block, BlockHooks, LayerInputs, Site
+from .layers import NO_HOOKS, NO_SITES, Block, BlockHooks, Site
 from .lq_encoder import LQEncoder, LQEncoderConfig
 from .ops import Backend, fitted
+from .packing import jointly
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class UNet(UNetEncoder):
         sites: Mapping[str, Site] = NO_SITES,
         hooks: BlockHooks = NO_HOOKS,
         condition_context: Tensor | None = None,
+        condition_rows: int = 0,
     ) -> Tensor:
         """One evaluation (StableSR figure 2; PFStorer figure 3).
 
@@ -103,15 +106,19 @@ class UNet(UNetEncoder):
             sites: per site, a layer by its name ("output_blocks.4.1"), what replaces the site's tokens.
             hooks: see `BlockHooks`.
             condition_context: what a control network reads in place of `context`; None for the same.
+            condition_rows: how many of the first rows see the condition, the others nothing; 0: all.
         Returns:
             [B, out_channels, H, W]; with `hooks.until` that block's features.
         """
-        beside = self.conditioning(condition, x, timesteps, context, condition_context)
+        beside = self.conditioning(condition, x, timesteps, context, condition_context, condition_rows)
         residuals = [{part: list(each) for part, each in given.items()} for given in beside.residuals]
         emb = self.embed(timesteps, x)
         if hooks.emb:
             emb = hooks.emb(emb)
-        given = LayerInputs(emb, context, beside.features, sites, hooks, rows=beside.rows)
+        given = self.inputs(
+            emb, context, features=beside.features, sites=sites, hooks=hooks, rows=beside.rows,
+            shared=self.shared(beside.features),
+        )  # fmt: skip
 
         h = x if beside.channels is None else torch.cat([x, beside.channels], dim=1)
         skips: list[Tensor] = []
@@ -153,6 +160,7 @@ class UNet(UNetEncoder):
         timesteps: Tensor,
         context: Tensor | None,
         condition_context: Tensor | None = None,
+        condition_rows: int = 0,
     ) -> Conditioning:
         """What `forward` makes of its condition, for several evaluations of the same x and time steps.
 
@@ -165,7 +173,37 @@ class UNet(UNetEncoder):
         if isinstance(condition, Conditioning):
             return condition
         read = context if condition_context is None else condition_context
-        return self.conditioner.conditioning(condition, x, timesteps, read)
+        if not condition_rows:
+            return self.conditioner.conditioning(condition, x, timesteps, read)
+        some = slice(condition_rows)
+        read = read if read is None else read[some]
+        return self.conditioner.conditioning(condition, x[some], timesteps[some], read).of_first(len(x))
+
+    def rows(self) -> Iterator[Block]:
+        yield from super().rows()
+        yield from _blocks(self.output_blocks)
+
+    def joint_layers(self) -> list[Sequence[nn.Module]]:
+        return [*super().joint_layers(), *(list(row.values()) for row in self._readers().values())]
+
+    def shared(self, features: Sequence[Tensor] | None) -> Mapping[str, Tensor]:
+        """What the SFTs of a level make of its features, by the names of their residual blocks, where one
+        convolution can tell."""
+        found: dict[str, Tensor] = {}
+        if features is None:
+            return found
+        for level, row in self._readers().items():
+            if hidden := jointly(list(row.values()), features[level], F.relu):
+                found |= dict(zip(row, hidden, strict=True))
+        return found
+
+    def _readers(self) -> dict[int, dict[str, nn.Module]]:
+        """The first convolution of each SFT by the name of its residual block, by levels."""
+        found: dict[int, dict[str, nn.Module]] = {}
+        for name, block in self.res_blocks().items():
+            if block.spade is not None:
+                found.setdefault(block.level, {})[name] = block.spade.mlp_shared[0]
+        return found
 
     def checkpoint_gradients(self, on: bool = True) -> None:
         """Trade a second forward pass of every block, the control network's among them, for the memory of its

@@ -208,16 +208,17 @@ class Restorer:
         contexts = (self.null_context if context is None else context, read)
         weights = changes.changed_weights(self.unet)
         inside = Changes(changes.sites, attention=changes.attention)
-        return run(self._evaluated, x, timesteps, contexts, condition.spatial, inside, weights, hooks)
+        seen = (condition.spatial, condition.rows)
+        return run(self._evaluated, x, timesteps, contexts, seen, inside, weights, hooks)
 
     def _evaluated(
-        self, x: Tensor, t: Tensor, contexts: Any, spatial: Tensor | None, changes: Changes,
+        self, x: Tensor, t: Tensor, contexts: Any, seen: tuple[Tensor | None, int], changes: Changes,
         weights: dict[str, Tensor], hooks: BlockHooks,
     ) -> Tensor:  # fmt: skip
         if attention := attention_of(changes):
             hooks = replace(hooks, self_attention=attention)
         rows, read = (each if each is None else each.expand(len(x), -1, -1) for each in contexts)
-        arguments = (x, t, rows, spatial, sites_of(changes), hooks, read)
+        arguments = (x, t, rows, seen[0], sites_of(changes), hooks, read, seen[1])
         return functional_call(self.unet, weights, arguments) if weights else self.unet(*arguments)
 
     def noised(self, x0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from ..checkpoints.tensors import check_fit, is_finite, load_exactly, read_layou
 from ..checkpoints.words import plain
 from ..diffusion.schedule import PredictionType
 from ..models import Autoencoder, AutoencoderConfig, Backend, SwinIR, UNet, UNetConfig
+from ..models.packing import pack
 from .base import Restorer
 from .context import null_context
 from .diffbir.cleaner import Cleaner, load_swinir
@@ -226,6 +227,7 @@ def load_restorer(
         mapped = open_restorer(path, addons, prediction_type, variant)
         load_exactly(network, weights(mapped), what, placement=placement)
         network.eval().requires_grad_(False)
+        pack(network)
 
     load(unet, "U-Net", lambda mapped: mapped.unet)
     load(autoencoder, "autoencoder", lambda mapped: mapped.autoencoder)

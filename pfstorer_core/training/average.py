@@ -12,8 +12,8 @@ from torch import Tensor, nn
 @torch.no_grad()
 def follow(average: Mapping[str, Tensor], trained: Mapping[str, Tensor], decay: float) -> None:
     """Take a step of the moving average: in place, of what is trained, by name."""
-    for name, parameter in trained.items():
-        average[name].lerp_(parameter, 1 - decay)
+    averages = [average[name] for name in trained]
+    torch._foreach_lerp_(averages, list(trained.values()), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
 
 @contextmanager

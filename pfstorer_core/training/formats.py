@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
+from torch import Tensor
 
 
 def calculates_bf16(device: torch.device) -> bool:
@@ -21,3 +25,23 @@ def training_dtype(stored: torch.dtype, device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         return stored if stored in (torch.bfloat16, torch.float32) else torch.float32
     return torch.bfloat16 if calculates_bf16(device) else torch.float32
+
+
+@contextmanager
+def as_stored(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Without autocast where a frozen network's weights are bf16 already: on a GPU it would only bring the
+    inputs of the norms to fp32, and back."""
+    on = torch.is_autocast_enabled(device.type) and dtype != torch.bfloat16
+    with torch.autocast(device.type, torch.bfloat16, enabled=on):
+        yield
+
+
+def autocast_as_here(call: Callable[[Tensor], Tensor], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The function with autocast on or off as it is now, whatever it is where it will be called."""
+    on = torch.is_autocast_enabled(device.type)
+
+    def called(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=on):
+            return call(x)
+
+    return called

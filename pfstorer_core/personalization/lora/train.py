@@ -15,6 +15,7 @@ from ...restorers.changes import Changes
 from ...restorers.condition import UNCONDITIONAL, Condition
 from ...training.data import Batch, generators, normal
 from ...training.objective import DrawnObjective
+from ..errors import denoising_errors
 from ..objective import PersonObjective, PersonTraining
 from ..photos import Photos
 from ..weights import LowRank, changeable, new_low_rank
@@ -96,11 +97,10 @@ class LoRALoss(DrawnObjective, PersonObjective):
         """Of latents and noise [B, C, h, w], time steps [B], and what the restorer goes by."""
         restorer = self.restorer
         changes = Changes(weights={self.names[name]: [low] for name, low in self.layers().items()})
-        loss = restorer.denoising_error(hq, t, noise, condition, changes=changes)
-        if self.settings.lambda_gen:
-            without = restorer.denoising_error(hq, t, noise, UNCONDITIONAL, changes=changes)
-            loss = loss + self.settings.lambda_gen * without
-        return loss
+        regularized = self.settings.lambda_gen
+        conditions = [condition, *([UNCONDITIONAL] if regularized else [])]
+        errors = denoising_errors(restorer, hq, t, noise, conditions, changes=changes)
+        return errors[0] + regularized * errors[1:].sum()
 
     def layers(self) -> dict[str, LowRank]:
         alpha = self.settings.alpha or float(self.settings.rank)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...models.ops import Backend
+from ...models.packing import each
 from ...models.transformer import CrossAttention, FeedForward
 
 
@@ -46,7 +47,8 @@ class PersonalizationBlock(nn.Module):
 
     def read(self, tokens: Tensor, mask: Tensor | None = None) -> Reference:
         """Tokens F_ref of a reference [B, M, C], and the keys that count, as `forward` takes them."""
-        return Reference(self.attn2.to_k(tokens), self.attn2.to_v(tokens), mask)
+        key, value = each((self.attn2.to_k, self.attn2.to_v), tokens)
+        return Reference(key, value, mask)
 
     def change(self, tokens: Tensor, reference: Reference) -> Tensor:
         """PersonalizationBlock(F, F_ref) = TB(F, F_ref) - F of tokens F [B, N, C]."""
@@ -70,4 +72,5 @@ class Influence:
     strength: float = 1.0
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        return self.strength * self.block(tokens, self.reference)
+        change = self.block(tokens, self.reference)
+        return change if self.strength == 1 else self.strength * change

@@ -17,8 +17,10 @@ from ...restorers.base import Restorer
 from ...restorers.changes import Addition, Changes
 from ...restorers.condition import UNCONDITIONAL, Condition
 from ...training.data import normal
+from ...training.formats import as_stored, autocast_as_here
 from ...training.loop import LoopSettings
 from ...training.objective import DrawnObjective
+from ..errors import denoising_errors
 from ..prompts import PROMPTS, person_prompts, word_id
 from ..references import as_seen
 from .block import Influence, PersonalizationBlock
@@ -96,19 +98,16 @@ class PFStorerLoss(DrawnObjective):
         s = self.settings
         context, words = self.called(rows)
         sites, loss_pers = self.personalized(*seen, context, words)
-        read, hooks = context, NO_HOOKS
+        conditions = [condition, *([null] if s.lambda_gen else [])]
+        read = context = context.repeat(len(conditions), 1, 1)
+        hooks = NO_HOOKS
         if s.gradients == "truncated":
             read = context.detach()
             first = min(map(block_number, self.sites))
             hooks = BlockHooks(start=partial(with_context_from, first, context))
 
-        def error(condition: Condition) -> Tensor:
-            return self.restorer.denoising_error(hq, t, noise, condition, read, Changes(sites), hooks)
-
-        loss = error(condition)
-        if s.lambda_gen:
-            loss = loss + s.lambda_gen * error(null)
-        return loss + s.lambda_pers * loss_pers
+        errors = denoising_errors(self.restorer, hq, t, noise, conditions, read, Changes(sites), hooks)
+        return errors[0] + s.lambda_gen * errors[1:].sum() + s.lambda_pers * loss_pers
 
     def time_step(self, rng: np.random.Generator) -> int:
         return int(rng.integers(len(self.restorer.schedule)))
@@ -125,8 +124,9 @@ class PFStorerLoss(DrawnObjective):
     ) -> tuple[dict[str, list[Addition]], Tensor]:
         """Of each row its own reference, as `seen`, at every site; and L_Pers."""
         s = self.settings
-        with torch.set_grad_enabled(torch.is_grad_enabled() and s.gradients == "full"):
-            features = reference_features(self.unet, latents, at, context, self.sites)
+        own = as_stored(self.restorer.dtype, latents.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and s.gradients == "full"), own:
+            features = reference_features(self.unet, latents.to(self.restorer.dtype), at, context, self.sites)
         sites: dict[str, list[Addition]] = {}
         loss = context.new_zeros((), dtype=torch.float32)
         for site in self.sites:
@@ -135,7 +135,7 @@ class PFStorerLoss(DrawnObjective):
             block = self._block(site)
             mask = None if features[site].queries is None else otsu_mask(person)  # a full one takes time
             read = block.read(features[site].tokens, mask)
-            sites[site] = [Influence(block, read)]
+            sites[site] = [autocast_as_here(Influence(block, read), latents.device)]
         return sites if s.blocks else {}, loss
 
     def called(self, rows: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
