@@ -24,6 +24,7 @@ from rich.progress import Progress as Bars
 from ..checkpoints.words import LONGEST, plain
 from ..diffusion.schedule import PredictionType
 from ..restorers.convert import DTYPES
+from ..training.processes import Processes
 from ..training.progress import Progress
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -50,6 +51,14 @@ Variant = Annotated[
 
 
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+OwnDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="cpu, cuda, cuda:1, …; default: of several processes each its own GPU, of one the cpu.",
+        show_default=False,
+    ),
+]
 Graphs = Annotated[
     bool,
     typer.Option(
@@ -80,6 +89,13 @@ def device_named(name: str) -> torch.device:
     if device.type == "meta":
         raise ValueError("The device meta holds no numbers: choose cpu or cuda.")
     return device
+
+
+def device_of(name: str | None, processes: Processes) -> torch.device:
+    """The device of that name; without one, of several processes each its own."""
+    if name is not None:
+        return device_named(name)
+    return processes.device if processes.count > 1 else torch.device("cpu")
 
 
 def dtype_named(name: str) -> torch.dtype:

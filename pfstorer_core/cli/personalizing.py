@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
+from torch import Tensor
 
 from ..checkpoints.names import check_place
 from ..imaging.faces import largest_face
 from ..imaging.pictures import read_picture
 from ..personalization.face import face_of
 from ..personalization.folder import write_face
-from ..personalization.learn import learn
+from ..personalization.learn import Learned, learn
+from ..personalization.people import ENDING, learn_people, people_in, photos_in
 from ..personalization.pfstorer.start import SUFFIX, find_start
 from ..personalization.photos import aligned_side
 from ..personalization.registry import methods
 from ..personalization.training import default_settings, settings_of
 from ..recognition import load_recognizer
 from ..restorers.files import load_restorer
-from .app import Addons, Device, Graphs, Prediction, Variant, app, bars, device_named, prediction_named
+from ..training.processes import launched_processes
+from ..training.progress import Progress, silent
+from .app import (
+    Addons,
+    Graphs,
+    OwnDevice,
+    Prediction,
+    Variant,
+    app,
+    bars,
+    device_named,
+    device_of,
+    kept_in,
+    prediction_named,
+)  # fmt: skip
+from .restore_options import without_face
 
 DEFAULTS = default_settings()
 
@@ -29,8 +49,16 @@ DEFAULTS = default_settings()
 @app.command("personalize")
 def _personalize(
     restorer: Annotated[Path, typer.Argument(help="A restorer with its text tower.")],
-    output: Annotated[Path, typer.Argument(help="The identity adapter to write (.safetensors).")],
-    photos: Annotated[list[Path], typer.Argument(help="1 to 10 good photos of the person.")],
+    output: Annotated[
+        Path, typer.Argument(help="The identity adapter to write (.safetensors); of many people a folder.")
+    ],
+    photos: Annotated[
+        list[Path],
+        typer.Argument(
+            help="1 to 10 good photos of the person, or a folder of them; of many people a folder that holds "
+            "a folder of photos of each."
+        ),
+    ],
     steps: Annotated[
         int | None,
         typer.Option(
@@ -78,7 +106,7 @@ def _personalize(
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same adapter.")] = 0,
     graphs: Graphs = False,
-    device: Device = "cpu",
+    device: OwnDevice = None,
     bf16: Annotated[bool, typer.Option(help="Frozen weights and arithmetic in bf16.")] = True,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was stopped or finished.")] = False,
     no_start: Annotated[
@@ -91,8 +119,12 @@ def _personalize(
     prediction_type: Prediction = None,
     variant: Variant = None,
 ) -> None:
-    """Learn a person from a few good photos; a second call goes on where the first was stopped."""
-    check_place(output)
+    """Learn a person from a few good photos, or many people, whom as many processes share as `accelerate
+    launch` starts. A second call goes on where the first was stopped."""
+    several = output.suffix.lower() != ENDING and len(photos) == 1 and photos[0].is_dir()
+    people = people_in(photos[0]) if several else {}
+    if not several:
+        check_place(output)
     chosen = {
         "steps": steps,
         "batch": batch,
@@ -112,30 +144,49 @@ def _personalize(
     }
     given = {name: value for name, value in chosen.items() if value is not None}
     settings = settings_of(method, {"seed": seed, "bf16": bf16, **given})
-    place, prediction = device_named(device), prediction_named(prediction_type)
+    prediction = prediction_named(prediction_type)
+    if device is not None:
+        device_named(device)
     embed = None if recognizer is None else partial(face_of, load_recognizer(recognizer))
-    good = [read_picture(path) for path in photos]
-    boxes = [largest_face(picture[0], detector) for picture in good]
-    model = load_restorer(
-        restorer,
-        *(addon or []),
-        device=place,
-        dtype=torch.bfloat16 if bf16 else torch.float32,
-        prediction_type=prediction,
-        variant=variant,
-        text=True,
-    )
-    files = () if no_start else (restorer, *(addon or ()))
-    found = find_start(files, model.fingerprint, settings)
-    with bars() as show:
-        learned = learn(
-            lambda: model, model.fingerprint, good, settings, boxes, output, restart, show,
-            aligned=aligned_side(model.header), embed_face=embed, start=found.start, graphs=graphs,
+    processes = launched_processes()
+    if processes.count > 1 and not several:
+        raise ValueError(f"{processes.count} processes share a folder of people, not one: start one process.")
+    with processes.main_first():  # what is wrong is said once
+        of_one = [] if several else photos
+        files = [each for path in of_one for each in (photos_in(path) if path.is_dir() else [path])]
+        good = [read_picture(path) for path in files]
+        model = load_restorer(
+            restorer,
+            *(addon or []),
+            device=device_of(device, processes),
+            dtype=torch.bfloat16 if bf16 else torch.float32,
+            prediction_type=prediction,
+            variant=variant,
+            text=True,
+        )
+        start = find_start(() if no_start else (restorer, *(addon or ())), model.fingerprint, settings)
+
+    def learned(
+        photos: Sequence[Tensor], file: Path, show: Callable[[Progress], None] = silent
+    ) -> Learned[Any]:
+        boxes = [largest_face(picture[0], detector) for picture in photos]
+        found = learn(
+            lambda: model, model.fingerprint, photos, settings, boxes, file, restart, show,
+            aligned=aligned_side(model.header), embed_face=embed, start=start.start, graphs=graphs,
         )  # fmt: skip
-    for number, box in enumerate(boxes, 1):
-        if box is None:
-            typer.echo(f"Photo {number}: no face was found, so the square in its middle was learned.")
-    for note in (*learned.notes, *found.notes):
+        return replace(found, notes=[*without_face(boxes, "learned"), *found.notes])
+
+    if several:
+        with bars(stopped=kept_in(output)) as show:
+            summary = learn_people(people, output, learned, processes, show)
+        if processes.is_main:
+            summary.notes += start.notes
+            sys.stdout.write(summary.told("learned", output))
+            sys.exit(bool(summary.failed))
+        return
+    with bars() as show:
+        notes = learned(good, output, show).notes
+    for note in (*notes, *start.notes):
         typer.echo(note)
 
 

@@ -15,6 +15,7 @@ from ..imaging.faces import Box, largest_face
 from ..imaging.pictures import read_picture
 from ..personalization.base import Adapter
 from ..personalization.identity import MAX_GAMMA, Identity
+from ..personalization.people import photos_in
 from ..personalization.photos import check_count
 from ..personalization.reference_attention.references import References, ReferenceSettings
 from ..personalization.registry import load_identity_adapter
@@ -23,7 +24,6 @@ from ..recognition.identification import THRESHOLD
 from ..restore.people import People, load_people
 from ..restore.settings import RestoreSettings
 from ..restorers.base import Restorer
-from ..training.data import SUFFIXES
 
 
 def settings_options(
@@ -180,11 +180,11 @@ def whom_options(
         )
     adapters = {str(path): load_identity_adapter(path) for path in identity or ()}
     adapters = load_people(people) if people else adapters
-    photos = photos_in(references) if references else []
+    photos = read_photos(references) if references else []
     return Whom(**{**given, "identity": identity or ()}, adapters=adapters, photos=photos)
 
 
-def photos_in(folder: Path) -> list[Tensor]:
+def read_photos(folder: Path) -> list[Tensor]:
     """The pictures [1, 3, H, W] of a folder, by name.
 
     Raises:
@@ -192,7 +192,7 @@ def photos_in(folder: Path) -> list[Tensor]:
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: give one with 1 to 10 photos of the person.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = photos_in(folder)
     check_count(len(paths))
     return [read_picture(path)[:1] for path in paths]
 

@@ -23,14 +23,24 @@ from ..restorers.diffbir.cleaner import load_cleaner
 from ..restorers.files import RestorerFile, load_restorer, open_restorer
 from ..restorers.registry import prompt_guidance
 from ..training.processes import Processes
-from .app import Addons, Graphs, Prediction, Variant, device_named, dtype_named, prediction_named
+from .app import (
+    Addons,
+    Graphs,
+    OwnDevice,
+    Prediction,
+    Variant,
+    device_named,
+    device_of,
+    dtype_named,
+    prediction_named,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Loading:
     """What is loaded to restore pictures, and how."""
 
-    device: torch.device | None
+    device: str | None
     dtype: torch.dtype
     cleaner: Path | None
     addons: Sequence[Path]
@@ -50,8 +60,7 @@ class Loading:
 
     def load(self, path: Path, settings: RestoreSettings, processes: Processes) -> Restorer:
         """The restorer in a file; by several processes each on a device of its own."""
-        own = processes.device if processes.count > 1 else torch.device("cpu")
-        placement: dict[str, Any] = {"device": self.device or own, "dtype": self.dtype}
+        placement: dict[str, Any] = {"device": device_of(self.device, processes), "dtype": self.dtype}
         files: dict[str, Any] = {"prediction_type": self.prediction_type, "variant": self.variant}
         file = open_restorer(path, self.addons, **files)
         text = needs_text(file, settings.prompt, settings.negative_prompt, settings.cfg)
@@ -60,13 +69,7 @@ class Loading:
 
 
 def loading_options(
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu, cuda, cuda:1, …; default: of several processes each its own GPU, else cpu.",
-            show_default=False,
-        ),
-    ] = None,
+    device: OwnDevice = None,
     dtype: Annotated[str, typer.Option(help="Of weights and arithmetic: fp32, bf16 or fp16.")] = "fp32",
     cleaner: Annotated[
         Path | None,
@@ -80,9 +83,10 @@ def loading_options(
     graphs: Graphs = False,
 ) -> Loading:
     """Raises ValueError where there is no such device or number format."""
-    place = None if device is None else device_named(device)
+    if device is not None:
+        device_named(device)  # so that what is wrong is said at once
     return Loading(
-        place, dtype_named(dtype), cleaner, addon or (), prediction_named(prediction_type), variant, graphs
+        device, dtype_named(dtype), cleaner, addon or (), prediction_named(prediction_type), variant, graphs
     )
 
 

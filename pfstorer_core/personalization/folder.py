@@ -43,6 +43,11 @@ def saved_as(path: Path, wanted: Path) -> str:
     return f"Saved as {path.name} in {path.parent}{taken}."
 
 
+def found_as(path: Path) -> str:
+    """Where an adapter lies that was learned before, in a sentence."""
+    return f"Learned before: found as {path.name} in {path.parent}."
+
+
 def _names(file: Path) -> Iterator[Path]:
     number = 0
     while True:

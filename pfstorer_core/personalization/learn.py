@@ -17,7 +17,7 @@ from ..training.lock import TakenError, locked
 from ..training.progress import OnTick, Progress, never, silent
 from .base import Adapter, AdapterT
 from .face import PersonFace
-from .folder import UNFINISHED, adapters_like, clean, find_path, saved_as, write_face
+from .folder import UNFINISHED, adapters_like, clean, find_path, found_as, saved_as, write_face
 from .objective import PersonTraining, Start
 from .photos import as_they_lie, face_crops
 from .previews import preview_path, read_preview, with_crops, write_preview
@@ -38,12 +38,14 @@ class Learned(Generic[AdapterT]):
         sheet: the crops that were learned from, and the last preview [1, 3, H, W] in [0, 1].
         file: where the adapter lies.
         notes: what was done, a sentence each.
+        before: whether it was learned before and only found.
     """
 
     adapter: AdapterT
     sheet: Tensor
     file: Path
     notes: list[str]
+    before: bool = False
 
 
 def learn(
@@ -95,8 +97,8 @@ def learn(
         sheet = read_preview(preview_path(path), key)
         sheet = with_crops(seen, None) if sheet is None else sheet
         found: Any = done  # of this method, as its key says
-        notes = [f"Learned before: found as {path.name} in {path.parent}.", *told]
-        return Learned(found, sheet, path, notes)
+        notes = [found_as(path), *told]
+        return Learned(found, sheet, path, notes, before=True)
     shown: list[Tensor] = []
 
     def listen(progress: Progress) -> None:

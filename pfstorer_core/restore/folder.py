@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from ..training.journal import RECORD, Journal, merged_record
 from ..training.processes import Processes
 from ..training.progress import Progress, silent
 from ..training.shared import Summary, noted, only_one_run, shares, told_of_all
+from .people import Guess
 from .restorer import PictureRestorer, Restored
 from .sources import Source, Sources, pictures_in, pixels_of
 
@@ -50,26 +52,25 @@ def restore_folder(
     processes = processes or Processes(restorer.restorer.device)
     sources = pictures_in(folder, output, ending)
     with only_one_run(output, processes):
-        own = Summary()
-        todo: Sequence[Source] = []
+        todo, skipped = list[Source](), list[str]()
         if processes.is_main:
-            todo, own.skipped = _left(folder, output, sources, key, overwrite)
+            todo, skipped = _left(folder, output, sources, key, overwrite)
         todo = processes.same(todo)
         size = max(1, min(restorer.batch, -(-len(todo) // processes.count)))
         chunks = [todo[k : k + size] for k in range(0, len(todo), size)]
-        people, journal = Counter[str](), Journal(output, processes.index)
+        journal = Journal(output, processes.index)
+        share = _Share(restorer, folder, output, key, journal, Summary(skipped=skipped))
         try:
             with told_of_all(output, "restore", len(todo), processes, on_progress):
                 for chunk in shares(chunks, processes):
-                    _restore(restorer, folder, output, chunk, key, own, people, journal)
-                found = processes.gather([(own, people)])
+                    share.restore(chunk)
+                found = processes.gather([(share.summary, share.faces)])
         finally:
             journal.close()
         if processes.is_main:
             merged_record(output)
     summary = sum((part for part, _ in found), Summary())
-    seen = sum((part for _, part in found), Counter[str]())
-    summary.notes += [f"{name}: in {_count(number, 'picture')}." for name, number in sorted(seen.items())]
+    summary.notes += _who([face for _, faces in found for face in faces])
     if sources.others:
         kinds = ", ".join(f"{number} {plain(kind)}" for kind, number in sorted(sources.others.items()))
         summary.notes.append(f"No pictures by their names, and left out: {kinds}.")
@@ -99,47 +100,68 @@ def _left(
     return sorted(todo, key=lambda source: -pixels_of(folder / source.name)), done
 
 
-def _restore(
-    restorer: PictureRestorer,
-    folder: Path,
-    output: Path,
-    sources: Sequence[Source],
-    key: str,
-    summary: Summary,
-    people: Counter[str],
-    journal: Journal,
-) -> None:
-    """A few pictures together; one by one where that fails."""
-    originals, failed = dict[Source, Original](), dict[str, str]()
-    for source in sources:
-        with noted(source.name, failed):
-            originals[source] = Original.read(folder / source.name)
-    for source, restored in _restored(restorer, originals, failed).items():
-        with noted(source.name, failed):
-            journal.begin(source.output)
-            originals[source].write(restored.image, output / source.output)
-            journal.finish(source.output, _mark(source, key))
-            summary.done.append(source.name)
-            people.update(restored.people)
-    for name in failed:
-        journal.fail(name)
-    summary.failed |= failed
+@dataclass(eq=False)
+class _Share:
+    """What one process does.
+
+    Attributes:
+        summary: of that so far.
+        faces: who was found, and in which picture.
+    """
+
+    restorer: PictureRestorer
+    folder: Path
+    output: Path
+    key: str
+    journal: Journal
+    summary: Summary
+    faces: list[tuple[str, Guess]] = field(default_factory=list)
+
+    def restore(self, sources: Sequence[Source]) -> None:
+        """A few pictures together; one by one where that fails."""
+        originals, failed = dict[Source, Original](), dict[str, str]()
+        for source in sources:
+            with noted(source.name, failed):
+                originals[source] = Original.read(self.folder / source.name)
+        for source, restored in self._restored(originals, failed).items():
+            with noted(source.name, failed):
+                self.journal.begin(source.output)
+                originals[source].write(restored.image, self.output / source.output)
+                self.journal.finish(source.output, _mark(source, self.key))
+                self.summary.done.append(source.name)
+                self.faces += [(source.name, guess) for guess in restored.faces]
+        for name in failed:
+            self.journal.fail(name)
+        self.summary.failed |= failed
+
+    def _restored(
+        self, originals: Mapping[Source, Original], failed: dict[str, str]
+    ) -> Mapping[Source, Restored]:
+        pictures = {source: original.picture for source, original in originals.items()}
+        together, found = dict[str, str](), dict[Source, Restored]()
+        if len(pictures) > 1:
+            with noted("", together):
+                return dict(zip(pictures, self.restorer.restore([*pictures.values()]), strict=True))
+            if self.restorer.restorer.device.type == "cuda":
+                torch.cuda.empty_cache()  # it may have been too much at once
+        for source, picture in pictures.items():
+            with noted(source.name, failed):
+                [found[source]] = self.restorer.restore([picture])
+        return found
 
 
-def _restored(
-    restorer: PictureRestorer, originals: dict[Source, Original], failed: dict[str, str]
-) -> dict[Source, Restored]:
-    pictures = {source: original.picture for source, original in originals.items()}
-    together, found = dict[str, str](), dict[Source, Restored]()
-    if len(pictures) > 1:
-        with noted("", together):
-            return dict(zip(pictures, restorer.restore([*pictures.values()]), strict=True))
-        if restorer.restorer.device.type == "cuda":
-            torch.cuda.empty_cache()  # it may have been too much at once
-    for source, picture in pictures.items():
-        with noted(source.name, failed):
-            [found[source]] = restorer.restore([picture])
-    return found
+def _who(faces: Sequence[tuple[str, Guess]]) -> list[str]:
+    """Who was found in how many pictures, and how near nobody's faces were to somebody's, a sentence each."""
+    people = Counter(guess.name for _, guess in faces if guess.person is not None)
+    told = [f"{name}: in {_count(number, 'picture')}." for name, number in sorted(people.items())]
+    strangers = [face for face in faces if face[1].person is None]
+    if strangers:
+        where, like = max(strangers, key=lambda face: face[1].likeness)
+        told.append(
+            f"{_count(len(strangers), 'face')} of nobody; the nearest, in {plain(where, 200)}, has a likeness "
+            f"of {like.likeness:.2f} to {like.name}."
+        )
+    return told
 
 
 def _mark(source: Source, key: str) -> str:

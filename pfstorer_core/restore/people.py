@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,14 @@ from ..restorers.base import Restorer
 
 SAME_FACE = 0.99
 """Cosine of two mean faces from which on they are of the same photos."""
+
+
+class Guess(NamedTuple):
+    """Which of several people a face is, None for nobody; their name, or whom it is most like; how like."""
+
+    person: int | None
+    name: str
+    likeness: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +87,20 @@ class People:
         gallery = Gallery.of(recognizer.embed, torch.stack(faces))
         return cls([*known], identities, gallery, recognizer, threshold), notes
 
-    def who(self, picture: Tensor, faces: Sequence[Face]) -> list[int | None]:
-        """Which of them each of the faces in a picture [1, 3, H, W] in [0, 1] is, each at most once; None:
-        nobody."""
+    def who(self, picture: Tensor, faces: Sequence[Face]) -> list[Guess]:
+        """Which of them each of the faces in a picture [1, 3, H, W] in [0, 1] is, each at most once."""
         if not faces:
             return []
         shown = [Shown(picture, face.landmarks).embedded(self.recognizer.embed).cpu() for face in faces]
         directions = self.gallery.directions(torch.cat(shown))
         found = zip(faces, directions, strict=True)
         tracks = [Track({0: number}, [looks], face.box) for number, (face, looks) in enumerate(found)]
-        return identify(tracks, self.gallery.likenesses(directions), self.threshold)
+        table = self.gallery.likenesses(directions)
+        guesses = list[Guess]()
+        for person, row in zip(identify(tracks, table, self.threshold), table, strict=True):
+            like = int(row.argmax()) if person is None else person
+            guesses.append(Guess(person, self.names[like], float(row[like])))
+        return guesses
 
 
 def load_people(folder: Path) -> dict[str, Adapter]:

@@ -16,7 +16,7 @@ from ..personalization.face_guidance import FaceGuidance
 from ..personalization.identity import Identity
 from ..recognition.shown import Find
 from ..restorers.base import Restorer
-from .people import People
+from .people import Guess, People
 from .picture import restore
 from .settings import RestoreSettings
 
@@ -53,10 +53,10 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class Restored:
-    """A restored picture [1, 3, h, w] in [0, 1], and who of `People` is in it."""
+    """A restored picture [1, 3, h, w] in [0, 1], and who of `People` the faces in it are."""
 
     image: Tensor
-    people: Sequence[str] = ()
+    faces: Sequence[Guess] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,34 +106,55 @@ class PictureRestorer:
         Raises:
             ValueError: see `restore`; or no face was found where faces alone are asked for.
         """
-        pieces = [list(self._pieces(number, picture)) for number, picture in enumerate(pictures)]
+        seen = [self._faces(picture) for picture in pictures]
+        pieces = [
+            list(self._pieces(number, picture, faces))
+            for number, (picture, faces) in enumerate(zip(pictures, seen, strict=True))
+        ]
         batches = list(self._batches([piece for of in pieces for piece in of]))
         done: dict[Piece, Tensor] = {}
         for number, pieces_of_batch in enumerate(batches):
             images = self._restored(pieces_of_batch, number, len(batches), on_step)
             done |= zip(pieces_of_batch, images.split(1), strict=True)
         return [
-            Restored(self._assembled(picture, of, done), self._names(of))
-            for picture, of in zip(pictures, pieces, strict=True)
+            Restored(self._assembled(picture, of, done), [guess for _, guess in faces if guess])
+            for picture, of, faces in zip(pictures, pieces, seen, strict=True)
         ]
 
-    def _pieces(self, number: int, picture: Tensor) -> Iterator[Piece]:
-        header, upscale = self.restorer.header, self.settings.upscale
-        aligned = (header.aligned if self.align == "auto" else self.align) == "FFHQ"
-        faces = self.find(picture[0]) if aligned or self.people else []
+    def _faces(self, picture: Tensor) -> list[tuple[Face, Guess | None]]:
+        """Those of a picture, and who they are, as far as that matters."""
+        if not (self._aligned or self.people):
+            return []
+        faces = self.find(picture[0])
+        guesses = self.people.who(picture, faces) if self.people else [None] * len(faces)
+        return list(zip(faces, guesses, strict=True))
+
+    @property
+    def _aligned(self) -> bool:
+        chosen = self.restorer.header.aligned if self.align == "auto" else self.align
+        return chosen == "FFHQ"
+
+    def _pieces(
+        self, number: int, picture: Tensor, faces: Sequence[tuple[Face, Guess | None]]
+    ) -> Iterator[Piece]:
+        upscale, size = self.settings.upscale, self.restorer.header.image_size
         if not faces and self.align == "FFHQ":
             raise ValueError("No face was found in the picture: restore all of it by --align none.")
-        alone = aligned and bool(faces)
+        alone = self._aligned and bool(faces)
         if not alone:
             yield Piece(number, picture, upscale)
-        people = self.people.who(picture, faces) if self.people else [None] * len(faces)
-        largest = max(faces, key=lambda face: face.box[3] - face.box[1], default=None)
-        for face, person in zip(faces, people, strict=True):
-            others = [other.box for other in faces if other is not face]
-            if alone and (self.people or face is largest):
-                part, place = aligned_face(picture, face.landmarks, header.image_size)
+        largest = max((face.box[3] - face.box[1] for face, _ in faces), default=0.0)
+        chosen = [
+            (face, guess and guess.person)
+            for face, guess in faces
+            if guess or face.box[3] - face.box[1] == largest
+        ]
+        for face, person in chosen:
+            others = [other.box for other, _ in faces if other is not face]
+            if alone:
+                part, place = aligned_face(picture, face.landmarks, size)
                 yield Piece(number, part, 1.0, place, face.box, others, person)
-            elif not alone and person is not None:
+            elif person is not None:
                 place = _window(face, picture)
                 yield Piece(number, cut(picture, place), upscale, place, face.box, others, person)
 
@@ -173,10 +194,6 @@ class PictureRestorer:
             elif piece.place is not None:
                 image = paste(image, done[piece], piece.place, FEATHER, keep=keep)
         return image
-
-    def _names(self, pieces: Sequence[Piece]) -> list[str]:
-        people = self.people
-        return [people.names[one.person] for one in pieces if people and one.person is not None]
 
 
 def _window(face: Face, picture: Tensor) -> Window:

@@ -46,8 +46,14 @@ def merged_record(folder: Path) -> dict[str, str]:
     return marks
 
 
+def forget_journals(folder: Path) -> None:
+    """Remove what processes told each other, where results say themselves that they are finished."""
+    for path in folder.glob(JOURNALS):
+        path.unlink(missing_ok=True)
+
+
 def ended(folder: Path) -> int:
-    """How many pictures the processes that write there are done with, for good or bad."""
+    """How many things the processes that write there are done with, for good or bad."""
     return sum("mark" in line or "failed" in line for path in folder.glob(JOURNALS) for line in _lines(path))
 
 

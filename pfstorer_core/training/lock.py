@@ -27,7 +27,6 @@ def locked(path: Path) -> Iterator[None]:
         TakenError: another process holds it, or this one already.
         OSError: the file cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     handle = _taken(path)
     try:
         yield
@@ -42,7 +41,11 @@ def locked(path: Path) -> Iterator[None]:
 
 def _taken(path: Path) -> int:
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:  # somebody has just removed the folder, which was empty
+            continue
         try:
             _lock(handle)
             if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):

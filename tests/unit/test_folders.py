@@ -1,26 +1,39 @@
 """Folders of pictures, as a user meets them."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageCms
 from torch import Tensor
 
 from harness import ROOT
-from pfstorer_core import restore
+from pfstorer_core import Restorer, load_restorer, restore
+from pfstorer_core.imaging.alignment import aligned_face, cut_aligned
+from pfstorer_core.imaging.faces import cut, face_windows, find_faces
 from pfstorer_core.imaging.originals import Original
 from pfstorer_core.imaging.pictures import read_picture, write_picture
+from pfstorer_core.personalization.learn import Learned
+from pfstorer_core.personalization.people import learn_people
+from pfstorer_core.recognition import load_recognizer
 from pfstorer_core.restore.folder import restore_folder
+from pfstorer_core.restore.people import People, load_people
 from pfstorer_core.restore.restorer import PictureRestorer
 from pfstorer_core.restore.settings import RestoreSettings
 from pfstorer_core.restorers.files import save_restorer
-from pfstorer_core.training.journal import RECORD, Journal, ended, merged_record, read_record
+from pfstorer_core.training.journal import LOCK, RECORD, Journal, ended, merged_record, read_record
+from pfstorer_core.training.lock import locked
+from pfstorer_core.training.processes import Processes
+from pfstorer_core.training.progress import Progress
 
 from .small import small_diffbir, small_restorer
 
@@ -263,3 +276,151 @@ def test_damaged_exif_costs_nothing_but_itself(tmp_path: Path) -> None:
     original = Original.read(tmp_path / "a.jpg")
     original.write(original.picture, tmp_path / "b.jpg")
     assert read_picture(tmp_path / "b.jpg").shape == (1, 3, 8, 8)
+
+
+def test_a_stopped_run_leaves_nothing_half_done_and_goes_on(tmp_path: Path, folder: Path) -> None:
+    """By Ctrl-C, as a terminal sends it."""
+    restorer, output = tmp_path / "small.safetensors", tmp_path / "out"
+    save_restorer(small_restorer(), restorer, torch.float32)
+    (folder / "deep" / "broken.jpg").unlink()
+    write_picture(noise(0, 64, 64), folder / "z.png")
+    command = ("-m", "pfstorer_core", "restore", restorer, folder, output, "--upscale", "1")
+    process = subprocess.Popen(
+        [sys.executable, *map(str, command), "--steps", "60"], cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    while process.poll() is None and not ended(output):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode not in (0, None)
+    assert "the same command goes on from there" in said
+    assert "Traceback" not in said
+    done = {name for name, mark in read_record(output).items() if mark}
+    files = {name for name in written(output) if not name.startswith(".pfstorer")}
+    assert done == files
+    assert 0 < len(done) < 5
+    again = run(*command, "--steps", "60")
+    assert f"{5 - len(done)} restored, {len(done)} finished before, 0 failed." in again.stdout, again.stderr
+
+
+def test_only_one_run_writes_into_a_folder(tmp_path: Path, folder: Path) -> None:
+    with locked(tmp_path / "out" / LOCK), pytest.raises(ValueError, match="Another run is writing into"):
+        restore_folder(small(), folder, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def clr_face() -> Restorer:
+    return load_restorer(ROOT / "assets" / "pfstorer_tiny_clr_face.safetensors")
+
+
+@pytest.fixture(scope="module")
+def known(clr_face: Restorer) -> tuple[People, list[str]]:
+    recognizer = load_recognizer(ROOT / "assets" / "face_recognizers" / "dlib_resnet29.safetensors")
+    adapters = load_people(ROOT / "assets" / "identity_adapters")
+    return People.of(adapters, clr_face, recognizer)
+
+
+def test_each_face_is_restored_as_who_it_is(clr_face: Restorer, known: tuple[People, list[str]]) -> None:
+    """The three of the group, of whom two are known here; where no face is nothing changes."""
+    people, notes = known
+    assert people.names == ["P004", "P007", "P008"]
+    assert [note.split()[0] for note in notes] == ["P007_dual_pivot", "P007_lora", "drawn_person"]
+    assert "the same face as P007" in notes[1]
+    picture = read_picture(ROOT / "assets" / "examples" / "group_true.jpg")
+    faces = find_faces(picture[0])
+    guesses = people.who(picture, faces)
+    assert sorted(guess.name for guess in guesses) == people.names
+    assert all(guess.person is not None and guess.likeness > 0.5 for guess in guesses)
+    two = replace(people, names=people.names[:2], identities=people.identities[:2],
+                  gallery=replace(people.gallery, people=people.gallery.people[:2]))  # fmt: skip
+    settings = RestoreSettings(upscale=1.0, steps=1)
+    alone = PictureRestorer(clr_face, settings)
+    [found] = PictureRestorer(clr_face, settings, people=two, batch=3).restore([picture])
+    known_here = [guess for guess in found.faces if guess.person is not None]
+    assert sorted(guess.name for guess in known_here) == ["P004", "P007"]
+    assert len(found.faces) == 3
+    for face, guess in zip(faces, guesses, strict=True):
+        assert guess.person is not None
+        who = guess.person
+        cut_out, place = aligned_face(picture, face.landmarks, clr_face.header.image_size)
+        as_them = [people.identities[who]] if who < 2 else []
+        expected = restore(clr_face, cut_out, identities=as_them, upscale=1.0, steps=1)
+        as_another = [] if as_them else [people.identities[0]]
+        others = restore(clr_face, cut_out, identities=as_another, upscale=1.0, steps=1)
+        back = cut_aligned(found.image, place)
+        middle = (..., slice(100, 170), slice(90, 170))
+        near, far = ((back - one)[middle].abs().mean() for one in (expected, others))
+        assert near < 0.7 * far, people.names[who]
+    [largest] = alone.restore([picture])
+    assert (largest.image != picture).any()
+    assert (largest.image != picture).float().mean() < (found.image != picture).float().mean() / 2
+
+
+def test_known_faces_in_a_whole_picture_are_restored_once_more(known: tuple[People, list[str]]) -> None:
+    """Where the restorer takes pictures as they are: what is nobody's is as it makes it."""
+    picture = read_picture(ROOT / "assets" / "examples" / "P007_true.jpg")
+    picture = F.pad(picture, (128, 0, 64, 0), value=0.5)
+    model, settings = small_restorer(), RestoreSettings(upscale=1.0, steps=1, tile=128)
+    nobody = [replace(identity, gamma=0.0) for identity in known[0].identities]
+    people = replace(known[0], identities=nobody)
+    [found] = PictureRestorer(model, settings, people=people).restore([picture])
+    assert [guess.name for guess in found.faces] == ["P007"]
+    base = restore(model, picture, **settings.arguments)
+    inside = torch.zeros(picture.shape[-2:], dtype=torch.bool)
+    for face in find_faces(picture[0]):
+        [window] = face_windows([face.box], (picture.shape[-2], picture.shape[-1]), 0.6)
+        assert window is not None
+        inside[window.top : window.bottom, window.left : window.right] = True
+        x, y = face.landmarks[2].int().tolist()
+        again = restore(model, cut(picture, window), **settings.arguments)
+        assert (found.image[0, :, y, x] - again[0, :, y - window.top, x - window.left]).abs().max() < 1e-4
+    assert torch.equal(found.image[..., ~inside], base[..., ~inside])
+    assert not torch.equal(found.image, base)
+
+
+def test_a_folder_of_people_becomes_a_folder_of_adapters(tmp_path: Path) -> None:
+    save_restorer(small_restorer(), tmp_path / "small.safetensors")
+    ramp = torch.linspace(0, 1, 40).expand(1, 3, 40, 40)
+    for seed, name in enumerate(("ada/1.png", "ada/2.png", "ben/1.png", "empty/readme.txt")):
+        (tmp_path / "people" / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".png"):
+            write_picture((ramp + seed / 9) / 2, tmp_path / "people" / name)
+    (tmp_path / "people" / "broken").mkdir()
+    (tmp_path / "people" / "broken" / "1.png").write_bytes(b"no picture")
+    command = "-m", "pfstorer_core", "personalize", tmp_path / "small.safetensors", tmp_path / "adapters"
+    first = run(*command, tmp_path / "people", "--steps", "1", "--batch", "1")
+    assert first.returncode == 1, first.stderr
+    assert "failed: broken: " in first.stdout
+    assert "ben: Photo 1: no face was found, so the square in its middle was learned." in first.stdout
+    assert "2 learned, 0 finished before, 1 failed." in first.stdout
+    assert sorted(load_people(tmp_path / "adapters")) == ["ada", "ben"]
+    again = run(*command, tmp_path / "people", "--steps", "1", "--batch", "1")
+    assert "0 learned, 2 finished before, 1 failed." in again.stdout
+    assert not list((tmp_path / "adapters").glob(".pfstorer*"))
+    refused = run(*command, tmp_path / "people" / "ada", "--steps", "1")
+    assert "holds no folders of photos" in refused.stderr
+
+
+def test_work_is_dealt_out_and_told_by_one(tmp_path: Path) -> None:
+    """Two processes, one after the other."""
+    dealt = list[list[str]]()
+    people = {name: [] for name in "abcde"}
+    for index in range(2):
+        mine = Processes(torch.device("cpu"))
+        mine.count, mine.index, mine.is_main = 2, index, index == 0  # type: ignore[misc]
+        own, heard = list[str](), list[Progress]()
+
+        def learn_one(photos: Any, file: Path, own: list[str] = own) -> Any:
+            own.append(file.stem)
+            if file.stem == "c":
+                raise RuntimeError("broken")
+            return Learned(Any, torch.zeros(1), file, ["A word."])  # type: ignore[arg-type]
+
+        summary = learn_people(people, tmp_path, learn_one, mine, heard.append)
+        assert summary.done == [name for name in own if name != "c"]
+        assert summary.notes == [f"{name}: A word." for name in summary.done]
+        assert [summary.failed, {}][index] == ({"c": "broken"} if index == 0 else {})
+        assert (heard[-1:] == [Progress("people", 5, 5)]) is mine.is_main
+        dealt.append(own)
+    assert dealt == [["a", "c", "e"], ["b", "d"]]
