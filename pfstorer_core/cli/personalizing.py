@@ -174,7 +174,7 @@ def _personalize(
             lambda: model, model.fingerprint, photos, settings, boxes, file, restart, show,
             aligned=aligned_side(model.header), embed_face=embed, start=start.start, graphs=graphs,
         )  # fmt: skip
-        return replace(found, notes=[*without_face(boxes, "learned"), *found.notes])
+        return replace(found, notes=[*without_face(boxes, "was learned"), *found.notes])
 
     if several:
         with bars(stopped=kept_in(output)) as show:

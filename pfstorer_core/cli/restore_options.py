@@ -113,7 +113,7 @@ class Whom:
             return identities, []
         boxes = [largest_face(photo[0]) for photo in self.photos]
         seen = References.of(restorer, self.photos, boxes, ReferenceSettings(cfg=self.reference_cfg))
-        return [*identities, Identity(seen, self.reference_strength)], without_face(boxes, "taken")
+        return [*identities, Identity(seen, self.reference_strength)], without_face(boxes, "is taken")
 
     @property
     def numbers(self) -> tuple[float, ...]:
@@ -200,7 +200,7 @@ def read_photos(folder: Path) -> list[Tensor]:
 def without_face(boxes: Sequence[Box | None], what: str) -> list[str]:
     """Of the photos in which no face was found, a sentence each: what was done with its middle."""
     return [
-        f"Photo {number}: no face was found, so the square in its middle is {what}."
+        f"Photo {number}: no face was found, so the square in its middle {what}."
         for number, box in enumerate(boxes, 1)
         if box is None
     ]

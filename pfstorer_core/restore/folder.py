@@ -158,8 +158,8 @@ def _who(faces: Sequence[tuple[str, Guess]]) -> list[str]:
     if strangers:
         where, like = max(strangers, key=lambda face: face[1].likeness)
         told.append(
-            f"{_count(len(strangers), 'face')} of nobody; the nearest, in {plain(where, 200)}, has a likeness "
-            f"of {like.likeness:.2f} to {like.name}."
+            f"{_count(len(strangers), 'face')} of nobody; the nearest, in {plain(where, 200)}, has a "
+            f"likeness of {like.likeness:.2f} to {like.name}."
         )
     return told
 
