@@ -18,7 +18,7 @@ from ..restore.restorer import PictureRestorer
 from ..restore.settings import RestoreSettings
 from ..restore.sources import pictures_in
 from ..training.journal import key_of
-from ..training.processes import launched_processes
+from ..training.processes import Processes, launched_processes
 from ..training.progress import Progress
 from .app import app, bars
 from .options import gathers
@@ -94,14 +94,10 @@ def _restore(
     processes, original = launched_processes(), None
     # Others wait: what is wrong is said once.
     with processes.main_first():
-        if picture.is_dir():
+        if not picture.is_dir():
+            original = _original(picture, output, processes)
+        elif processes.is_main:
             pictures_in(picture, output, many.ending)
-        elif processes.count > 1:
-            raise ValueError(f"{processes.count} processes share a folder, not a picture: start one process.")
-        else:
-            check_picture_name(output)
-            check_output(output)
-            original = Original.read(picture)
         guidance = recognised.load()
         model = loading.load(restorer, settings, processes)
         identities, notes = whom.identities(model)
@@ -134,3 +130,12 @@ def _restore(
     if processes.is_main:
         sys.stdout.write(summary.told("restored", output))
         sys.exit(bool(summary.failed))
+
+
+def _original(picture: Path, output: Path, processes: Processes) -> Original:
+    """The one picture; raises ValueError or OSError where it cannot be read, or its result not be written."""
+    if processes.count > 1:
+        raise ValueError(f"{processes.count} processes share a folder, not a picture: start one process.")
+    check_picture_name(output)
+    check_output(output)
+    return Original.read(picture)

@@ -50,12 +50,12 @@ def restore_folder(
         OSError: nothing can be written any more.
     """
     processes = processes or Processes(restorer.restorer.device)
-    sources = pictures_in(folder, output, ending)
+    sources = pictures_in(folder, output, ending) if processes.is_main else Sources()
     with only_one_run(output, processes):
         todo, skipped = list[Source](), list[str]()
         if processes.is_main:
-            todo, skipped = _left(folder, output, sources, key, overwrite)
-        todo = processes.same(todo)
+            todo, skipped = _left(folder, output, sources.pictures, key, overwrite)
+        todo, others = processes.same((todo, sources.others))
         size = max(1, min(restorer.batch, -(-len(todo) // processes.count)))
         chunks = [todo[k : k + size] for k in range(0, len(todo), size)]
         journal = Journal(output, processes.index)
@@ -71,19 +71,19 @@ def restore_folder(
             merged_record(output)
     summary = sum((part for part, _ in found), Summary())
     summary.notes += _who([face for _, faces in found for face in faces])
-    if sources.others:
-        kinds = ", ".join(f"{number} {plain(kind)}" for kind, number in sorted(sources.others.items()))
+    if others:
+        kinds = ", ".join(f"{number} {plain(kind)}" for kind, number in sorted(others.items()))
         summary.notes.append(f"No pictures by their names, and left out: {kinds}.")
     return summary
 
 
 def _left(
-    folder: Path, output: Path, sources: Sources, key: str, overwrite: bool
+    folder: Path, output: Path, sources: Sequence[Source], key: str, overwrite: bool
 ) -> tuple[list[Source], list[str]]:
     """The pictures that are to be restored, large ones first, and names of those that are done."""
     remove_leftovers(output / RECORD)
     marks = merged_record(output)
-    there = {source.output for source in sources.pictures if (output / source.output).exists()}
+    there = {source.output for source in sources if (output / source.output).exists()}
     strange = sorted(there - marks.keys())
     if strange and not overwrite:
         raise ValueError(
@@ -91,7 +91,7 @@ def _left(
             f"here, such as {plain(strange[0], 200)}: name an empty folder, or replace them by --overwrite."
         )
     done, todo = list[str](), list[Source]()
-    for source in sources.pictures:
+    for source in sources:
         finished = source.output in there and marks.get(source.output) == _mark(source, key)
         if finished and not overwrite:
             done.append(source.name)

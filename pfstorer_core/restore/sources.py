@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..checkpoints.names import check_place
@@ -33,8 +33,8 @@ class Source:
 class Sources:
     """The pictures of a folder and of those in it, by name; and how many other files there are, by ending."""
 
-    pictures: Sequence[Source]
-    others: Mapping[str, int]
+    pictures: Sequence[Source] = ()
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 def pictures_in(folder: Path, output: Path, ending: str = "") -> Sources:
