@@ -85,7 +85,7 @@ def against_host(session: Session, unet: UNet) -> None:
             row["ratio"] = row["step_ms"] / row["native_ms"]
             row["ratio_without_hint"] = row["step_ms"] / (row["native_ms"] - row["hint_ms"])
             session.put("H", f"bf16_{batch}", row | session.memory())
-            graphs(session, "H", batch, {name: calls[name] for name in ("step", "native")})
+            graphs(session, "H", str(batch), {name: calls[name] for name in ("step", "native")})
     calls = calls_of(session, unet, host, control, 1)
     for name in ("step", "native"):
         with session.attempt("H", f"profile_{name}"):

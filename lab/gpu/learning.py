@@ -153,7 +153,7 @@ class Watch:
         return row
 
 
-def learn(session: Session, key: str, batch: int, watch: Watch) -> Any:
+def learn(session: Session, key: str, batch: int, watch: Watch, graphs: bool = False) -> Any:
     """A training by the library's own entry; stopped after the measured steps unless it is to finish."""
     photos = list(pictures(5, session.sizes.header.image_size * 5 // 4, 9))
     every = 1000 if watch.finish else max(4, watch.measured // 2)
@@ -166,7 +166,9 @@ def learn(session: Session, key: str, batch: int, watch: Watch) -> Any:
     adapter = None
     try:
         with watch.watching():
-            adapter = pf.train_identity_adapter(restorer, photos, settings, on_progress=watch.on_progress)
+            adapter = pf.train_identity_adapter(
+                restorer, photos, settings, on_progress=watch.on_progress, graphs=graphs
+            )
     except Stop:
         pass
     finally:
@@ -190,8 +192,13 @@ def part_c(session: Session) -> None:
         import torch.utils.tensorboard
     session.put("C", "import_tensorboard_s", time.perf_counter() - begun)
     with session.attempt("C", "batch_4"):
-        measured, limit = 40 if session.cuda else 4, session.left_of_part() - 13
+        measured, limit = 40 if session.cuda else 4, session.left_of_part() - 20
         learn(session, "batch_4", 4, Watch(session, made, 5 if session.cuda else 1, measured, limit, False))
+    session.tidy()
+    with session.attempt("C", "batch_4_graphs"):
+        measured, limit = 40 if session.cuda else 2, session.left_of_part() - 10
+        watch = Watch(session, made, 5 if session.cuda else 2, measured, limit, False)
+        learn(session, "batch_4_graphs", 4, watch, graphs=True)
     session.tidy()
     with session.attempt("C", "batch_1"):
         left = session.left_of_part()

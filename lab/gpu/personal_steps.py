@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pfstorer_core.models.graphs import Graphs, graphs_for
 from pfstorer_core.personalization.pfstorer.apply import read_references
-from pfstorer_core.restorers.changes import sites_of
+from pfstorer_core.restorers.changes import NO_CHANGES, Changes, sites_of
 
 from .measuring import interleaved
 from .session import Session
@@ -46,3 +48,12 @@ def part_d(session: Session) -> None:
                 "one_ratio": ms["one"] / ms["base"], "five_ratio": ms["five"] / ms["base"],
                 "read_anew_ratio": (ms["one"] + ms["read"]) / ms["base"],
             })  # fmt: skip
+        with session.attempt("D", f"batch_{batch}_graphs"), graphs_for(True, session.device) as run:
+            condition = restorer.condition(x)
+            changes = {"base": NO_CHANGES} | {str(count): bound[count].prepare(500) for count in people}
+
+            def replay(change: Changes, run: Graphs = run) -> None:
+                restorer.denoise(x, t, condition, context, change, run=run)  # noqa: B023 - called at once
+
+            ms = interleaved(session, {name: partial(replay, each) for name, each in changes.items()}, 12)
+            session.put("D", f"batch_{batch}_graphs", {f"{name}_ms": value for name, value in ms.items()})

@@ -55,9 +55,9 @@ def table(data: dict[str, dict[str, Any]], parts: Iterable[str]) -> str:
         errors = [key for key in found if key.endswith("_error")]
         rows.append(f"{p}: {found.get('status')} in {found.get('seconds')} s; errors: {errors}")
     for key, row in data.get("A", {}).items():
-        if isinstance(row, dict):
+        if isinstance(row, dict) and "s" in row:
             rows.append(f"A {key}: {row['s']} s, peak {row.get('peak_gb')} GB, finite {row['finite']}")
-        elif key.endswith("a_step"):
+        elif key.endswith(("a_step", "_same")):
             rows.append(f"A {key}: {row}")
     for key, row in data.get("B", {}).items():
         if isinstance(row, dict) and "kernels" in row:

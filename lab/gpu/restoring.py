@@ -67,6 +67,16 @@ def part_a(session: Session) -> None:
         run("bf16_person_5", restorer, 5, identities=known)
         run("bf16_person_50", restorer, long, identities=known)
         per_step("bf16_person")
+    for name, who in (("bf16_graphs", []), ("bf16_person_graphs", known)):
+        run(f"{name}_5", restorer, 5, identities=who, graphs=True)
+        run(f"{name}_50", restorer, long, identities=who, graphs=True)
+        per_step(name)
+        with session.attempt("A", f"{name}_same"):
+            lq, options = pictures(1, side, 7), {"steps": 5, "identities": who}
+            called = pf.restore(restorer, lq, **options)
+            first, second = (pf.restore(restorer, lq, **options, graphs=True) for _ in range(2))
+            same = {"twice": torch.equal(first, second), "off_by": float((first - called).abs().max())}
+            session.put("A", f"{name}_same", same)
     half = as_dtype(restorer, torch.float16)
     run("fp16_5_first", half, 5)
     run("fp16_5", half, 5)

@@ -102,7 +102,7 @@ def part_b(session: Session) -> None:
             "step": lambda: unet(x, t, context, x),  # noqa: B023 - called at once
             "host": lambda: host(x, t, context),  # noqa: B023
         }
-        graphs(session, "B", batch, calls)
+        graphs(session, "B", str(batch), calls)
     with session.attempt("B", "channels_last"):
         channels_last(session, unet, host)
     profiles(session, unet, host, 9)
@@ -168,6 +168,8 @@ def channels_last(session: Session, unet: UNet, host: Any) -> None:
             }
             ms = interleaved(session, calls, 8)
             session.put("B", f"channels_last_{batch}", {f"{name}_ms": value for name, value in ms.items()})
+            if batch < BATCHES[-1]:
+                graphs(session, "B", f"channels_last_{batch}", calls)
     finally:
         turn(unet, host, torch.contiguous_format)
 
@@ -179,11 +181,11 @@ def turn(unet: UNet, host: Any, memory_format: torch.memory_format) -> None:
         network.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
-def graphs(session: Session, part: str, batch: int, calls: Mapping[str, Callable[[], object]]) -> None:
+def graphs(session: Session, part: str, key: str, calls: Mapping[str, Callable[[], object]]) -> None:
     """The same without what starting each kernel costs the CPU."""
     replays: dict[str, Callable[[], object]] = {}
     for name, call in calls.items() if session.cuda else ():
-        with session.attempt(part, f"graph_{name}_{batch}"):
+        with session.attempt(part, f"graph_{name}_{key}"):
             beside = torch.cuda.Stream()
             beside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(beside):
@@ -194,6 +196,6 @@ def graphs(session: Session, part: str, batch: int, calls: Mapping[str, Callable
                 call()
             replays[name] = graph.replay
     if replays:
-        with session.attempt(part, f"graph_{batch}"):
+        with session.attempt(part, f"graph_{key}"):
             ms = interleaved(session, replays, 12)
-            session.put(part, f"graph_{batch}", {f"{name}_ms": value for name, value in ms.items()})
+            session.put(part, f"graph_{key}", {f"{name}_ms": value for name, value in ms.items()})

@@ -200,12 +200,16 @@ def load_restorer(
     prediction_type: PredictionType | None = None,
     variant: str | None = None,
     text: bool = False,
+    channels_last: bool = False,
 ) -> Restorer:
     """Load a restorer for use without a host.
 
     Args:
         path, addons, prediction_type, variant: see `open_restorer`.
         text: also load the text tower, for prompts other than the empty one, where the U-Net reads any.
+        channels_last: keep the pixels of features one after the other, not their channels, as convolutions
+            want it. Faster on CPUs, but there torch's GroupNorm loses digits so, where the mean of features
+            is far above their deviation; on GPUs not measured, see docs/gpu.md.
     Raises:
         FileNotFoundError, PermissionError, CheckpointError: see `open_restorer`; also where there is
             neither a null context nor a text tower to make it.
@@ -228,6 +232,8 @@ def load_restorer(
         load_exactly(network, weights(mapped), what, placement=placement)
         network.eval().requires_grad_(False)
         pack(network)
+        if channels_last:
+            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     load(unet, "U-Net", lambda mapped: mapped.unet)
     load(autoencoder, "autoencoder", lambda mapped: mapped.autoencoder)

@@ -53,6 +53,10 @@ def test_it_sees_what_is_so_on_every_device(found: dict[str, Any]) -> None:
     assert found["B"]["plain_difference_of_norm"] < 0.05
     assert found["B"]["keys"]["ours"] == found["B"]["keys"]["host"] == found["B"]["keys"]["shared"]
     assert found["C"]["learned_adapter_finite"]
+    assert found["A"]["bf16_graphs_same"] == found["A"]["bf16_person_graphs_same"]
+    assert found["A"]["bf16_graphs_same"] == {"twice": True, "off_by": 0}
+    assert found["C"]["batch_4_graphs"]["losses_finite"]
+    assert found["D"]["batch_1_graphs"].keys() == {"base_ms", "1_ms", "5_ms"}
     assert found["G"]["difference_of_norm"] == 0
     assert found["H"]["difference_of_norm"] < 0.05
     assert found["H"]["keys_that_differ"] == []

@@ -112,3 +112,14 @@ def _no_random_state() -> Iterator[None]:
 
     with patch.object(torch, "get_rng_state", refuse):
         yield
+
+
+class Elsewhere(TorchDispatchMode):
+    """For what runs on another device than the CPU, such as "meta": raises AssertionError where it waits for
+    the device or brings something there."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves((args, kwargs, out)):
+            assert not isinstance(tensor, Tensor) or tensor.device.type != "cpu", f"{func} on the CPU"
+        return out

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import pfstorer_core as pf
 from pfstorer_core import Identity, Restorer
+from pfstorer_core.models.arguments import exchanged
 from pfstorer_core.models.graphs import Graphs
 from pfstorer_core.personalization.lora.adapter import LoRAAdapter, LoRAHeader
 from pfstorer_core.personalization.lora.layers import flat
@@ -21,9 +22,10 @@ from pfstorer_core.personalization.pfstorer.train import IdentityLoss
 from pfstorer_core.personalization.photos import Photos
 from pfstorer_core.personalization.reference_attention.references import References, ReferenceSettings
 from pfstorer_core.personalization.weights import LowRank, changeable
+from pfstorer_core.restorers.changes import NO_CHANGES
 
-from .recorder import Recorder
-from .small import small_diffbir, small_prior
+from .recorder import Elsewhere, Recorder
+from .small import small_diffbir, small_prior, small_restorer
 
 PHOTOS = list(torch.rand(3, 3, 40, 40, generator=torch.Generator().manual_seed(1)))
 LQ = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(2))
@@ -269,6 +271,42 @@ def test_other_restorers_too(make: Callable[[], Restorer]) -> None:
     expected = pf.restore(restorer, LQ, steps=5, cfg=2.0)
     assert torch.equal(pf.restore(restorer, LQ, steps=5, cfg=2.0, graphs=capture), expected)
     assert capture.replayed > capture.recorded >= 1
+
+
+@pytest.mark.parametrize(
+    ("make", "who"),
+    [
+        (small_restorer, "nobody"),
+        (small_restorer, "adapter"),
+        (small_restorer, "lora"),
+        (small_diffbir, "lora"),
+        (small_prior, "references"),
+    ],
+)
+def test_an_evaluation_waits_for_no_device_and_brings_nothing_there(
+    make: Callable[[], Restorer], who: str, adapter: IdentityAdapter
+) -> None:
+    """On the device "meta", which knows shapes alone, and so cannot tell the CPU any number."""
+    restorer = make()
+    known: dict[str, Callable[[], Identity]] = {
+        "adapter": lambda: Identity(adapter),
+        "lora": lambda: lora(restorer, 1),
+        "references": lambda: Identity(References.of(restorer, PHOTOS), 0.5),
+    }
+    changes = known[who]().bound(restorer).prepare(500) if who in known else NO_CHANGES
+
+    def to_meta(tensor: Tensor) -> Tensor:
+        return tensor.to("meta")
+
+    changes, _ = exchanged(changes, to_meta)
+    for influence in (each for at in changes.sites.values() for each in at):
+        influence.block.to("meta")
+    restorer = replace(restorer, null_context=restorer.null_context.to("meta"))
+    restorer.unet.to("meta")
+    x, t = torch.zeros(2, 4, 8, 8, device="meta"), torch.full((2,), 500, device="meta")
+    with torch.no_grad(), Elsewhere():
+        found = restorer.denoise(x, t, restorer.condition(x), changes=changes)
+    assert found.shape == x.shape
 
 
 def test_what_is_stopped_leaves_nothing(restorer: Restorer, adapter: IdentityAdapter) -> None:

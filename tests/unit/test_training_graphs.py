@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from pfstorer_core.personalization.objective import PersonObjective, PersonTrain
 from pfstorer_core.personalization.photos import Pairs, Photos
 from pfstorer_core.personalization.registry import method_named
 from pfstorer_core.personalization.training import train_identity_adapter
-from pfstorer_core.training.loop import fit
+from pfstorer_core.training.data import collate
+from pfstorer_core.training.loop import fit, to_device
 from pfstorer_core.training.processes import Processes
 from pfstorer_core.training.progress import Progress, never, silent
 
-from .recorder import Recorder
+from .recorder import Elsewhere, Recorder
 from .small import small_diffbir, small_restorer
 
 PHOTOS = list(torch.rand(3, 3, 40, 48, generator=torch.Generator().manual_seed(1)))
@@ -68,7 +70,7 @@ def learned(
     return losses, {name: p.detach().clone() for name, p in objective.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize(
+TRAININGS = pytest.mark.parametrize(
     ("make", "settings"),
     [
         (small_restorer, AdapterTraining(**QUICK, gamma_lr=0.1)),
@@ -84,6 +86,9 @@ def learned(
     ],
     ids=["pfstorer", "bf16", "full", "vico", "lora", "text pivot", "model pivot"],
 )
+
+
+@TRAININGS
 def test_a_training_is_the_same_bit_for_bit(
     make: Callable[[], Restorer], settings: PersonTraining[Any], tmp_path: Path
 ) -> None:
@@ -98,6 +103,36 @@ def test_a_training_is_the_same_bit_for_bit(
     assert len(set(losses)) == len(losses), "the test is blind"
     parts = len(losses) * objective.loop().accumulate
     assert (capture.recorded, capture.replayed, capture.closed) == (1, parts - 1, True)
+
+
+@TRAININGS
+def test_a_step_waits_for_no_device_and_brings_nothing_there(
+    make: Callable[[], Restorer], settings: PersonTraining[Any], tmp_path: Path
+) -> None:
+    """On the device "meta", which knows shapes alone, and so cannot tell the CPU any number."""
+    restorer, meta = make(), torch.device("meta")
+    objective = objective_of(restorer, settings)
+    objective.prepare(tmp_path, silent, never)
+    samples = objective.samples(Photos.of(restorer, PHOTOS), never)
+    given = collate([samples[k] for k in range(2)])
+    batch = {**to_device(given, meta), "seed": given["seed"]}
+    if isinstance(samples, Pairs):
+        samples.close()
+    for network in filter(None, (objective, restorer.unet, restorer.autoencoder, restorer.text)):
+        network.to(meta)
+    objective.restorer = replace(restorer, null_context=restorer.null_context.to(meta))
+    trained = [p for p in objective.parameters() if p.requires_grad]
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
+            loss = objective.loss(*drawn)
+        torch.autograd.grad(loss, trained, allow_unused=True)
+
+    with torch.no_grad():
+        drawn = objective.drawn(batch)
+    step()
+    with Elsewhere():
+        step()
 
 
 def test_what_is_stopped_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
