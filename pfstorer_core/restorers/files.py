@@ -231,9 +231,9 @@ def load_restorer(
         mapped = open_restorer(path, addons, prediction_type, variant)
         load_exactly(network, weights(mapped), what, placement=placement)
         network.eval().requires_grad_(False)
-        pack(network)
         if channels_last:
             network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        pack(network)
 
     load(unet, "U-Net", lambda mapped: mapped.unet)
     load(autoencoder, "autoencoder", lambda mapped: mapped.autoencoder)
