@@ -120,12 +120,12 @@ class Whom:
         """What a result depends on beside files."""
         return self.gamma, self.reference_strength, self.reference_cfg, self.threshold
 
-    @property
-    def files(self) -> list[Path]:
-        """Those that a result depends on."""
-        folders = [sorted(folder.iterdir()) for folder in (self.references, self.people) if folder]
-        recognizer = [self.people_recognizer] if self.people_recognizer else []
-        return [*self.identity, *(path for of in folders for path in of if path.is_file()), *recognizer]
+    def files(self, known: People | None) -> list[Path]:
+        """Those that a result depends on, where these people may be in pictures."""
+        photos = photos_in(self.references) if self.references else []
+        if not (self.people and self.people_recognizer and known):
+            return [*self.identity, *photos]
+        return [*(self.people / f"{name}.safetensors" for name in known.names), self.people_recognizer]
 
     def known(self, restorer: Restorer) -> tuple[People | None, list[str]]:
         """Who may be in pictures; and what is to be said of it."""

@@ -115,7 +115,7 @@ def _restore(
             typer.echo(note)
         return
     numbers = settings, align, *whom.numbers, recognised.strength, recognised.mask, *loading.numbers
-    files = [restorer, *loading.files, *recognised.files, *whom.files]
+    files = [restorer, *loading.files, *recognised.files, *whom.files(people)]
     with bars(stopped=f"Stopped. What is done is in {output}: the same command goes on from there.") as show:
         summary = restore_folder(
             ready,

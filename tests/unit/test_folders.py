@@ -19,7 +19,7 @@ from torch import Tensor
 from harness import ROOT
 from pfstorer_core import Restorer, load_restorer, restore
 from pfstorer_core.imaging.alignment import aligned_face, cut_aligned
-from pfstorer_core.imaging.faces import cut, face_windows, find_faces
+from pfstorer_core.imaging.faces import Face, cut, face_windows, find_faces
 from pfstorer_core.imaging.originals import Original
 from pfstorer_core.imaging.pictures import read_picture, write_picture
 from pfstorer_core.personalization.learn import Learned
@@ -30,7 +30,7 @@ from pfstorer_core.restore.people import People, load_people
 from pfstorer_core.restore.restorer import PictureRestorer
 from pfstorer_core.restore.settings import RestoreSettings
 from pfstorer_core.restorers.files import save_restorer
-from pfstorer_core.training.journal import LOCK, RECORD, Journal, ended, merged_record, read_record
+from pfstorer_core.training.journal import LOCK, RECORD, Journal, ended, key_of, merged_record, read_record
 from pfstorer_core.training.lock import locked
 from pfstorer_core.training.processes import Processes
 from pfstorer_core.training.progress import Progress
@@ -424,3 +424,30 @@ def test_work_is_dealt_out_and_told_by_one(tmp_path: Path) -> None:
         assert (heard[-1:] == [Progress("people", 5, 5)]) is mine.is_main
         dealt.append(own)
     assert dealt == [["a", "c", "e"], ["b", "d"]]
+
+
+def test_neighbours_of_a_face_stay_as_they_are() -> None:
+    """However close they stand."""
+    base = small_restorer()
+    model = replace(base, header=replace(base.header, aligned="FFHQ"))
+    eyes = torch.tensor([[30.0, 38], [50, 38], [40, 48], [40, 58], [20, 40], [60, 40]])
+    faces = [Face((14.0, 20.0, 66.0, 72.0), eyes, 1.0), Face((60.0, 30.0, 90.0, 66.0), eyes + 35, 1.0)]
+    several = PictureRestorer(model, ONCE)
+    several.__dict__["find"] = lambda picture: faces
+    picture = noise(3, 96, 96)
+    [found] = several.restore([picture])
+    changed = (found.image != picture).any(1)[0]
+    assert changed[30:60, 30:60].all()
+    assert not changed[30:66, 67:90].any()
+    several.__dict__["find"] = lambda picture: faces[:1]
+    [alone] = several.restore([picture])
+    assert (alone.image != picture).any(1)[0, 30:66, 67:70].any(), "the face would reach as far"
+
+
+def test_a_key_tells_settings_and_files_apart_and_not_their_names(tmp_path: Path) -> None:
+    for name, content in {"a": b"x" * 3, "b": b"x" * 3, "c": b"y" * 3}.items():
+        (tmp_path / name).write_bytes(content)
+    a, b, c = ([tmp_path / name] for name in "abc")
+    assert key_of([ONCE, 1.0], a) == key_of([replace(ONCE), 1.0], b)
+    others = [key_of([ONCE, 1.0], c), key_of([ONCE, 2.0], a), key_of([replace(ONCE, seed=1), 1.0], a)]
+    assert len({key_of([ONCE, 1.0], a), *others}) == 4
