@@ -19,6 +19,8 @@ from .arguments import OpaqueError, exchanged, tensors_in
 
 MOST = 8
 """Graphs at once: each keeps what it calculates with."""
+SHAPES = 64
+"""Kinds of calls that are remembered, to record those that come back."""
 WARM_UP = 2
 """Runs before a recording, in which libraries prepare themselves."""
 
@@ -72,12 +74,14 @@ class CUDACapture:
         return torch.cuda.mem_get_info(self.device)[0] >= at_hand
 
     def __call__(self, function: Callable[..., T], arguments: Any) -> tuple[T, Callable[[], object]]:
-        with torch.cuda.device(self.device):
-            self._stream.wait_stream(torch.cuda.current_stream())
+        own = torch.cuda.current_stream(self.device)
+        # A recording that fails would leave its stream behind.
+        with torch.cuda.device(self.device), torch.cuda.stream(own):
+            self._stream.wait_stream(own)
             with torch.cuda.stream(self._stream):
                 for _ in range(WARM_UP):
                     function(*arguments)
-            torch.cuda.current_stream().wait_stream(self._stream)
+            own.wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
             # Other threads may do as they like meanwhile, such as pin the memory of the next batch.
             recording = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
@@ -130,7 +134,10 @@ class Graphs:
         owner = getattr(function, "__self__", None)
         key = (getattr(function, "__func__", function), id(owner), torch.is_grad_enabled(), same)
         if key not in self._graphs and not (key in self._seen and self._record(key, function, arguments)):
-            self._seen[key] = owner  # alive, so that no other object gets its id
+            if len(self._seen) < SHAPES:
+                self._seen[key] = owner  # alive, so that no other object gets its id
+            elif key not in self._seen:
+                self._tell("shapes differ from call to call")
             return function(*arguments)
         return self._graphs[key](tensors)
 

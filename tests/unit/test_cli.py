@@ -28,6 +28,7 @@ from .small import small_diffbir, small_restorer
 
 TINY = ROOT / "assets" / "pfstorer_tiny.safetensors"
 PICTURE = ROOT / "assets" / "examples" / "P007_bad.png"
+NO_GRAPHS = "Without a CUDA graph: they need an NVIDIA device, and this is cpu."
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -40,9 +41,10 @@ def test_restore(tmp_path: Path) -> None:
     result = run(
         "restore", TINY, tmp_path / "bad.png", tmp_path / "good.png", "--steps", "1", "--upscale", "2",
         "--tile", "64", "--overlap", "16", "--tile-batch", "1", "--color-fix", "adain",
-        "--dtype", "bf16", "--device", "cpu",
+        "--dtype", "bf16", "--device", "cpu", "--graphs",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
+    assert NO_GRAPHS in result.stderr
     assert read_picture(tmp_path / "good.png").shape == (1, 3, 40, 60)
 
 
@@ -245,8 +247,9 @@ def test_learn_a_person_and_restore_them(tmp_path: Path) -> None:
     photos = [tmp_path / f"{n}.png" for n in range(2)]
     for photo in photos:
         write_picture(torch.rand(1, 3, 40, 40), photo)
-    learned = run("personalize", restorer, ada, *photos, "--steps", "2", "--batch", "1")
+    learned = run("personalize", restorer, ada, *photos, "--steps", "2", "--batch", "1", "--graphs")
     assert learned.returncode == 0, learned.stderr
+    assert NO_GRAPHS in learned.stderr
     before = ada.read_bytes()
     assert run("personalize", restorer, ada, *photos, "--steps", "2", "--batch", "1").returncode == 0
     assert [ada] == sorted(tmp_path.glob("ada*.safetensors")), "what was finished was learned again"

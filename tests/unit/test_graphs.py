@@ -3,8 +3,10 @@
 import gc
 import logging
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,9 @@ from torch import Tensor, nn
 
 import pfstorer_core as pf
 from pfstorer_core import Identity, Restorer
+from pfstorer_core.models import graphs as module
 from pfstorer_core.models.arguments import exchanged
-from pfstorer_core.models.graphs import Graphs
+from pfstorer_core.models.graphs import SHAPES, WARM_UP, CUDACapture, Graphs
 from pfstorer_core.personalization.lora.adapter import LoRAAdapter, LoRAHeader
 from pfstorer_core.personalization.lora.layers import flat
 from pfstorer_core.personalization.pfstorer.adapter import IdentityAdapter
@@ -188,6 +191,19 @@ def test_shapes_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     assert told(caplog) == ["Without a CUDA graph: 2 shapes are recorded already."]
 
 
+def test_shapes_that_never_come_back_are_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    scale = Scale()
+    capture = Recorder(scale)
+    with Graphs(capture) as run:
+        for count in range(1, 2 * SHAPES):
+            run(scale.forward, torch.ones(count))
+        assert len(run._seen) == SHAPES
+        for _ in range(3):
+            run(scale.forward, torch.ones(1))
+    assert capture.replayed == 3, "what was seen early is still recorded"
+    assert told(caplog) == ["Without a CUDA graph: shapes differ from call to call."]
+
+
 def test_short_memory_leaves_it_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     scale = Scale()
     capture = Recorder(scale, room=False)
@@ -328,3 +344,103 @@ def test_off_by_default_and_only_for_cuda(restorer: Restorer, caplog: pytest.Log
     assert torch.equal(pf.restore(restorer, LQ, steps=3, graphs=True), base)
     (line,) = told(caplog)
     assert "cpu" in line
+
+
+# --- CUDA's way, as far as it can be told without a device
+
+
+class Stream:
+    """A stream that waits for others."""
+
+    def __init__(self, name: str = "side") -> None:
+        self.name = name
+
+    def wait_stream(self, other: "Stream") -> None:
+        CALLS.append(f"{self.name} waits for {other.name}")
+
+
+CALLS: list[str] = []
+OWN = Stream("own")
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What `CUDACapture` calls; the streams that work goes to are noted in `CALLS`."""
+    CALLS.clear()
+    current = [OWN]
+
+    @contextmanager
+    def stream(chosen: Stream) -> Iterator[None]:
+        before = current[0]
+        current[0] = chosen
+        try:
+            yield
+        finally:
+            current[0] = before
+
+    class Recording:
+        def __init__(self, graph: Any, pool: Any, on: Stream, capture_error_mode: str) -> None:
+            self.begins = f"{pool} {capture_error_mode}"
+            self.on = on
+
+        def __enter__(self) -> None:
+            CALLS.append(self.begins)
+            current[0] = self.on
+
+        def __exit__(self, kind: Any, *_: Any) -> None:
+            if kind:  # as CUDA's, which then leaves its stream the current one
+                raise RuntimeError("the capture was invalidated\nmore")
+            CALLS.append("end")
+            current[0] = OWN
+
+    fake = SimpleNamespace(
+        Stream=Stream,
+        stream=stream,
+        graph=Recording,
+        CUDAGraph=lambda: SimpleNamespace(replay=lambda: CALLS.append("replay")),
+        graph_pool_handle=lambda: "pool",
+        device=lambda _: nullcontext(),
+        current_stream=lambda *_: current[0],
+        synchronize=lambda _: CALLS.append("synchronize"),
+        empty_cache=lambda: CALLS.append("empty"),
+        memory_reserved=lambda _: 7,
+        memory_allocated=lambda _: 3,
+        mem_get_info=lambda _: (4, 80),
+        current=current,
+    )
+    monkeypatch.setattr(module.torch, "cuda", fake)
+    return fake
+
+
+def test_it_is_warmed_up_beside_and_recorded_into_one_pool(cuda: Any) -> None:
+    def doubled(x: Tensor) -> Tensor:
+        CALLS.append(f"runs on {cuda.current[0].name}")
+        return 2 * x
+
+    with Graphs(CUDACapture(torch.device("cuda"))) as run:
+        for _ in range(3):
+            run(doubled, values(1))
+        expected = [
+            "runs on own", "side waits for own", *["runs on side"] * WARM_UP, "own waits for side",
+            "pool thread_local", "runs on side", "end", "replay", "replay",
+        ]  # fmt: skip
+        assert expected == CALLS
+        CALLS.clear()
+        cuda.mem_get_info = lambda _: (3, 80)
+        for _ in range(2):
+            run(doubled, values(1, 2))
+        assert CALLS == ["runs on own"] * 2, "a byte less than it takes is free"
+    assert CALLS[2:] == ["synchronize", "empty"]
+
+
+def test_a_recording_that_fails_leaves_no_stream_behind(cuda: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def waiting(x: Tensor) -> Tensor:
+        if "pool thread_local" in CALLS and cuda.current[0] is not OWN:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return 2 * x
+
+    with Graphs(CUDACapture(torch.device("cuda"))) as run:
+        assert [run(waiting, values(k)).tolist() for k in range(3)] == [[0], [2], [4]]
+        assert cuda.current == [OWN]
+        assert CALLS[-2:] == ["synchronize", "empty"]
+    assert told(caplog) == ["Without a CUDA graph: the recording failed: the capture was invalidated."]
