@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .blocks import ResnetBlock
 from .cfw import FusionLayer
 from .codebook import Codebook
-from .ops import Backend
+from .ops import Backend, laid_out
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,10 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        q, k, v = (rearrange(layer(h), "b c h w -> b (h w) c") for layer in (self.q, self.k, self.v))
+        # Attention that keeps no map of all pixels by all wants the channels of one side by side.
+        q, k, v = (
+            rearrange(layer(h), "b c h w -> b (h w) c").contiguous() for layer in (self.q, self.k, self.v)
+        )
         h = rearrange(self.attention(q, k, v, 1), "b (h w) c -> b c h w", h=x.shape[-2])
         return x + self.proj_out(h)
 
@@ -159,7 +162,7 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """image [B, 3, H, W] in [-1, 1] -> what quant_conv gets, features by fusion level."""
-        h, features = self.conv_in(image), {}
+        h, features = self.conv_in(laid_out(image)), {}
         for level, layers in enumerate(cast("list[Level]", self.down)):
             h = layers(h)
             if level in self.config.fusion_levels:
@@ -194,7 +197,7 @@ class Decoder(nn.Module):
         return nn.ModuleDict({name: self.get_submodule(name) for name in names})
 
     def forward(self, z: Tensor, features: Mapping[int, Tensor], fidelity: float) -> Tensor:
-        h = self.mid(self.conv_in(z))
+        h = self.mid(self.conv_in(laid_out(z)))
         for level, layers in reversed(list(enumerate(cast("list[Level]", self.up)))):
             h = layers(h)
             if level in features:
