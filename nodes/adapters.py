@@ -16,8 +16,9 @@ from .host.embedding import with_face
 from .host.folders import adapter_file, adapter_names, adapter_path, adapters_stamp, stamp
 from .host.images import from_image
 from .host.inputs import photos_input
+from .host.lists import as_list, single_values
 from .host.notes import show_notes
-from .host.photos import Autogrown, as_list, photos_in, single_values
+from .host.photos import Autogrown, photos_in
 from .host.recognition import FaceRecognizerType
 
 

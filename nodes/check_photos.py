@@ -14,8 +14,9 @@ from ..pfstorer_core.personalization.photo_checks import check_photos
 from .host.folders import DLIB, recognizer_path
 from .host.images import to_image
 from .host.inputs import photos_input
+from .host.lists import single_values
 from .host.notes import show_notes
-from .host.photos import Autogrown, photos_in, single_values
+from .host.photos import Autogrown, photos_in
 from .host.recognition import FaceRecognizerType, HostedRecognizer
 
 NONE_FIT = "None of the photos is fit to learn a person from: Check Photos says why."

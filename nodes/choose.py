@@ -13,8 +13,8 @@ from .host.choosing import BASE, LEAVE, Choosing
 from .host.folders import DLIB, recognizer_path
 from .host.images import to_image
 from .host.inputs import adapters_input
+from .host.lists import as_list, rounds
 from .host.notes import show_notes
-from .host.photos import as_list
 from .host.recognition import FaceRecognizerType, HostedRecognizer
 
 
@@ -70,8 +70,7 @@ class ChooseIdentity(io.ComfyNode):
         given = [as_list(values) for values in (image, bboxes, threshold, others)]
         by: HostedRecognizer = as_list(recognizer)[0] or HostedRecognizer.load(recognizer_path(DLIB))
         people = {name: as_list(adapters) for name, adapters in identity_adapters.items()}
-        rounds = [[values[min(n, len(values) - 1)] for values in given] for n in range(max(map(len, given)))]
-        chosen = Choosing.among(people, by).choose(rounds)
+        chosen = Choosing.among(people, by).choose(rounds(given))
         shown = show_notes(cls.hidden.unique_id, chosen.lines) if cls.hidden else {}
         report, sheet = "\n".join(chosen.lines), to_image(chosen.sheet)
         return io.NodeOutput(chosen.adapters, chosen.boxes, report, sheet, chosen.images, ui=shown)

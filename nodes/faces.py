@@ -24,7 +24,7 @@ from .host.face_crops import (
 from .host.faces import chosen_face, host_boxes, masks_of_faces, others_of, picture_of
 from .host.folders import face_detector, face_detectors, stamp
 from .host.images import from_image, to_image
-from .host.photos import as_list
+from .host.lists import as_list, rounds
 
 FaceCropType = io.Custom("FACE_CROP")
 LARGEST_SIZE = 16384
@@ -180,8 +180,6 @@ class RestorationPasteFace(io.ComfyNode):
         pictures, crops, kept = given[0], given[2], given[5]
         if in_list := any(crop.picture is not None for crop in crops):
             given[5] = [kept[min(crop.picture or 0, len(kept) - 1)] for crop in crops]
-        count = max(map(len, given[1:] if in_list else given))
-        rounds = [[values[min(n, len(values) - 1)] for values in given] for n in range(count)]
         if not in_list and (len(pictures) > 1 or len(crops) == 1):
-            return io.NodeOutput([pasted(*values) for values in rounds])
-        return io.NodeOutput(pasted_in_list(pictures, [values[1:] for values in rounds]))
+            return io.NodeOutput([pasted(*values) for values in rounds(given)])
+        return io.NodeOutput(pasted_in_list(pictures, rounds(given[1:])))

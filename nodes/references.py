@@ -14,8 +14,9 @@ from .host.adapters import area_of, personalized
 from .host.conditioning import restorer_of
 from .host.images import to_image
 from .host.inputs import faces_input, percent, photos_input
+from .host.lists import single_values
 from .host.notes import show_notes
-from .host.photos import Autogrown, gather_photos, single_values
+from .host.photos import Autogrown, gather_photos
 from .host.references import CHOICES, ENCODINGS, read_person
 
 

@@ -24,7 +24,8 @@ from .host.inputs import (
     resume_input,
     seed_input,
 )
-from .host.photos import Autogrown, single_values
+from .host.lists import single_values
+from .host.photos import Autogrown
 from .host.training import learn_person, learned_outputs
 
 

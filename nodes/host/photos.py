@@ -18,31 +18,6 @@ Autogrown = Mapping[str, Sequence[Tensor]]
 """What came in by the inputs of one kind: photo_0, photo_1, …, each a list of batches."""
 
 
-def single_value(name: str, values: Sequence[Any]) -> Any:
-    """The value of an input that takes one, where all of a list come in.
-
-    Raises:
-        ValueError: several different ones.
-    """
-    first, *others = values
-    if any(other is not first and (isinstance(other, Tensor) or other != first) for other in others):
-        raise ValueError(
-            f"The input {name} got a list of {len(values)} different values, and all photos together are one "
-            "person: give it one value, or queue the node once for each."
-        )
-    return first
-
-
-def as_list(values: Any) -> Sequence[Any]:
-    """Of a node that all of a list comes into: what is no list is one value."""
-    return values if isinstance(values, list) else [values]
-
-
-def single_values(inputs: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """Of a node that all photos come into as a list, and all else, too; raises ValueError for several."""
-    return {name: single_value(name, values) for name, values in inputs.items()}
-
-
 @dataclass
 class Person:
     """Photos of a person.

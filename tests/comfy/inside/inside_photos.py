@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 from pfstorer.nodes.host import photos as photos_
-from pfstorer.nodes.host.photos import gather_photos, single_value
+from pfstorer.nodes.host.lists import single_value
+from pfstorer.nodes.host.photos import gather_photos
 from pfstorer.nodes.train import TrainIdentityAdapter
 from pfstorer.pfstorer_core.imaging.faces import Face
 
