@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import ROOT, setup
+from . import setup
+from .api_files import PATIENCE, read_api
 from .console import HarnessError, run_main, say
 
 if TYPE_CHECKING:
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
     from .client import ComfyClient, Event
     from .host import ComfyServer
 
-WORKFLOW = ROOT / "workflows" / "api" / "restore_and_upscale.json"
+WORKFLOW = "restore_and_upscale"
 UPSCALE = 4.0
 UPSCALE_RANGE = (1.0, 20.0)
 SEED = 0
-PATIENCE = 3600.0
-"""Seconds that one picture may take."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def main() -> None:
         setup.main()
         importlib.invalidate_caches()
     tasks = given_picture(options.image, options.upscale) if options.image else []
-    prompt = read_workflow()
+    prompt = read_api(WORKFLOW)
 
     from .host import ComfyServer
 
@@ -128,18 +126,11 @@ def given_picture(path: Path, upscale: float) -> list[Task]:
     return [Task(path.stem, image, factor)]
 
 
-def read_workflow() -> dict[str, Any]:
-    try:
-        return json.loads(WORKFLOW.read_text())
-    except FileNotFoundError:
-        raise HarnessError(f"{WORKFLOW.relative_to(ROOT)} is missing from this copy") from None
-
-
 def set_inputs(prompt: dict[str, Any], class_type: str, **values: object) -> None:
     """Set inputs of the one node of a type."""
     nodes = [node for node in prompt.values() if node["class_type"] == class_type]
     if len(nodes) != 1:
-        raise HarnessError(f"{WORKFLOW.name} has {len(nodes)} nodes {class_type}, expected one")
+        raise HarnessError(f"{WORKFLOW} has {len(nodes)} nodes {class_type}, expected one")
     nodes[0]["inputs"].update(values)
 
 
@@ -155,7 +146,7 @@ def run_task(client: ComfyClient, template: dict[str, Any], task: Task, out: Pat
     execution = client.run(prompt, progress_printer(prompt), timeout=PATIENCE)
     references = execution.images()
     if not references:
-        raise HarnessError(f"{WORKFLOW.name} ran but saved no picture")
+        raise HarnessError(f"{WORKFLOW} ran but saved no picture")
     restored = decode(client.view(references[0]))
 
     width, height = task.image.size

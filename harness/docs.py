@@ -8,6 +8,7 @@ from __future__ import annotations
 from PIL import Image
 
 from . import ROOT, demo, person
+from .api_files import read_api
 from .client import ComfyClient
 from .console import run_main
 from .host import ComfyServer
@@ -25,7 +26,7 @@ def main() -> None:
 
 def restored_group(client: ComfyClient) -> Image.Image:
     """*Restore a group*, before and after."""
-    prompt = person.read_api("restore_a_group")
+    prompt = read_api("restore_a_group")
     large, paste = (person.the_node(prompt, kind) for kind in ("ImageScaleBy", "RestorationPasteFace"))
     wanted = {"before": (large, 0), "after": (paste, 0)}
     made = person.saved(client, prompt, wanted, demo.progress_printer)

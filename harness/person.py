@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from . import ROOT
+from .api_files import PATIENCE, read_api
 from .picture import decode, middle_of_face, side_by_side
 from .shipped.methods import METHODS, RESTORERS
 
 if TYPE_CHECKING:
     from .client import ComfyClient, Event
 
-API = ROOT / "workflows" / "api"
 PEOPLE = ("P007", "P008")
 """Of *Example Pictures*, whom no network here has seen."""
 SIDE = 256
 """Pixels along a side of a panel."""
-PATIENCE = 3600.0
-"""Seconds that one workflow may take."""
 
 TRUE_FACE = "true face"
 """A node's id."""
@@ -115,11 +111,6 @@ def with_true_face(prompt: Prompt) -> Prompt:
             "inputs": {**prompt[crop]["inputs"], "image": [image, 1], "bboxes": ["true faces", 0]},
         },
     }
-
-
-def read_api(workflow: str) -> Prompt:
-    """A shipped workflow in the API format."""
-    return json.loads((API / f"{workflow}.json").read_text(encoding="utf-8"))
 
 
 def the_node(prompt: Prompt, kind: str) -> str:
