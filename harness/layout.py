@@ -9,6 +9,8 @@ from .shipped.parts import Group
 
 Size = tuple[float, float]
 """Width and height."""
+Sizes = Mapping[str, Size]
+"""Of nodes without their title bars, by name."""
 TITLE = 30
 """Above a node's position: its title bar."""
 CAPTION = 40
@@ -28,9 +30,9 @@ class Frame:
 
 
 def arrange(
-    stacks: Sequence[Sequence[Group]], sizes: Mapping[str, Size]
+    stacks: Sequence[Sequence[Group]], sizes: Sizes
 ) -> tuple[dict[str, tuple[float, float]], list[Frame]]:
-    """Positions of nodes, by name, and the frames around them; `sizes` are without title bars."""
+    """Positions of nodes, by name, and the frames around them."""
     places: dict[str, tuple[float, float]] = {}
     frames: list[Frame] = []
     left = 0.0

@@ -7,23 +7,25 @@ Names are those of API files; without, all are.
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
 
 from . import ROOT
+from .api_files import PATIENCE, read_api
 from .browser import Canvas, open_canvas
 from .client import ComfyClient
 from .console import run_main, say
 from .example_inputs import add_example_inputs
 from .host import ComfyServer
-from .layout import TITLE, Size, arrange
+from .layout import Size, Sizes, arrange
 from .picture import decode, middle_of_face
 from .shipped import WORKFLOWS, Template, Workflow
+from .shipped.apps import as_app
 
 FOLDER = ROOT / "workflows"
 NOTHING = {"version": 0.4, "nodes": [], "links": [], "groups": []}
@@ -31,8 +33,6 @@ NEW_VIEW = {"Comfy.VueNodes.Enabled": True}
 CLASSIC_VIEW = {"Comfy.VueNodes.Enabled": False}
 THUMBNAIL = 512
 """Pixels along its side."""
-PATIENCE = 3600.0
-"""Seconds that a template may run."""
 GROUP_COLOUR = "#3f789e"
 BUILD = """async ({nodes, links}) => {
     window.app.graph.clear();
@@ -58,8 +58,10 @@ BUILD = """async ({nodes, links}) => {
         made[from].connect(made[from].findOutputSlot(output), made[to], slot);
     }
 }"""
-SETTLE = 500
-"""Milliseconds after which inputs that grow have grown."""
+SETTLE, SHOWN = 500, 1500
+"""Milliseconds after which inputs that grow have grown, and after which all is shown."""
+SHORT = 3
+"""Steps of a run that is there to be looked at."""
 SIZES = """(nodes) => {
     const sizes = {};
     for (const [n, {name, size, collapsed}] of nodes.entries()) {
@@ -74,10 +76,17 @@ SPREAD = """async () => {
     window.app.graph._nodes.forEach((node, n) => { node.pos = [(n % 6) * 500, Math.floor(n / 6) * 1000]; });
     window.app.canvas.setDirty(true, true);
 }"""
+SHORTEN = """(most) => {
+    for (const node of window.app.graph._nodes)
+        for (const widget of node.widgets ?? [])
+            if (widget.name.endsWith("steps")) widget.value = Math.min(widget.value, most);
+}"""
 MEASURE = """() => Object.fromEntries(window.app.graph._nodes.map((node) => {
     const shown = document.querySelector(`[data-node-id="${node.id}"]`);
-    return [String(node.id), [shown.offsetWidth, shown.offsetHeight]];
+    const drawn = shown && [shown.offsetWidth, shown.offsetHeight - LiteGraph.NODE_TITLE_HEIGHT];
+    return [String(node.id), drawn ?? [...node.size]];
 }))"""
+"""In the new view as it is drawn there, in the classic one as it is."""
 PLACE = """({places, frames, colour}) => {
     for (const [number, {pos, size}] of Object.entries(places)) {
         const node = window.app.graph.getNodeById(Number(number));
@@ -88,6 +97,13 @@ PLACE = """({places, frames, colour}) => {
         const group = new LiteGraph.LGraphGroup(title);
         group.configure({title, bounding, color: colour, font_size: 24, flags: {}});
         window.app.graph.add(group);
+    }
+}"""
+LABEL = """(labels) => {
+    for (const [number, name, label] of labels) {
+        const node = window.app.graph.getNodeById(number);
+        for (const named of [...node.widgets, ...node.inputs])
+            if ((named.widget?.name ?? named.name) === name) named.label = label;
     }
 }"""
 SERIALIZE = """async () => {
@@ -103,19 +119,20 @@ def main() -> None:
         for workflow in WORKFLOWS:
             if names and workflow.api not in names:
                 continue
-            new: dict[str, Size] = {}
-            if isinstance(workflow, Template):
-                with open_canvas(server.url, settings=NEW_VIEW) as canvas:
-                    new = sizes_in_new_view(workflow, canvas)
-            # A page of its own: the frontend keeps values of widgets by the numbers of nodes, also of others.
+            # Pages of their own: the frontend keeps values of widgets by the numbers of nodes.
+            grown: list[Sizes] = []
+            for view in (NEW_VIEW, CLASSIC_VIEW) if isinstance(workflow, Template) else ():
+                client.free()  # what is taken from earlier runs shows nothing
+                with open_canvas(server.url, settings=view) as canvas:
+                    grown += sizes_before_and_after(workflow, canvas)
             with open_canvas(server.url, settings=CLASSIC_VIEW) as canvas:
-                write(workflow, canvas, new)
+                write(workflow, canvas, grown)
             if isinstance(workflow, Template):
                 write_thumbnail(workflow, client)
 
 
-def build(workflow: Workflow, canvas: Canvas) -> dict[str, Size]:
-    """Put a workflow on the canvas; the sizes of its nodes in the classic view, by name."""
+def build(workflow: Workflow, canvas: Canvas) -> Sizes:
+    """Put a workflow on the canvas; the sizes of its nodes in the classic view."""
     canvas.load(NOTHING)  # ComfyUI's own first graph may still be on its way
     nodes = [vars(node) for node in workflow.nodes]
     canvas.page.evaluate(BUILD, {"nodes": nodes, "links": workflow.links})
@@ -123,15 +140,23 @@ def build(workflow: Workflow, canvas: Canvas) -> dict[str, Size]:
     return canvas.page.evaluate(SIZES, nodes)
 
 
-def sizes_in_new_view(workflow: Template, canvas: Canvas) -> dict[str, Size]:
-    """Of the nodes, by name, with title bars."""
+def sizes_before_and_after(workflow: Workflow, canvas: Canvas) -> list[Sizes]:
+    """Of the nodes, before a short run and after it: pictures and what nodes say make them higher."""
     build(workflow, canvas)
     canvas.page.evaluate(SPREAD)
-    canvas.page.wait_for_timeout(1500)
+    before = measured(workflow, canvas)
+    canvas.page.evaluate(SHORTEN, SHORT)
+    if canvas.queue(PATIENCE)["status"]["status_str"] != "success":
+        raise RuntimeError(f"{workflow.api} failed")
+    return [before, measured(workflow, canvas)]
+
+
+def measured(workflow: Workflow, canvas: Canvas) -> Sizes:
+    canvas.page.wait_for_timeout(SHOWN)
     canvas.fit()
-    canvas.page.wait_for_timeout(1500)
-    measured = canvas.page.evaluate(MEASURE)
-    return {node.name: measured[number] for number, node in numbered(workflow)}
+    canvas.page.wait_for_timeout(SHOWN)
+    found = canvas.page.evaluate(MEASURE)
+    return {node.name: found[number] for number, node in numbered(workflow)}
 
 
 def numbered(workflow: Workflow) -> list[tuple[str, Any]]:
@@ -139,27 +164,53 @@ def numbered(workflow: Workflow) -> list[tuple[str, Any]]:
     return [(str(number), node) for number, node in enumerate(workflow.nodes, 1)]
 
 
-def write(workflow: Workflow, canvas: Canvas, new: dict[str, Size]) -> None:
-    """The API file of one workflow, and a template's canvas file."""
-    sizes = build(workflow, canvas)
+def write(workflow: Workflow, canvas: Canvas, grown: Sequence[Sizes]) -> None:
+    """The API file of one workflow; of a template also what the template browser opens: the canvas, and an
+    app."""
+    saved = laid_out(workflow, canvas, grown)
+    dump(FOLDER / "api" / f"{workflow.api}.json", saved["api"])
     if isinstance(workflow, Template):
-        place(workflow, canvas, sizes, new)
+        dump(FOLDER / f"{workflow.title}.json", saved["canvas"])
+        if workflow.app:
+            write_app(as_app(workflow, workflow.app), canvas, grown)
+
+
+def write_app(template: Template, canvas: Canvas, grown: Sequence[Sizes]) -> None:
+    assert template.app
+    numbers = {node.name: int(number) for number, node in numbered(template)}
+    inputs = [(numbers[node], widget, label) for node, widget, label in template.app.inputs]
+    saved = laid_out(template, canvas, grown, inputs)["canvas"]
+    saved["extra"] |= {
+        "linearMode": True,
+        "linearData": {
+            "inputs": [[number, widget] for number, widget, _ in inputs],
+            "outputs": [numbers[node] for node in template.app.outputs],
+        },
+    }
+    dump(FOLDER / f"{template.app_title}.json", saved)
+
+
+def laid_out(
+    workflow: Workflow, canvas: Canvas, grown: Sequence[Sizes], labels: Sequence[tuple[int, str, str]] = ()
+) -> dict[str, Any]:
+    """A workflow as `canvas` and `api` save it, a template with room for what was measured."""
+    sizes = build(workflow, canvas)
+    canvas.page.evaluate(LABEL, labels)
+    if isinstance(workflow, Template):
+        place(workflow, canvas, sizes, grown)
     saved = canvas.page.evaluate(SERIALIZE)
     report = canvas.load(saved["canvas"])
     if report.missing or report.invalid or canvas.errors:
         raise RuntimeError(f"{workflow.api}: {report}, {canvas.errors}")
-    dump(FOLDER / "api" / f"{workflow.api}.json", saved["api"])
-    say(f"workflows/api/{workflow.api}.json")
-    if isinstance(workflow, Template):
-        write_canvas_files(workflow, saved["canvas"])
+    return saved
 
 
-def place(workflow: Template, canvas: Canvas, sizes: dict[str, Size], new: dict[str, Size]) -> None:
+def place(workflow: Template, canvas: Canvas, sizes: Sizes, grown: Sequence[Sizes]) -> None:
     shut = {node.name for node in workflow.nodes if node.collapsed}
-    room = {
-        name: (max(width, new[name][0]), 0 if name in shut else max(height, new[name][1] - TITLE))
-        for name, (width, height) in sizes.items()
-    }
+    room = dict[str, Size]()
+    for name, size in sizes.items():
+        widths, heights = zip(size, *(found.get(name, size) for found in grown), strict=True)
+        room[name] = max(widths), 0 if name in shut else max(heights)
     places, frames = arrange(workflow.stacks, room)
     canvas.page.evaluate(PLACE, {
         "places": {number: {"pos": places[node.name], "size": sizes[node.name]}
@@ -169,25 +220,9 @@ def place(workflow: Template, canvas: Canvas, sizes: dict[str, Size], new: dict[
     })  # fmt: skip
 
 
-def write_canvas_files(workflow: Template, canvas: dict[str, Any]) -> None:
-    """What the template browser opens: the canvas, and the same as an app."""
-    numbers = {node.name: number for number, node in numbered(workflow)}
-    if workflow.app:
-        canvas["extra"]["linearData"] = {
-            "inputs": [[int(numbers[node]), widget] for node, widget in workflow.app.inputs],
-            "outputs": [int(numbers[node]) for node in workflow.app.outputs],
-        }
-    dump(FOLDER / f"{workflow.title}.json", canvas)
-    say(f"workflows/{workflow.title}.json")
-    if workflow.app:
-        app = copy.deepcopy(canvas)
-        app["extra"]["linearMode"] = True
-        dump(FOLDER / f"{workflow.app_title}.json", app)
-
-
 def write_thumbnail(workflow: Template, client: ComfyClient) -> None:
     """What the template makes at its defaults."""
-    prompt = json.loads((FOLDER / "api" / f"{workflow.api}.json").read_text(encoding="utf-8"))
+    prompt = read_api(workflow.api)
     ids = {node.name: number for number, node in numbered(workflow)}
     for n, shown in enumerate(workflow.thumbnail):
         inputs = {"images": [ids[shown.node], shown.output], "filename_prefix": f"thumbnail_{n}"}
@@ -229,6 +264,7 @@ def square_of(pictures: list[Image.Image]) -> Image.Image:
 def dump(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    say(str(path.relative_to(ROOT)))
 
 
 if __name__ == "__main__":

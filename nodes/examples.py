@@ -39,6 +39,7 @@ class ExamplePictures(io.ComfyNode):
                     "one. group: all three people in one picture.",
                 )
             ],
+            has_intermediate_output=True,  # shown also where the host has it from an earlier run
             outputs=[
                 io.Image.Output(
                     tooltip="What was chosen; five photos and before and after are a batch of one size."

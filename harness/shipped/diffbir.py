@@ -77,7 +77,7 @@ DUAL_PIVOT = Template(
             "**Learns a person for DiffBIR, and restores them.** Stable Diffusion learns them under a word, "
             "then the control network learns to guide it. Press **Run**.\n\n"
             "For a person of your own put *Load Image* nodes in place of *Example Pictures*.",
-            180,
+            130,
         ),
         good_photos(),
         bad_picture(),
@@ -91,7 +91,7 @@ DUAL_PIVOT = Template(
              widgets={"name": NAME, "class_word": CLASS_WORD, "seed": 0, **STEPS}),
         Node("apply", "ApplyPersonalization"),
         tiled("sampler"),
-        compare("Before | after"),
+        compare(),
         save("dual_pivot"),
     ),
     (
@@ -108,8 +108,8 @@ DUAL_PIVOT = Template(
     title="5 Dual-Pivot",
     stacks=(
         (Group("1 · Photos, and a bad picture", (("welcome", "photos", "image"),)),),
-        (Group("2 · Learn", (("restorer", "consent"), ("train",))),),
-        (Group("3 · Restore", (("apply", "sampler"),)),),
+        (Group("2 · Learn, and apply", (("restorer", "consent", "apply"), ("train",))),),
+        (Group("3 · Restore", (("sampler",),)),),
         (Group("4 · Look", (("save", "compare"),)),),
     ),
     thumbnail=(Shown("image"), Shown("sampler")),

@@ -16,21 +16,30 @@ from .parts import (
 )
 
 FILM = "film.mp4"
+LEAVE = "leave as they are"
+CHOOSER = 340, 320
+"""Long names, and a line for each face."""
 
 
-def restored(images: tuple[str, str], **sampling: object) -> tuple[tuple[Node, ...], Links]:
-    """Nodes and links that restore the faces in the pictures of (node, output); they come from `paste`."""
-    people = [f"person {n}" for n in range(len(PEOPLE))]
+def restored(
+    images: tuple[str, str], others: str = LEAVE, **sampling: object
+) -> tuple[tuple[Node, ...], Links]:
+    """Nodes and links that restore the faces in the pictures of (node, output); they come from `paste`.
+
+    `others` is what becomes of faces that are nobody's.
+    """
+    people = [f"person {n}" for n in range(1, len(PEOPLE) + 1)]
     nodes = (
         face_restorer(),
-        *(loaded_person(person, name) for person, name in zip(people, PEOPLE, strict=True)),
-        Node("choose", "ChooseIdentity", widgets={"threshold": THRESHOLD}),
+        *(loaded_person(person, name, person.capitalize())
+          for person, name in zip(people, PEOPLE, strict=True)),
+        Node("choose", "ChooseIdentity", widgets={"threshold": THRESHOLD, "others": others}, size=CHOOSER),
         aligned(),
         Node("apply", "ApplyPersonalization"),
-        Node("sampler", "TiledSRSampler", widgets={**REFINED, **sampling}),
+        Node("sampler", "TiledSRSampler", "Tiled SR Sampler: face by face", {**REFINED, **sampling}),
         enlarge("lanczos"),
         Node("paste", "RestorationPasteFace"),
-    )
+    )  # fmt: skip
     links = (
         (*images, "choose", "image"),
         (*images, "large", "image"),

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+from .film import restored
 from .parts import (
     GUESS,
     NODE_WIDTH,
     PEOPLE,
-    REFINED,
-    THRESHOLD,
     Group,
     Node,
     Shown,
     Template,
-    aligned,
     compare,
     consent,
-    enlarge,
-    face_restorer,
-    loaded_person,
     save,
     welcome,
 )
+
+NODES, LINKS = restored(("image", "IMAGE"), others="restore by the base")
 
 RESTORE_A_GROUP = Template(
     "restore_a_group",
@@ -32,34 +29,12 @@ RESTORE_A_GROUP = Template(
         Node("image", "ExamplePictures", "Example Pictures: the group",
              {"example": "group: bad picture"}, (NODE_WIDTH, 260)),
         consent(GUESS, 100),
-        face_restorer(),
-        *(loaded_person(f"person {n}", name, f"Person {n + 1}") for n, name in enumerate(PEOPLE)),
-        Node("choose", "ChooseIdentity", size=(400, 0),  # long names
-             widgets={"threshold": THRESHOLD, "others": "restore by the base"}),
-        aligned(),
-        Node("apply", "ApplyPersonalization"),
-        Node("sampler", "TiledSRSampler", "Tiled SR Sampler: face by face", REFINED),
-        enlarge("lanczos"),
-        Node("paste", "RestorationPasteFace"),
-        compare("Before | after"),
+        *NODES,
+        compare(height=280),
         save("group", 280),
     ),
     (
-        ("image", "IMAGE", "large", "image"),
-        ("image", "IMAGE", "choose", "image"),
-        *((f"person {n}", "identity_adapter", "choose", f"identity_adapters.identity_adapter_{n}")
-          for n in range(len(PEOPLE))),
-        ("image", "IMAGE", "crop", "image"),
-        ("choose", "bboxes", "crop", "bboxes"),
-        ("restorer", "MODEL", "crop", "model"),
-        ("restorer", "MODEL", "apply", "model"),
-        ("choose", "identity_adapter", "apply", "identity_adapter"),
-        ("apply", "MODEL", "sampler", "model"),
-        ("restorer", "VAE", "sampler", "vae"),
-        ("crop", "IMAGE", "sampler", "image"),
-        ("large", "IMAGE", "paste", "image"),
-        ("sampler", "IMAGE", "paste", "face"),
-        ("crop", "face_crop", "paste", "face_crop"),
+        *LINKS,
         ("large", "IMAGE", "compare", "image_a"),
         ("paste", "IMAGE", "compare", "image_b"),
         ("paste", "IMAGE", "save", "images"),
@@ -67,9 +42,9 @@ RESTORE_A_GROUP = Template(
     title="4 Restore a group",
     stacks=(
         (Group("1 · Choose a picture", (("welcome", "image", "large", "consent"),)),),
-        (Group("2 · Who is who", ((*(f"person {n}" for n in range(len(PEOPLE))), "choose"),)),),
-        (Group("3 · Restore each face", (("restorer", "crop", "apply"), ("sampler", "paste"))),),
-        (Group("4 · Look", (("save", "compare"),)),),
+        (Group("2 · Who is who", ((*(f"person {n}" for n in range(1, len(PEOPLE) + 1)), "choose"),)),),
+        (Group("3 · Restore each face", (("restorer", "crop", "apply"), ("sampler",))),),
+        (Group("4 · Put them back, and look", (("paste", "save", "compare"),)),),
     ),
     thumbnail=(Shown("large"), Shown("paste")),
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .diffbir import LEARNED as DUAL_PIVOT
 from .diffbir import diffbir
 from .parts import (
+    FACE,
     GUESS,
     PERSON,
     REFINED,
@@ -13,10 +14,10 @@ from .parts import (
     Node,
     Shown,
     Template,
-    aligned,
     bad_picture,
     consent,
     face_restorer,
+    found,
     loaded_person,
     save,
     welcome,
@@ -29,6 +30,8 @@ METHODS = {
 }
 """The adapter of each, and on which restorer it was learned."""
 RESTORERS = {"restorer": "CLR-Face", "diffbir": "DiffBIR"}
+SHEET = 788, 288
+"""Width and height of a sheet of two gammas, of faces of 256 pixels."""
 STEPS = 4
 """Between what suits the one restorer and the other."""
 
@@ -36,10 +39,7 @@ STEPS = 4
 def _links() -> Links:
     listed = {"models": "MODEL", "vaes": "VAE"}
     return (
-        ("image", "IMAGE", "faces", "image"),
-        ("image", "IMAGE", "crop", "image"),
-        ("faces", "bboxes", "crop", "bboxes"),
-        ("restorer", "MODEL", "crop", "model"),
+        *found("image"),
         *(
             (restorer, output, name, f"inputs.input{n}")
             for name, output in listed.items()
@@ -72,16 +72,15 @@ COMPARE_METHODS = Template(
         consent(GUESS, 100),
         face_restorer(),
         diffbir("diffbir"),
-        Node("faces", "RestorationFindFaces"),
-        aligned(),
+        *FACE,
         *(loaded_person(f"load {name}", adapter, f"The person by {name}")
           for name, (adapter, _) in METHODS.items()),
-        Node("models", "CreateList", "Create List: of models", collapsed=True),
-        Node("vaes", "CreateList", "Create List: of VAEs", collapsed=True),
-        Node("people", "CreateList", "Create List: of adapters", collapsed=True),
-        Node("sheet", "GammaSheet", "Gamma Sheet: one after the other",
+        Node("models", "CreateList", "List: models", collapsed=True),
+        Node("vaes", "CreateList", "List: VAEs", collapsed=True),
+        Node("people", "CreateList", "List: adapters", collapsed=True),
+        Node("sheet", "GammaSheet", "Gamma Sheet: by each",
              {"gammas": "0, 1", **REFINED, "steps": STEPS}),
-        Node("grid", "ImageGrid", widgets={"columns": 1}),
+        Node("grid", "ImageGrid", widgets={"columns": 1, "cell_width": SHEET[0], "cell_height": SHEET[1]}),
         save("methods", 420, title="PFStorer, LoRA, Dual-Pivot"),
     ),
     _links(),
@@ -89,10 +88,10 @@ COMPARE_METHODS = Template(
     stacks=(
         (Group("1 · A picture, and the face in it", (("welcome", "image", "faces"),)),),
         (Group("2 · Two restorers", (("restorer", "diffbir", "crop"),)),),
-        (Group("3 · One person, learned three ways",
+        (Group("3 · One person, three ways",
                ((*(f"load {name}" for name in METHODS), "models", "vaes", "people", "consent"),)),),
-        (Group("4 · Restore by each", (("sheet", "grid"),)),),
-        (Group("5 · Look", (("save",),)),),
+        (Group("4 · Restore by each", (("sheet",),)),),
+        (Group("5 · Look", (("grid", "save"),)),),
     ),
     thumbnail=(
         Shown("crop", face=True),

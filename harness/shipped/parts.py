@@ -74,10 +74,10 @@ class Shown:
 class App:
     """What the frontend's app view shows of a template.
 
-    `inputs` are widgets, (node, widget); `outputs` are nodes that save or preview.
+    `inputs` are widgets, (node, widget, what it is called there); `outputs` are nodes that save or preview.
     """
 
-    inputs: tuple[tuple[str, str], ...]
+    inputs: tuple[tuple[str, str, str], ...]
     outputs: tuple[str, ...]
 
 
@@ -134,9 +134,10 @@ def good_photos(name: str = "photos") -> Node:
 LOOK_WIDTH = 360
 
 
-def compare(title: str, height: int = 360) -> Node:
-    """ComfyUI's slider between two pictures: image_a on the left, image_b on the right."""
-    return Node("compare", "ImageCompare", title, size=(LOOK_WIDTH, height))
+def compare(after: str = "after", height: int = 340) -> Node:
+    """ComfyUI's slider between two pictures: image_a on the left, image_b on the right. The classic view of
+    nodes has none, and says no more of it than "Node 2.0 only"."""
+    return Node("compare", "ImageCompare", f"Before | {after} (Nodes 2.0)", size=(LOOK_WIDTH, height))
 
 
 def save(prefix: str, height: int = 340, width: int = LOOK_WIDTH, title: str = "") -> Node:
@@ -156,8 +157,22 @@ def face_restorer(name: str = "restorer") -> Node:
     return base_restorer(name, "Load Base Restorer: CLR-Face", widgets={"checkpoint": PRIOR})
 
 
-def aligned(face: str = "crop") -> Node:
-    return Node(face, "RestorationCropFace", "Crop Face: as the model wants it")
+def aligned() -> Node:
+    return Node("crop", "RestorationCropFace", "Crop Face: for the model")
+
+
+FACE = (Node("faces", "RestorationFindFaces"), aligned())
+"""The face in a picture, cut out as `face_restorer` wants it."""
+
+
+def found(image: str) -> Links:
+    """Between `FACE`, the node that the picture comes from, and the restorer."""
+    return (
+        (image, "IMAGE", "faces", "image"),
+        (image, "IMAGE", "crop", "image"),
+        ("faces", "bboxes", "crop", "bboxes"),
+        ("restorer", "MODEL", "crop", "model"),
+    )
 
 
 AT_ITS_BEST = {"steps": 2, "sampler_name": "ddpm", "seed": 0, "control_after_generate": "fixed"}

@@ -70,7 +70,7 @@ RESTORE_A_PHOTOGRAPH = Template(
         ),
         consent(GUESS, 100),
         tiled("sampler"),
-        compare("Before | after"),
+        compare(),
         save("photograph"),
     ),
     (
@@ -80,10 +80,13 @@ RESTORE_A_PHOTOGRAPH = Template(
     ),
     title="1 Restore a real photograph",
     stacks=(
-        (Group("1 · Choose a picture", (("welcome", "image", "consent"),)),),
-        (Group("2 · Restore", (("restorer", "weights"), ("sampler",))),),
+        (Group("1 · Choose a picture", (("welcome", "image"),)),),
+        (Group("2 · Restore", (("restorer", "weights", "consent"), ("sampler",))),),
         (Group("3 · Look", (("save", "compare"),)),),
     ),
     thumbnail=(Shown("image"), Shown("sampler")),
-    app=App((("image", "example"), ("sampler", "upscale"), ("sampler", "seed")), ("save", "compare")),
+    app=App(
+        (("sampler", "upscale", "Enlarge by"), ("sampler", "seed", "Seed: another, another result")),
+        ("save",),
+    ),
 )  # fmt: skip
