@@ -44,7 +44,7 @@ RESTORE_A_GROUP = Template(
         (Group("1 · Choose a picture", (("welcome", "image", "large", "consent"),)),),
         (Group("2 · Who is who", ((*(f"person {n}" for n in range(1, len(PEOPLE) + 1)), "choose"),)),),
         (Group("3 · Restore each face", (("restorer", "crop", "apply"), ("sampler",))),),
-        (Group("4 · Put them back, and look", (("paste", "save", "compare"),)),),
+        (Group("4 · Paste, and look", (("paste", "save", "compare"),)),),
     ),
     thumbnail=(Shown("large"), Shown("paste")),
 )  # fmt: skip
