@@ -166,10 +166,10 @@ class Encoder(nn.Module):
         for level, layers in enumerate(cast("list[Level]", self.down)):
             h = layers(h)
             if level in self.config.fusion_levels:
-                features[level] = h
+                features[level] = h.contiguous()
             if layers.downsample is not None:
                 h = layers.downsample(h)
-        return self.conv_out(F.silu(self.norm_out(self.mid(h)))), features
+        return self.conv_out(F.silu(self.norm_out(self.mid(h)))).contiguous(), features
 
 
 class Decoder(nn.Module):
@@ -201,10 +201,11 @@ class Decoder(nn.Module):
         for level, layers in reversed(list(enumerate(cast("list[Level]", self.up)))):
             h = layers(h)
             if level in features:
-                h = self.get_submodule(f"fusion_layer_{level}")(features[level], h, fidelity)
+                fused = self.get_submodule(f"fusion_layer_{level}")
+                h = fused(laid_out(features[level]), h, fidelity)
             if layers.upsample is not None:
                 h = layers.upsample(h)
-        return self.conv_out(F.silu(self.norm_out(h)))
+        return self.conv_out(F.silu(self.norm_out(h))).contiguous()
 
 
 class Autoencoder(nn.Module):

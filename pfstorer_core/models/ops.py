@@ -62,7 +62,8 @@ def laid_out(x: Tensor) -> Tensor:
     has that of what it is given, and so have all features.
 
     On CPUs all channels of a pixel lie together (`channels_last`): a VAE decodes in three quarters of the
-    time so. Nothing is changed where gradients are wanted.
+    time so. Nothing is changed where gradients are wanted, and what goes on to other networks is to be
+    contiguous again: torch 2.13's backward pass of a convolution has been seen to crash on the other layout.
     """
     if x.device.type != "cpu" or torch.is_grad_enabled():
         return x

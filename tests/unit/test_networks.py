@@ -193,5 +193,8 @@ def test_an_autoencoder_on_a_cpu_keeps_all_channels_of_a_pixel_together() -> Non
     with torch.no_grad():
         found = autoencoder.decode(autoencoder.encode(image), image, 0.5)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        latent, features = autoencoder.encoder(image)
+    assert all(part.is_contiguous() for part in (found, latent, *features.values())), "a training may crash"
     assert seen
     assert all(seen), f"{seen.count(False)} of {len(seen)} convolutions see it otherwise"
