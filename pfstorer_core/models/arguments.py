@@ -15,6 +15,8 @@ PLAIN = (bool, int, float, str, torch.dtype, torch.device, type(None))
 class OpaqueError(Exception):
     """Something that may hold tensors which cannot be seen."""
 
+    __module__ = "builtins"  # as errors are shown
+
 
 def exchanged(value: Any, visit: Callable[[Tensor], Tensor]) -> tuple[Any, Hashable]:
     """A copy with what `visit` gives for each tensor; and what is the same in all that differ in the numbers

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .blocks import ResnetBlock
 from .cfw import FusionLayer
 from .codebook import Codebook
-from .ops import Backend, laid_out
+from .ops import Backend
 
 
 @dataclass(frozen=True)
@@ -162,14 +162,14 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """image [B, 3, H, W] in [-1, 1] -> what quant_conv gets, features by fusion level."""
-        h, features = self.conv_in(laid_out(image)), {}
+        h, features = self.conv_in(image), {}
         for level, layers in enumerate(cast("list[Level]", self.down)):
             h = layers(h)
             if level in self.config.fusion_levels:
-                features[level] = h.contiguous()
+                features[level] = h
             if layers.downsample is not None:
                 h = layers.downsample(h)
-        return self.conv_out(F.silu(self.norm_out(self.mid(h)))).contiguous(), features
+        return self.conv_out(F.silu(self.norm_out(self.mid(h)))), features
 
 
 class Decoder(nn.Module):
@@ -197,15 +197,14 @@ class Decoder(nn.Module):
         return nn.ModuleDict({name: self.get_submodule(name) for name in names})
 
     def forward(self, z: Tensor, features: Mapping[int, Tensor], fidelity: float) -> Tensor:
-        h = self.mid(self.conv_in(laid_out(z)))
+        h = self.mid(self.conv_in(z))
         for level, layers in reversed(list(enumerate(cast("list[Level]", self.up)))):
             h = layers(h)
             if level in features:
-                fused = self.get_submodule(f"fusion_layer_{level}")
-                h = fused(laid_out(features[level]), h, fidelity)
+                h = self.get_submodule(f"fusion_layer_{level}")(features[level], h, fidelity)
             if layers.upsample is not None:
                 h = layers.upsample(h)
-        return self.conv_out(F.silu(self.norm_out(h))).contiguous()
+        return self.conv_out(F.silu(self.norm_out(h)))
 
 
 class Autoencoder(nn.Module):

@@ -57,19 +57,6 @@ def fitted(features: Tensor, h: Tensor) -> Tensor:
     return F.interpolate(features, size=h.shape[-2:], mode="bilinear")
 
 
-def laid_out(x: Tensor) -> Tensor:
-    """x [B, C, H, W] in the layout that the network after it is fastest with: a convolution's result
-    has that of what it is given, and so have all features.
-
-    On CPUs all channels of a pixel lie together (`channels_last`): a VAE decodes in three quarters of the
-    time so. Nothing is changed where gradients are wanted, and what goes on to other networks is to be
-    contiguous again: torch 2.13's backward pass of a convolution has been seen to crash on the other layout.
-    """
-    if x.device.type != "cpu" or torch.is_grad_enabled():
-        return x
-    return x.contiguous(memory_format=torch.channels_last)
-
-
 @dataclass(frozen=True)
 class Backend:
     """Layer factory of the networks.

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from lab.benchmarks.operations import counted
 from pfstorer_core.models import (
-    Autoencoder,
     AutoencoderConfig,
     BlockHooks,
     Conditioning,
@@ -177,24 +176,3 @@ def test_the_first_rows_alone_may_see_the_condition(sizes: UNetConfig, given: Gi
     torch.testing.assert_close(seeing, unet(x, t, context, lq), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(blind, unet(x, t, context), rtol=1e-4, atol=1e-5)
     assert (seeing - blind).abs().max() > 1e-3
-
-
-def test_an_autoencoder_on_a_cpu_keeps_all_channels_of_a_pixel_together() -> None:
-    torch.manual_seed(4)
-    autoencoder = Autoencoder(AutoencoderConfig(ch=32, ch_mult=(1, 2, 2), num_res_blocks=1, cfw=True)).eval()
-    image = torch.rand(1, 3, 32, 32) * 2 - 1
-    expected = autoencoder.decode(autoencoder.encode(image), image, 0.5)
-    seen: list[bool] = []
-    for layer in (*autoencoder.encoder.modules(), *autoencoder.decoder.modules()):
-        if isinstance(layer, torch.nn.Conv2d):
-            layer.register_forward_pre_hook(
-                lambda _, given: seen.append(given[0].is_contiguous(memory_format=torch.channels_last))
-            )
-    with torch.no_grad():
-        found = autoencoder.decode(autoencoder.encode(image), image, 0.5)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    with torch.no_grad():
-        latent, features = autoencoder.encoder(image)
-    assert all(part.is_contiguous() for part in (found, latent, *features.values())), "a training may crash"
-    assert seen
-    assert all(seen), f"{seen.count(False)} of {len(seen)} convolutions see it otherwise"
