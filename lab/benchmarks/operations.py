@@ -14,7 +14,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -119,15 +118,13 @@ def of_training(restorer: Restorer, side: int, batch: int) -> Counter[str]:
         "seed": torch.arange(batch),
     }
     settings = AdapterTraining(batch=batch)
-    objective = IdentityLoss(restorer, Photos([], latents), replace(settings))
+    objective = IdentityLoss(restorer, Photos([], latents), settings)
     loop = objective.loop()
     player = Player(objective, loop, Processes(CPU))
     average = {name: p.detach().clone() for name, p in player.trained.items()}
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=loop.bf16):
-            loss = player.model(samples)
-        loss.backward()
+        player.learn(samples, last=True)
         player.step(loop.lr)
         follow(average, player.trained, loop.ema)
 
