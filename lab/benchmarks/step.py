@@ -25,6 +25,7 @@ from harness import HOST
 from pfstorer_core.checkpoints.files import atomic_write
 from pfstorer_core.models import Backend, ControlConfig, LQEncoderConfig, UNet, UNetConfig
 from pfstorer_core.models.packing import pack
+from pfstorer_core.models.prepacking import prepacked
 
 from ..gpu.steps import in_host_words
 from .timing import DTYPES, busy, randomized, stopwatch
@@ -80,11 +81,12 @@ def measure(
         "unet_s": lambda: call(x, t, context, condition),
     }
     seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for run in range(runs + 1):
-        for name, evaluate in timed.items():
-            elapsed = stopwatch(evaluate, device)
-            if run:  # the first run warms up
-                seconds[name].append(elapsed)
+    with prepacked(unet):  # as a restoration does
+        for run in range(runs + 1):
+            for name, evaluate in timed.items():
+                elapsed = stopwatch(evaluate, device)
+                if run:  # the first run warms up
+                    seconds[name].append(elapsed)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     medians["ratio"] = (medians["encoder_s"] + medians["unet_s"]) / medians["host_unet_s"]
     return medians
@@ -121,11 +123,12 @@ def measure_control(
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     if device.type == "cpu":
         torch.set_num_threads(1)
-    for run in range(runs + 1):
-        for name in sorted(timed, reverse=bool(run % 2)):  # neither of a pair always comes first
-            elapsed = busy(timed[name]) if device.type == "cpu" else stopwatch(timed[name], device)
-            if run:
-                seconds[name].append(elapsed)
+    with prepacked(unet):
+        for run in range(runs + 1):
+            for name in sorted(timed, reverse=bool(run % 2)):  # neither of a pair always comes first
+                elapsed = busy(timed[name]) if device.type == "cpu" else stopwatch(timed[name], device)
+                if run:
+                    seconds[name].append(elapsed)
     found = {name: statistics.median(values) for name, values in seconds.items()}
     pairs = zip(seconds["step_s"], seconds["native_s"], strict=True)
     found["ratio"] = statistics.median(own / theirs for own, theirs in pairs)

@@ -19,6 +19,7 @@ from ..imaging.color import check_color_fix
 from ..imaging.tile_setting import TileSetting
 from ..imaging.tiling import TileGrid
 from ..models.graphs import Capture, graphs_for
+from ..models.prepacking import prepacked
 from ..personalization.face_guidance import FaceGuidance
 from ..personalization.identity import Identity, each_in_its_area, personal_context
 from ..restorers.base import Restorer
@@ -163,7 +164,7 @@ def restore(
 
     generator = seeded(seed, len(latent))
     noise = drawn(latent, generator)
-    with run:
+    with run, prepacked(restorer.unet):
         x = restorer.sample(
             condition,
             steps,

@@ -81,11 +81,11 @@ class _Recording(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name in SYNCHRONISES + RANDOM + FROM_PYTHON:
             raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
-        read = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        read = _tensors((args, kwargs))
         if strange := [each for each in read if _memory(each) not in self.known]:
             raise RuntimeError(f"{name} reads {list(strange[0].shape)}, which nobody gave")
         out = func(*args, **kwargs)
-        made = [tensor for tensor in tree_leaves(out) if isinstance(tensor, Tensor)]
+        made = _tensors(out)
         self.known.update(map(_memory, made))
         self.calls.append((func, args, kwargs, made))
         return out
@@ -93,10 +93,15 @@ class _Recording(TorchDispatchMode):
     def replay(self) -> None:
         with torch.no_grad():
             for func, args, kwargs, made in self.calls:
-                again = [each for each in tree_leaves(func(*args, **kwargs)) if isinstance(each, Tensor)]
+                again = _tensors(func(*args, **kwargs))
                 for there, new in zip(made, again, strict=True):
                     if _memory(there) != _memory(new):
                         there.copy_(new)
+
+
+def _tensors(of: Any) -> list[Tensor]:
+    """Those that a GPU would have, too: none in the layout in which oneDNN keeps weights on a CPU."""
+    return [each for each in tree_leaves(of) if isinstance(each, Tensor) and not each.is_mkldnn]
 
 
 def _memory(tensor: Tensor) -> int:
