@@ -99,7 +99,7 @@ def learn_person(
     """Learn a person, or find them, and show it on the node of that id.
 
     Args:
-        given: its inputs model, name, resume and embed_face, and cleaner where it has one.
+        given: its inputs model, name, resume, embed_face and graphs, and cleaner where it has one.
     """
     model = given["model"]
     restorer, file = restorer_of(model, given["vae"]), adapter_file(given["name"])
@@ -120,7 +120,7 @@ def learn_person(
             [picture.clone() for picture in person.photos], chosen, person.boxes, file,
             given.get("resume") == "restart", show, mm.throw_exception_if_processing_interrupted,
             aligned_side(restorer.header), squares_embedded if given.get("embed_face", True) else None,
-            found.start,
+            found.start, given.get("graphs", False),
         )  # fmt: skip
     notes = show_notes(node, [*learned.notes, *found.notes, *person.notes])
     return io.NodeOutput(learned.adapter, loss_map(learned.adapter), to_image(learned.sheet), ui=notes)

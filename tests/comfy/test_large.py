@@ -33,6 +33,8 @@ PICTURES = 4
 like. (At 10,240 pixels 4.0 were seen, the rest included.)"""
 REST = 700e6
 """Bytes beyond them: the latents, a batch of tiles, the autoencoder's own tile."""
+TIMEOUT = 7200
+"""Seconds, for the largest."""
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,7 @@ def everything(side: int, steps: int) -> int:
     return 2 * pixels + steps * cells
 
 
+@pytest.mark.timeout(TIMEOUT)
 @pytest.mark.parametrize(
     ("side", "steps"), [(2048, 1), pytest.param(10_240, 4, marks=pytest.mark.full)], ids=["2048", "10240"]
 )
@@ -107,7 +110,7 @@ def test_memory_is_the_picture_s_own_and_progress_moves_with_every_tile(
         if event["type"] == "executing" and event["data"]["node"] == "save":
             watch.stop()
 
-    execution = large.run(enlarge(large, side, steps), until_it_is_saved, timeout=7200)
+    execution = large.run(enlarge(large, side, steps), until_it_is_saved, timeout=TIMEOUT)
     assert watch.highest < idle + PICTURES * side**2 * 12 + REST
     work = everything(side, steps)
     assert {value for _, value, of in execution.progress if of == work} >= set(range(1, work + 1))
@@ -118,6 +121,7 @@ def test_memory_is_the_picture_s_own_and_progress_moves_with_every_tile(
     assert np.abs(small - astronaut()).mean() < 8, "another picture than the one that went in"
 
 
+@pytest.mark.timeout(TIMEOUT)
 @pytest.mark.parametrize("side", [2048, pytest.param(10_240, marks=pytest.mark.full)], ids=["2048", "10240"])
 def test_cancelling_takes_a_tile(large: ComfyClient, side: int) -> None:
     seen: list[int] = []
@@ -131,7 +135,7 @@ def test_cancelling_takes_a_tile(large: ComfyClient, side: int) -> None:
                 large.interrupt()
 
     with pytest.raises(ExecutionInterrupted):
-        large.run(enlarge(large, side, 4), cancel, timeout=7200)
+        large.run(enlarge(large, side, 4), cancel, timeout=TIMEOUT)
     late = 20  # those whose news had been on their way, and the one that was under way
     assert enough <= max(seen) <= enough + late
 

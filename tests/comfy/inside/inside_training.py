@@ -156,6 +156,15 @@ def test_the_file_gets_an_embedding_of_the_face_unless_nobody_wants_it(folders: 
     assert (face.recognizer, face.photos) == ("dlib_resnet29", 1)
 
 
+def test_steps_are_replayed_as_graphs_where_that_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    """Here is no GPU: it is said, and the person is learned without."""
+    restorer, refused = loaded(), "Without a CUDA graph: they need an NVIDIA device, and this is cpu."
+    for graphs in (False, True):
+        with caplog.at_level("WARNING"):
+            learned({"photo_0": [photo(seed=int(graphs))]}, restorer, graphs=graphs)
+        assert (refused in caplog.messages) is graphs
+
+
 def test_a_deleted_adapter_is_seen(folders: Path) -> None:
     seen = TrainIdentityAdapter.fingerprint_inputs
     folder, given = folders / "identity_adapters", {"name": ["ada"], "photos": {}, "steps": [3]}
