@@ -9,8 +9,9 @@ from ..objective import PersonTraining
 from .adapter import IdentityAdapter
 from .header import check_choices
 
-RATES = {256: (5e-5, 1e-2), 0: (2e-3, 2e-2)}
-"""Peak learning rates of (blocks, γ) by the least width of the U-Net: SD 2.1's, and the tiny restorer's."""
+RATES = {256: (5e-5, 1e-2), 0: (2e-3, 5e-1)}
+"""Peak learning rates of (blocks, γ) by the least width of the U-Net: SD 2.1's, and the small ones', which
+learn in so few steps that γ, from 0 on, would otherwise not come far."""
 
 
 @dataclass(frozen=True)
