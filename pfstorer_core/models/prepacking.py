@@ -31,14 +31,16 @@ def prepacked(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         for convolution in convolutions:
-            del convolution.forward
+            vars(convolution).pop("forward", None)
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether it calculates with nothing but its own weights, which oneDNN can take."""
+    """Whether it calculates with nothing but its own weights, which oneDNN can take. Nobody else has put a
+    forward pass in the place of its own: hooks that stream weights do, and another thread that restores."""
     return (
         isinstance(module, nn.Conv2d)
         and type(module).forward is nn.Conv2d.forward
+        and "forward" not in vars(module)
         and isinstance(module.padding, tuple)
         and module.padding_mode == "zeros"
         and module.weight.device.type == "cpu"

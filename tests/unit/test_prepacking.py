@@ -89,6 +89,31 @@ def test_all_is_as_before_afterwards() -> None:
     assert all("forward" not in vars(module) for module in network.modules())
 
 
+def test_one_may_begin_and_end_within_another() -> None:
+    """Such as two threads that restore by one restorer."""
+    network, x = Two(), picture()
+    one, other = prepacked(network), prepacked(network)
+    with torch.no_grad():
+        expected = network(x)
+        one.__enter__()
+        other.__enter__()
+        one.__exit__(None, None, None)
+        torch.testing.assert_close(network(x), expected)
+        other.__exit__(None, None, None)
+    assert all("forward" not in vars(module) for module in network.modules())
+
+
+def test_a_forward_pass_that_somebody_put_there_stays() -> None:
+    network, x = Two(), picture()
+    plain = network.first.forward
+    network.first.forward = lambda input: plain(input) + 1
+    with torch.no_grad():
+        expected = network(x)
+        with prepacked(network):
+            torch.testing.assert_close(network(x), expected)
+        torch.testing.assert_close(network(x), expected)
+
+
 def test_gradients_flow() -> None:
     network, x = Two(), picture().requires_grad_()
     with prepacked(network):
