@@ -16,7 +16,6 @@ from .host.inputs import (
     face_input,
     faces_input,
     fine_number,
-    graphs_input,
     name_input,
     photos_input,
     preview_input,
@@ -81,7 +80,10 @@ class TrainIdentityAdapter(io.ComfyNode):
                 io.Int.Input("rank", default=RANK, min=1, max=1024, optional=True, advanced=True,
                              tooltip="Rank of a LoRA: more learns more, and makes a larger file."),
                 face_input(),
-                graphs_input(),
+                io.Boolean.Input("graphs", default=False, optional=True, advanced=True,
+                                 tooltip="On NVIDIA: replay what a step launches as CUDA graphs, which waits "
+                                 "less for Python. Nobody has run this on a GPU yet; where it cannot be, it "
+                                 "learns without."),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=learned_outputs(),

@@ -95,12 +95,5 @@ def face_input() -> Any:
                             "Identity finds the person in pictures: biometric data.")  # fmt: skip
 
 
-def graphs_input() -> Any:
-    return io.Boolean.Input("graphs", default=False, optional=True, advanced=True,
-                            tooltip="On NVIDIA: replay what a step launches as CUDA graphs, which waits less "
-                            "for Python. Nobody has run this on a GPU yet; where it cannot be, it learns "
-                            "without.")  # fmt: skip
-
-
 def cleaner_input(tooltip: str) -> Any:
     return io.UpscaleModel.Input("cleaner", optional=True, tooltip=tooltip)

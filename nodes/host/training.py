@@ -99,7 +99,7 @@ def learn_person(
     """Learn a person, or find them, and show it on the node of that id.
 
     Args:
-        given: its inputs model, name, resume, embed_face and graphs, and cleaner where it has one.
+        given: its inputs model, name, resume and embed_face, and cleaner and graphs where it has them.
     """
     model = given["model"]
     restorer, file = restorer_of(model, given["vae"]), adapter_file(given["name"])
